@@ -1,0 +1,46 @@
+# TORCH=cpu takes torch from PyTorch's index of CPU wheels (Linux: 200 MB instead of several GB); TORCH=cuda, or nothing,
+# takes it from the package index. PYTHON must be 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX)
+
+.PHONY: venv dev quickstart test test-slow lint bench clean
+
+venv: $(VENV)/.base
+dev: $(VENV)/.dev
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Earthworks needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing earthworks into $(VENV) (a minute or two)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "installing the test tools"
+	@$(PIP) -e ".[dev]"
+	@touch $@
+
+quickstart: venv
+	$(BIN)/earthworks quickstart
+
+test: dev
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+test-slow: dev
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest -n 2 -m slow
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: dev
+	$(BIN)/python benchmarks/attention_memory.py
+	$(BIN)/python benchmarks/shakespeare.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,209 @@
+"""The `earthworks` command: parsing and printing only. A function's signature is its command."""
+
+import difflib
+import importlib
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from earthworks import __version__
+from earthworks.runs.errors import EarthworksError
+
+# room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
+COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "gopher": {
+        "train": ("earthworks.gopher.pretraining", "train", "train a language model on text"),
+        "generate": ("earthworks.gopher.commands", "generate_text", "write text with a trained model"),
+        "evaluate": ("earthworks.gopher.commands", "evaluate", "bits per byte and perplexity on text"),
+    },
+}
+SINGLE: dict[str, tuple[str, str, str]] = {
+    "quickstart": ("earthworks.quickstart", "quickstart", "train on what every machine has, and report, in minutes"),
+    "report": ("earthworks.cli", "report", "one HTML page about a run, or several compared"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        dispatch(arguments)
+    except EarthworksError as error:
+        if debug:
+            raise
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", 1)
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        sys.stderr.close()
+        sys.exit(0)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error) or "alloc" in str(error)):
+            raise
+        fail("memory ran out: try a smaller --micro_batch, --batch, --context or --size", 1)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    print(f"earthworks: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if arguments[0] == "--version":
+        print(f"earthworks {__version__}")
+        return
+    room = nearest(arguments.pop(0), [*COMMANDS, *SINGLE], "command", "earthworks --help")
+    if room in SINGLE:
+        entry, name = SINGLE[room], room
+    else:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(overview(room))
+            return
+        verb = nearest(arguments.pop(0), list(COMMANDS[room]), f"command of {room}", f"earthworks {room} --help")
+        entry, name = COMMANDS[room][verb], f"{room} {verb}"
+    module, function, _ = entry
+    call(getattr(importlib.import_module(module), function), name, arguments)
+
+
+def overview(room: str | None = None) -> str:
+    """The commands, a line each."""
+    lines = [f"earthworks {__version__}: train, sample and measure generative models on your own data", ""]
+    for each, verbs in COMMANDS.items():
+        if room in (None, each):
+            lines += [f"  earthworks {each} {verb:<12} {text}" for verb, (_, _, text) in verbs.items()]
+    if room is None:
+        lines += [f"  earthworks {verb:<{len('gopher') + 13}} {text}" for verb, (_, _, text) in SINGLE.items()]
+    return "\n".join([*lines, "", "Options of each: --help. Also everywhere: --config FILE, --print_config, --debug."])
+
+
+def nearest(given: str, names: list[str], what: str, where: str) -> str:
+    """`given` if it is one of the names, else one sentence with the nearest."""
+    if given in names:
+        return given
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"see {where}"
+    raise EarthworksError(f"there is no {what} {given!r}; {hint}")
+
+
+def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
+    """Parse the arguments by the function's signature, call it, and print what it returns."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise EarthworksError(one_sentence(message, name))
+
+    parameters = inspect.signature(function).parameters
+    options = [f"--{each}" for each in parameters] + ["--config", "--print_config", "--help"]
+    for argument in arguments:
+        if re.match(r"--[A-Za-z]", argument):
+            flag = argument.split("=")[0].rstrip("+")
+            flag = f"--{flag[2:].replace('-', '_')}"
+            nearest(flag, options, "option", f"earthworks {name} --help")
+    arguments, config = take_config(arguments, name, list(parameters))
+    parser = Parser(prog=f"earthworks {name}", description=(inspect.getdoc(function) or "").split("\n\n")[0])
+    positional = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+    several = [each for each in positional if parameters[each].annotation == list[str]]
+    for each in several:
+        parser.add_argument(each, nargs="+")
+    parser.add_function_arguments(function, as_positional=True, fail_untyped=True, skip=set(several))
+    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML and stop")
+    parser.set_defaults({key: value for key, value in config.items() if key not in positional})
+    namespace = parser.parse_args([normalized(argument) for argument in arguments]).as_dict()
+    if namespace.pop("print_config"):
+        import yaml
+
+        print(yaml.safe_dump(namespace, sort_keys=False, allow_unicode=True), end="")
+        return
+    result = function(**namespace)
+    if isinstance(result, str):
+        print(result)
+
+
+def normalized(argument: str) -> str:
+    """--max-steps and --max_steps are the same option."""
+    flag, equals, value = argument.partition("=")
+    return flag.replace("-", "_").replace("__", "--", 1) + equals + value if re.match(r"--[A-Za-z]", flag) else argument
+
+
+def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take `--config FILE` out of the arguments; its settings become the defaults. A run's config.yaml will do."""
+    from earthworks.runs.folder import DERIVED
+
+    rest, config = [], {}
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        position += 1
+        if argument != "--config" and not argument.startswith("--config="):
+            rest.append(argument)
+            continue
+        if "=" in argument:
+            file = argument.split("=", 1)[1]
+        elif position < len(arguments):
+            file = arguments[position]
+            position += 1
+        else:
+            raise EarthworksError("--config wants the name of a YAML file")
+        config.update(read_config(file))
+    if config.get("kind", name.split()[0]) != name.split()[0]:
+        raise EarthworksError(f"this is the configuration of a {config['kind']} run, not of {name}")
+    config = {key: value for key, value in config.items() if key not in DERIVED}
+    for key in config:
+        nearest(key, parameters, "setting", f"earthworks {name} --help")
+    return rest, config
+
+
+def read_config(file: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EarthworksError(f"--config {file} could not be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise EarthworksError(f"--config {file} is not valid YAML") from None
+    if not isinstance(config, dict):
+        raise EarthworksError(f"--config {file} does not hold settings (key: value lines)")
+    return config
+
+
+def one_sentence(message: str, name: str) -> str:
+    """The parser's many lines as one: which option, what it was given, what it takes."""
+    message = " ".join(message.split())
+    key = re.search(r'[Kk]ey "(\w+)"', message)
+    if not key:
+        return f"{message}; see earthworks {name} --help"
+    got = re.search(r"(?:Got|Given) value: (.*)$", message)
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    wanted = [words[each] for each in re.findall(r"Expected a <class '(\w+)'>", message) if each in words]
+    return f"--{key.group(1)} cannot be {got.group(1) if got else 'that'}; it takes {' or '.join(wanted) or message}"
+
+
+def report(runs: list[str], *, output: str | None = None, open: bool = False) -> str:
+    """One HTML page about a run, or about several compared."""
+    from earthworks.report import write_report
+
+    path = write_report([Path(run) for run in runs], Path(output) if output else None)
+    if open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return str(path)
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    main()

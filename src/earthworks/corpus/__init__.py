@@ -1,0 +1,12 @@
+"""Documents in, packed tokens out: reading, tokenizing, splitting, packing, and the order of training samples."""
+
+from earthworks.corpus.document import Document as Document
+from earthworks.corpus.packed import PackedTokens as PackedTokens
+from earthworks.corpus.packed import is_packed as is_packed
+from earthworks.corpus.packing import pack as pack
+from earthworks.corpus.reading import Reading as Reading
+from earthworks.corpus.reading import read as read
+from earthworks.corpus.source import Source as Source
+from earthworks.corpus.source import sources as sources
+from earthworks.corpus.splitting import sample_text as sample_text
+from earthworks.corpus.tokenizer import Tokenizer as Tokenizer

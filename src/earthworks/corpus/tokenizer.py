@@ -1,0 +1,270 @@
+"""Text to token ids and back, without loss: byte-fallback BPE, or the bytes themselves.
+
+bpe     id 0 is `</s>`, the end of a document; 1 .. 256 are the bytes; then the characters of the alphabet; then the
+        merges in the order learned. Text is put into Unicode form NFKC first (the paper's choice, as SentencePiece
+        does), and decode(encode(text)) == normalize(text) for every str. Spaces stay spaces: SentencePiece's `▁` cannot
+        tell a space from a `▁` of the text. There is no unknown token: a character outside the alphabet becomes its
+        UTF-8 bytes. Strings such as `</s>` and `<0x0A>` in a text are text.
+bytes   id b is the byte b of the UTF-8 text, 256 is `</s>`; no normaliser.
+
+No token marks a beginning: in a packed stream every document follows the `</s>` of another, so a model that is to
+begin a document is given `</s>` as its first input. Both kinds are saved as a Hugging Face `tokenizer.json` that gives
+the same ids there (with split_special_tokens=True where a text may hold `</s>`).
+"""
+
+import codecs
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earthworks.runs import EarthworksError, read_json, write_bytes
+
+Bytes = bytes  # within the class, `bytes` is the constructor of that kind
+END_OF_DOCUMENT = "</s>"
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+SMALLEST = 320  # tokens: `</s>`, the bytes, and some room for characters and merges
+COVERAGE = 0.9999  # of the characters of the training text are in the alphabet; the rarest are seen as bytes, so that
+# the byte tokens are trained (for an ASCII character that costs nothing: one byte, one token)
+LONGEST = 24  # characters of one token, so that no ruler of dashes takes a place in the vocabulary
+CHUNK = 1 << 16  # characters given to the library at once: it needs about 100 bytes of memory for each
+
+# Where merges may not reach across: a word with one sign or space before it, a digit, signs with the line ends after
+# them, line ends with the indentation of the next line, a run of spaces up to the last. At a vocabulary of 4,096 on
+# python-docs this gives 3.38 bytes a token on prose and 3.55 on code; words with only a space before them and each
+# space of a run alone, 3.07 and 1.98. (?>...) keeps the search linear on long runs of blank lines.
+PIECES = (
+    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|(?>[\r\n]+[ \t]*)(?=\S)|\s*[\r\n]+|\s+(?!\S)|\s"
+)
+# Between a letter and a space before a letter a piece always ends and NFKC never acts: cutting there changes no id.
+SAFE_CUT = re.compile("[A-Za-z](?= [A-Za-z])")
+
+
+class Tokenizer:
+    """`Tokenizer.train`, `Tokenizer.bytes` or `Tokenizer.load` make one; `content` is its tokenizer.json as read."""
+
+    def __init__(self, content: dict[str, Any]):
+        self.content = content
+        self.kind = "bytes" if content == bytes_content() else "bpe"
+        if self.kind == "bytes":
+            self.table = [bytes([byte]) for byte in range(256)] + [b""]
+            self.end_of_document = 256
+            return
+        ids = content["model"]["vocab"]
+        self.table = [b""] * len(ids)
+        for token, id in ids.items():
+            self.table[id] = token.encode()
+        for byte, token in enumerate(BYTES):
+            self.table[ids[token]] = bytes([byte])
+        self.end_of_document = ids[END_OF_DOCUMENT]
+        self.table[self.end_of_document] = b""
+
+        import tokenizers
+
+        self.library = tokenizers.Tokenizer.from_str(json.dumps(content))
+        self.library.encode_special_tokens = True  # `</s>` in a text is text
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+        """Learn a BPE of at most `vocabulary` tokens (fewer when the texts hold no more pairs that occur twice).
+
+        The same texts in the same order give the same tokenizer. About 20 s for 20 MB on one core."""
+        from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+        from tokenizers import Tokenizer as Library
+
+        if vocabulary < SMALLEST:
+            raise EarthworksError(
+                f"a vocabulary of {vocabulary} is too small: expected at least {SMALLEST}, or --tokenizer bytes"
+            )
+        library = Library(models.BPE(byte_fallback=True, unk_token=None))
+        library.normalizer = normalizers.NFKC()
+        library.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split("<0x", "isolated"),  # no merge can spell the name of a byte
+                pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            ]
+        )
+        library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+        normalized = [library.normalizer.normalize_str(chunk) for text in texts for chunk in chunks(text)]
+        if not normalized:
+            raise EarthworksError("there is no text to learn a tokenizer from")
+        letters = alphabet(normalized, (vocabulary - len(BYTES) - 1) // 2)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            min_frequency=2,
+            initial_alphabet=letters,
+            limit_alphabet=len(letters),
+            max_token_length=LONGEST,
+            special_tokens=[END_OF_DOCUMENT, *BYTES],
+            show_progress=False,
+        )
+        library.train_from_iterator(normalized, trainer)
+        content = json.loads(library.to_str())
+        # as added tokens the byte tokens would match `<0x0A>` written out in a text
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] == END_OF_DOCUMENT]
+        return cls(content)
+
+    @classmethod
+    def bytes(cls) -> "Tokenizer":
+        """The 256 bytes and the end of document: a vocabulary of 257."""
+        return cls(bytes_content())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read a tokenizer.json that `save` wrote (`path`: the file or its folder)."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / "tokenizer.json"
+        content = read_json(path)
+        check(content, path)
+        return cls(content)
+
+    def save(self, path: str | Path) -> None:
+        """Write tokenizer.json atomically."""
+        write_bytes(path, self.file_content())
+
+    def file_content(self) -> Bytes:
+        """What `save` writes."""
+        return (json.dumps(self.content, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids, end of document included."""
+        return len(self.table)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the contents in canonical form (sorted keys, no spaces)."""
+        text = json.dumps(self.content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def normalize(self, text: str) -> str:
+        """What decode(encode(text)) gives back: NFKC by the library's Unicode tables for bpe, the text itself for
+        bytes; lone surrogates, which are no characters, become U+FFFD."""
+        if self.kind == "bytes":
+            return scalar(text)
+        return "".join(self.library.normalizer.normalize_str(chunk) for chunk in chunks(text))
+
+    def encode(self, text: str) -> np.ndarray:
+        """(tokens,) int64, without an end of document."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text, on all cores unless TOKENIZERS_PARALLELISM=false."""
+        if self.kind == "bytes":
+            return [np.frombuffer(scalar(text).encode(), np.uint8).astype(np.int64) for text in texts]
+        cut = [list(chunks(text)) for text in texts]
+        encoded = self.library.encode_batch_fast(list(itertools.chain(*cut)), add_special_tokens=False)
+        pieces = iter(encoded)
+        return [np.fromiter(itertools.chain.from_iterable(next(pieces).ids for _ in parts), np.int64) for parts in cut]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of some tokens; bytes that are no UTF-8 become U+FFFD, the end of document nothing."""
+        return b"".join(self.table[id] for id in np.asarray(ids, np.int64).tolist()).decode(errors="replace")
+
+    def decode_stream(self) -> "DecodeStream":
+        """A decoder that takes tokens as they come."""
+        return DecodeStream(self)
+
+    def token_bytes(self, id: int) -> Bytes:
+        """The bytes that one token stands for; none for the end of document."""
+        return self.table[id]
+
+
+class DecodeStream:
+    """`step` returns the text that is complete so far and holds back the first bytes of a character whose last have
+    not come; `end` returns what is left, as U+FFFD."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.table = tokenizer.table
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def step(self, id: int) -> str:
+        return self.decoder.decode(self.table[id])
+
+    def end(self) -> str:
+        return self.decoder.decode(b"", final=True)
+
+
+def chunks(text: str) -> Iterator[str]:
+    """`text` in parts of CHUNK to 2 CHUNK characters, cut where no token can reach across, if there is such a place."""
+    text = scalar(text)
+    start = 0
+    while len(text) - start > 2 * CHUNK:
+        cut = SAFE_CUT.search(text, start + CHUNK, start + 2 * CHUNK)
+        end = cut.end() if cut else start + 2 * CHUNK
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
+def scalar(text: str) -> str:
+    """The text with lone surrogates, which have no UTF-8, as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return text
+
+
+def alphabet(texts: list[str], most: int) -> list[str]:
+    """The most frequent characters: as many as make up COVERAGE of the texts, but at most `most`."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    wanted = COVERAGE * counts.total()
+    letters: list[str] = []
+    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]:
+        if wanted <= 0:
+            break
+        letters.append(character)
+        wanted -= count
+    return letters
+
+
+def bytes_content() -> dict[str, Any]:
+    """The bytes as a byte-level BPE without merges: GPT-2's printable stand-in for byte b has id b."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    vocab = {chr(byte if byte in plain else next(others)): byte for byte in range(256)} | {END_OF_DOCUMENT: 256}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    end = {"id": 256, "content": END_OF_DOCUMENT, "single_word": False, "lstrip": False, "rstrip": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [end | {"normalized": False, "special": True}],
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "post_processor": None,
+        "decoder": level,
+        "model": {"type": "BPE", "unk_token": None, "byte_fallback": False, "vocab": vocab, "merges": []},
+    }
+
+
+def check(content: Any, path: Path) -> None:
+    """Refuse what is not one of our tokenizers. A missing byte token would drop characters in silence."""
+    if content == bytes_content():
+        return
+    try:
+        vocab, decoder = content["model"]["vocab"], content["decoder"]["decoders"]
+        ours = content["model"]["byte_fallback"] and [part["type"] for part in decoder] == ["ByteFallback", "Fuse"]
+    except (TypeError, KeyError):
+        vocab, ours = {}, False
+    if not ours or END_OF_DOCUMENT not in vocab or sorted(vocab.values()) != list(range(len(vocab))):
+        raise EarthworksError(
+            f"{path} is not a tokenizer of earthworks: expected a byte-fallback BPE with {END_OF_DOCUMENT}"
+        )
+    missing = [token for token in BYTES if token not in vocab]
+    if missing:
+        raise EarthworksError(
+            f"{path} lacks {len(missing)} of the 256 byte tokens ({missing[0]} first): it would drop characters"
+        )

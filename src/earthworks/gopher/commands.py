@@ -1,0 +1,148 @@
+"""`earthworks gopher generate` and `evaluate`: what the functions of the same names give, as text for a terminal."""
+
+import json as to_json
+import sys
+from pathlib import Path
+
+from earthworks.gopher import evaluating
+from earthworks.gopher.generation import generate
+from earthworks.gopher.restoring import load
+from earthworks.gopher.scoring import Windows
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.training import checkpoint as checkpoints
+from earthworks.training.precision import choose_device
+
+
+def generate_text(
+    run: str,
+    *,
+    prompt: str = "",
+    prompts: str | None = None,
+    max_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop: str | None = None,
+    seed: int = 0,
+    checkpoint: str = "best",
+    device: str = "auto",
+    json: bool = False,
+) -> str | None:
+    """Write text with the model of a run, shown as it is written.
+
+    Args:
+        run: the run folder.
+        prompt: how the text begins; `-` reads it from standard input.
+        prompts: a file with one prompt a line, answered together.
+        max_tokens: tokens to write at most.
+        temperature: 0 takes the most likely token; 1 is the model's own distribution.
+        top_k: draw among the k most likely tokens only.
+        top_p: draw among the fewest tokens that hold this much probability.
+        repetition_penalty: above 1, tokens already there become less likely.
+        stop: end before this text.
+        seed: the same seed writes the same text.
+        checkpoint: `best` (lowest validation), `last`, or a step.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        json: print a list of prompt, text, tokens and the reason of the end.
+    """
+    model, tokenizer = load(run, checkpoint, choose_device(device))
+    print(f"from {checkpoints.choose(RunFolder.open(run), checkpoint)}", file=sys.stderr)
+    texts = [sys.stdin.read() if prompt == "-" else prompt] if prompts is None else lines_of(prompts)
+    longest = max(len(tokenizer.encode(text)) for text in texts) + max_tokens
+    if longest > model.config.context:
+        if model.config.positions == "absolute":
+            raise EarthworksError(
+                f"prompt and text come to {longest} tokens and this model has {model.config.context} absolute positions: "
+                "shorten the prompt or --max_tokens"
+            )
+        print(f"notice: up to {longest} tokens, beyond the {model.config.context} trained on", file=sys.stderr)
+    single = len(texts) == 1 and not json
+    if single:
+        print(texts[0], end="", flush=True)
+    answers = generate(
+        model,
+        tokenizer,
+        texts,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        stop=[stop] if stop else (),
+        seed=seed,
+        stream=(lambda _row, piece: print(piece, end="", flush=True)) if single else None,
+    )
+    if single:
+        print()
+        return None
+    if json:
+        fields = ("prompt", "text", "tokens", "reason")
+        records = [{name: getattr(answer, name) for name in fields} for answer in answers]
+        return to_json.dumps(records, indent=2, ensure_ascii=False)
+    return "\n\n".join(f"[{index}] {answer.prompt}{answer.text}" for index, answer in enumerate(answers))
+
+
+def lines_of(file: str) -> list[str]:
+    """The prompts in a file, a line each; empty lines are passed over."""
+    try:
+        lines = [line for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        raise EarthworksError(f"--prompts {file} could not be read: {error.strerror}") from None
+    if not lines:
+        raise EarthworksError(f"--prompts {file} holds no line of text")
+    return lines
+
+
+def evaluate(
+    run: str,
+    *,
+    data: str | None = None,
+    context: int | None = None,
+    windows: Windows = "sliding",
+    max_tokens: int | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    seed: int = 0,
+    json: bool = False,
+) -> str:
+    """Measure the model of a run: bits per byte, perplexity, loss by position.
+
+    Args:
+        run: the run folder.
+        data: text to measure on; by default the run's own held-out part.
+        context: tokens that the model sees at once; may exceed those it was trained on.
+        windows: `sliding` (every token but the first sees at least half a context) or `disjoint`.
+        max_tokens: stop after so many tokens.
+        checkpoint: `best` (lowest validation), `last`, or a step.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        seed: of the bootstrap.
+        json: print everything as JSON.
+    """
+    result = evaluating.evaluate(
+        run,
+        data,
+        context=context,
+        windows=windows,
+        max_tokens=max_tokens,
+        checkpoint=checkpoint,
+        device=device,
+        seed=seed,
+    )
+    if json:
+        return to_json.dumps(result, indent=2)
+    rows = {"all": result, **result.get("subsets", {})}
+    lines = [
+        f"{'':<24}{'bits/byte':>10}  {'95 % interval':<17}{'nats/token':>11}{'ppl/token':>11}{'ppl/word':>12}{'tokens':>12}"
+    ]
+    for name, row in rows.items():
+        low, high = row["interval"]
+        lines.append(
+            f"{name[:24]:<24}{row['bits_per_byte']:>10.4f}  [{low:.4f}, {high:.4f}] {row['nats_per_token']:>10.4f}"
+            f"{row['perplexity_per_token']:>11.2f}{row['perplexity_per_word']:>12.1f}{row['tokens']:>12,}"
+        )
+    lines.append(
+        f"{result['windows']} windows of {result['context']} tokens, every token scored once; "
+        f"interval over {result['interval_unit']}s"
+    )
+    return "\n".join(lines)

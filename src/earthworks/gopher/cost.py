@@ -1,0 +1,34 @@
+"""What training a Gopher costs, in operations and in memory, from its shape alone."""
+
+from earthworks.gopher.config import GopherConfig
+
+
+def forward_flops(config: GopherConfig, context: int) -> float:
+    """Floating-point operations of one token's forward pass, averaged over a context of T tokens:
+
+    2 N_products + L (2 a (T + 1) [scores and values, causal] + a (T + 1) [positions] ) with N_products the weights that a
+    token is multiplied by (everything but the embedding look-up and W_R, which acts on distances, once a step).
+    """
+    layers, d, a = config.num_layers, config.d_model, config.d_attention
+    products = layers * (4 * d * a + 8 * d * d) + config.vocabulary * d
+    attention = layers * a * (context + 1) * (3 if config.positions == "relative" else 2)
+    return 2 * products + attention
+
+
+def training_flops(config: GopherConfig, context: int) -> float:
+    """Forward and backward: three times the forward pass."""
+    return 3 * forward_flops(config, context)
+
+
+def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer: str, bf16: bool) -> float:
+    """Predicted bytes at the peak of a step: weights, gradients and optimizer state (float32), and what the forward pass
+    of `batch` sequences keeps for the backward one: per token and layer 2d (norms) + 3a + a (attention) + 4d + 4d
+    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of a block where they are kept, and the
+    logits of one chunk.
+    """
+    copies = 3 if optimizer == "muon" else 4  # weight, gradient, one or two moments
+    weights = 4.0 * copies * config.num_parameters()
+    width = 2 if bf16 else 4
+    per_token = config.num_layers * (12 * config.d_model + 4 * config.d_attention)
+    probabilities = config.num_layers * config.num_heads * context * min(context, 256)
+    return weights + width * batch * (context * per_token + probabilities) + 3 * 4.0 * (1 << 22)

@@ -1,0 +1,150 @@
+"""`evaluate`: a trained model against text, its own held-out part or any other."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthworks.corpus import PackedTokens, Tokenizer, is_packed, read, sources
+from earthworks.gopher.model import Gopher
+from earthworks.gopher.restoring import load
+from earthworks.gopher.scoring import ScoredDocument, Windows, score_documents, summarize
+from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.training.precision import choose_device
+
+PASSAGE_TOKENS = 800
+
+Scorable = tuple[NDArray[Any], int, int]  # tokens without the end of the document, bytes as read, words
+
+
+def evaluate(
+    run: str | Path,
+    data: str | None = None,
+    *,
+    context: int | None = None,
+    windows: Windows = "sliding",
+    max_tokens: int | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score a run's model on its own held-out part, or on `data`; every token exactly once (`cut`).
+
+    Gives nats_per_byte and bits_per_byte (raw UTF-8 bytes) with a 95 % bootstrap `interval`, nats_per_token, perplexity
+    per token and per word, counts, the loss by position, and the same by subset where there are several. `context` may
+    exceed the one trained on, where positions are relative. `max_tokens` stops early, and `of_tokens` says of how many.
+    """
+    model, tokenizer = load(run, checkpoint, choose_device(device))
+    context = context or model.config.context
+    if model.config.positions == "absolute" and context > model.config.context:
+        raise EarthworksError(
+            f"--context {context} is beyond the {model.config.context} positions that this model has learned; "
+            "only relative positions go on past the trained length"
+        )
+    if data is None:
+        packed = PackedTokens.open(packed_folder(RunFolder.open(run)))
+        if not packed.has_validation:
+            raise EarthworksError(f"{run} held nothing out (--validation 0); give text with --data")
+        return evaluate_packed(
+            model, tokenizer, packed, context=context, windows=windows, max_tokens=max_tokens, seed=seed
+        )[0]
+    documents = {source.name: encoded(tokenizer, source.location) for source in sources(data)}
+    return measure(model, tokenizer, documents, context, windows, max_tokens, seed)[0]
+
+
+def packed_folder(run: RunFolder) -> Path:
+    """Where a run's tokens lie: its own data/, or the packed folder it was given."""
+    data = str(run.read_config()["data"])
+    return Path(data) if is_packed(data) else run.data
+
+
+def encoded(tokenizer: Tokenizer, location: str) -> Iterator[Scorable]:
+    """Documents of a source as tokens; one at a time."""
+    for document in read(location):
+        yield tokenizer.encode(document.text), len(document.text.encode()), len(document.text.split())
+
+
+def evaluate_packed(
+    model: Gopher,
+    tokenizer: Tokenizer,
+    packed: PackedTokens,
+    *,
+    context: int,
+    windows: Windows,
+    max_tokens: int | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The measurement of a packed corpus's held-out part, and a passage of it with the loss of every token."""
+    documents = {
+        subset.name: ((tokens[:-1], *counts) for tokens, *counts in packed.validation_documents(subset.name))
+        for subset in packed.subsets
+        if subset.validation.documents
+    }
+    result, first = measure(model, tokenizer, documents, context, windows, max_tokens, seed)
+    return result, passage(tokenizer, *first)
+
+
+def measure(
+    model: Gopher,
+    tokenizer: Tokenizer,
+    documents: dict[str, Iterable[Scorable]],
+    context: int,
+    windows: Windows,
+    max_tokens: int | None,
+    seed: int,
+) -> tuple[dict[str, Any], tuple[NDArray[Any], ScoredDocument]]:
+    """Score each subset; also the first document as it was scored."""
+    scored: dict[str, list[ScoredDocument]] = {}
+    first = None
+    share = None if max_tokens is None else max(1, max_tokens // len(documents))
+    for name, texts in documents.items():
+        chosen = list(texts) if share is None else up_to(texts, share)
+        total = sum(len(tokens) for tokens, _, _ in chosen)
+        with Progress(f"scoring {name}", total=total, unit="tokens") as progress:
+            scored[name] = score_documents(
+                model,
+                chosen,
+                end_of_document=tokenizer.end_of_document,
+                context=context,
+                windows=windows,
+                progress=progress,
+            )
+        if first is None:
+            kept = [tokens for tokens, _, _ in chosen if len(tokens)]
+            first = (kept[0], scored[name][0]) if kept else None
+    if first is None:
+        raise EarthworksError("there is no text to evaluate: every document is empty")
+    result = summarize(list(chain.from_iterable(scored.values())), context=context, windows=windows, seed=seed)
+    if len(scored) > 1:
+        result["subsets"] = {
+            name: summarize(part, context=context, windows=windows, seed=seed) for name, part in scored.items()
+        }
+    return result, first
+
+
+def up_to(documents: Iterable[Scorable], max_tokens: int) -> list[Scorable]:
+    """The first documents of at most `max_tokens` tokens in all, the last one cut, with its share of bytes and words."""
+    chosen: list[Scorable] = []
+    left = max_tokens
+    for tokens, num_bytes, num_words in documents:
+        kept = tokens[:left]
+        if len(kept):
+            share = len(kept) / len(tokens)
+            chosen.append((kept, round(num_bytes * share), round(num_words * share)))
+        left -= len(kept)
+        if left <= 0:
+            break
+    return chosen
+
+
+def passage(tokenizer: Tokenizer, tokens: NDArray[Any], scored: ScoredDocument) -> dict[str, Any]:
+    """The beginning of a document, token by token, with the nats each one cost."""
+    stream = tokenizer.decode_stream()
+    pieces = [
+        [stream.step(int(token)), float(nats)]
+        for token, nats in zip(tokens[:PASSAGE_TOKENS], scored.nats[:PASSAGE_TOKENS].astype(np.float64))
+    ]
+    return {"title": "the beginning of a held-out document", "tokens": pieces}

@@ -1,0 +1,180 @@
+"""Text from a model: a prompt is read once, and each new token costs one row of attention."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earthworks.gopher.cache import Cache
+from earthworks.gopher.model import Gopher
+from earthworks.runs import EarthworksError
+
+PREFILL = 512  # tokens of a prompt read at a time: bounds memory for prompts of any length
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One answer: the text after the prompt, its tokens, and why it ended (`end of document`, `stop`, `length`)."""
+
+    prompt: str
+    text: str
+    tokens: list[int]
+    reason: str
+
+
+@torch.no_grad()
+def generate(
+    model: Gopher,
+    tokenizer: Any,
+    prompts: str | Sequence[str],
+    *,
+    max_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    stream: Callable[[int, str], None] | None = None,
+) -> list[Generated]:
+    """Sample a continuation of every prompt, all in one ragged batch.
+
+    A prompt begins after an end-of-document token, as every document did in training. Temperature 0 takes the most
+    likely token; otherwise logits are divided by it, then cut to the `top_k` most likely and to the smallest set whose
+    probability reaches `top_p` (Holtzman et al. 2020). `repetition_penalty` r divides positive and multiplies negative
+    logits of tokens already in the prompt or answer by r (Keskar et al. 2019). An answer ends at an end-of-document
+    token, before the first of the `stop` strings, or after `max_tokens`. Each row draws from a generator of its own, seeded
+    (seed, row), so a row's text does not depend on the rows beside it. `stream(row, text)` is called with each new piece.
+    """
+    check(max_tokens, temperature, top_k, top_p, repetition_penalty)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    encoded = [[tokenizer.end_of_document, *map(int, tokenizer.encode(prompt))] for prompt in prompts]
+    tokens, key_mask = left_pad(encoded, tokenizer.end_of_document, device)
+    cache = Cache(model.config, key_mask)
+    logits = prefill(model, tokens, cache)
+    rows = [
+        Row(tokenizer, prompt, seen, seed, index, stop) for index, (prompt, seen) in enumerate(zip(prompts, encoded))
+    ]
+    for count in range(1, max_tokens + 1):
+        chosen = [
+            row.choose(logits[index], temperature, top_k, top_p, repetition_penalty) if row.reason is None else 0
+            for index, row in enumerate(rows)
+        ]
+        for index, (row, token) in enumerate(zip(rows, chosen)):
+            if row.reason is None:
+                piece = row.take(token, last=count == max_tokens)
+                if stream and piece:
+                    stream(index, piece)
+        if all(row.reason is not None for row in rows) or count == max_tokens:
+            break
+        logits = model(torch.tensor(chosen, device=device)[:, None], cache=cache, last=1)[:, -1]
+    model.train(was_training)
+    return [Generated(row.prompt, row.text, row.answer, row.reason or "length") for row in rows]
+
+
+def check(
+    max_tokens: int, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float
+) -> None:
+    if max_tokens < 1:
+        raise EarthworksError(f"max_tokens is {max_tokens}; it must be at least 1")
+    if temperature < 0:
+        raise EarthworksError(f"temperature is {temperature}; it must be 0 (the most likely token) or more")
+    if top_k is not None and top_k < 1:
+        raise EarthworksError(f"top_k is {top_k}; it must be at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise EarthworksError(f"top_p is {top_p}; it must lie above 0 and not above 1")
+    if repetition_penalty <= 0:
+        raise EarthworksError(f"repetition_penalty is {repetition_penalty}; it must be above 0 (1 changes nothing)")
+
+
+def left_pad(rows: list[list[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows of unequal length to one (batch, time) tensor, real tokens on the right, and the mask of real tokens."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[padding] * (width - len(row)) + row for row in rows], device=device)
+    if all(len(row) == width for row in rows):
+        return tokens, None
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows], device=device)
+    return tokens, mask
+
+
+def prefill(model: Gopher, tokens: Tensor, cache: Cache) -> Tensor:
+    """Read the prompt in chunks; the logits of the token after it, (batch, vocabulary)."""
+    mask = cache.key_mask
+    logits = None
+    for start in range(0, tokens.shape[1], PREFILL):
+        end = min(start + PREFILL, tokens.shape[1])
+        cache.key_mask = mask[:, :end] if mask is not None else None
+        logits = model(tokens[:, start:end], cache=cache, last=1)
+    assert logits is not None
+    return logits[:, -1]
+
+
+class Row:
+    """One prompt and the answer so far."""
+
+    def __init__(self, tokenizer: Any, prompt: str, seen: list[int], seed: int, index: int, stop: Sequence[str]):
+        self.tokenizer, self.prompt, self.stop = tokenizer, prompt, [s for s in stop if s]
+        self.seen = set(seen)
+        self.answer: list[int] = []
+        self.stream = tokenizer.decode_stream()
+        self.text = ""
+        self.shown = 0
+        self.reason: str | None = None
+        self.generator = torch.Generator().manual_seed((seed << 20) + index)
+
+    def choose(
+        self, logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float
+    ) -> int:
+        """The next token, from logits (vocabulary)."""
+        logits = logits.cpu()
+        if repetition_penalty != 1:
+            seen = torch.tensor(sorted(self.seen))
+            values = logits[seen]
+            logits = logits.index_put(
+                (seen,), torch.where(values > 0, values / repetition_penalty, values * repetition_penalty)
+            )
+        if temperature == 0:
+            return int(logits.argmax())
+        return int(
+            torch.multinomial(token_distribution(logits, temperature, top_k, top_p), 1, generator=self.generator)
+        )
+
+    def take(self, token: int, last: bool) -> str:
+        """Add a token; the text that can be shown now: nothing that a stop string might yet begin with."""
+        if token == self.tokenizer.end_of_document:
+            self.reason = "end of document"
+        else:
+            self.answer.append(token)
+            self.seen.add(token)
+            self.text += self.stream.step(token)
+        if self.reason or last:
+            self.text += self.stream.end()
+        found = [position for position in (self.text.find(each) for each in self.stop) if position >= 0]
+        if found:
+            self.text, self.reason = self.text[: min(found)], "stop"
+        held = 0 if self.reason or last else max((unfinished(self.text, each) for each in self.stop), default=0)
+        piece = self.text[self.shown : len(self.text) - held]
+        self.shown += len(piece)
+        return piece
+
+
+def unfinished(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def token_distribution(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+    """softmax(logits / temperature), then the cut to `top_k` and to the nucleus `top_p`; sums to 1, (vocabulary) float64."""
+    p = torch.softmax(logits.double() / temperature, -1)
+    ranked, order = p.sort(descending=True, stable=True)
+    if top_k is not None:
+        ranked[top_k:] = 0
+    if top_p is not None:
+        ranked = ranked / ranked.sum()
+        ranked[ranked.cumsum(-1) - ranked >= top_p] = 0  # the token that crosses top_p stays
+    return torch.zeros_like(p).scatter_(0, order, ranked / ranked.sum())

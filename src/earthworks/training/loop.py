@@ -1,0 +1,172 @@
+"""The loop that runs any training: update, measure, save, and stop in good order.
+
+What is trained is a `Task`; the loop knows only that it can make a step, be measured, show a sample, and hand over
+its tensors. A resumed run makes the same calls with the same step numbers as one that was never broken.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from earthworks.runs import EarthworksError, Metrics, Progress, RunFolder
+from earthworks.runs.progress import duration
+from earthworks.training import checkpoint
+
+
+class Task(Protocol):
+    """What a room brings to be trained."""
+
+    def update(self, step: int) -> dict[str, Any]:
+        """Make update number `step` (from 0) and give back its metrics."""
+        ...
+
+    def validate(self) -> dict[str, Any] | None:
+        """Measure on held-out data, or None where nothing is held out; `score` is what is to be low."""
+        ...
+
+    def sample(self, step: int) -> str:
+        """Write a sample into the run folder; a line of it for the terminal."""
+        ...
+
+    def describe(self, record: dict[str, Any]) -> str:
+        """The middle of the live line, from a step's metrics."""
+        ...
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything a checkpoint must hold as tensors, by file."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything else a checkpoint must hold, as JSON values."""
+        ...
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Take up what `tensors` and `state` gave."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """Every how many steps to validate, write a sample, and save."""
+
+    evaluate: int
+    sample: int
+    save: int
+
+
+def fit(
+    task: Task, run: RunFolder, *, max_steps: int, cadence: Cadence, command: str, tensorboard: bool = False
+) -> None:
+    """Train until `max_steps`, from the newest checkpoint of the run if there is one.
+
+    Writes metrics.jsonl, samples/ and checkpoints/ (every `cadence.save` steps, at each best validation, at the end).
+    SIGINT and SIGTERM save a checkpoint after the current step and raise EarthworksError with the command to resume.
+    """
+    start, elapsed, best = resume(task, run)
+    metrics = Metrics(run.metrics_file, start)
+    board = open_tensorboard(run, start) if tensorboard else None
+    begun = time.perf_counter() - elapsed
+    sampled = ""
+    with stop_signals() as stop, Progress("training") as progress:
+        for step in range(start, max_steps):
+            step_begun = time.perf_counter()
+            record = task.update(step)
+            now = time.perf_counter()
+            done, last = step + 1, step + 1 == max_steps
+            record = {"step": done, **record, "seconds": now - step_begun}
+            measured = task.validate() if done % cadence.evaluate == 0 or last else None
+            if measured:
+                record["validation"] = measured
+            if done % cadence.sample == 0 or last:
+                sampled = task.sample(done)
+            record["elapsed"] = time.perf_counter() - begun
+            metrics.append(**record)
+            if board:
+                show_on_board(board, record)
+            better = measured is not None and (best is None or measured["score"] < best["score"])
+            if better:
+                best = {"step": done, "score": measured["score"]}
+            if better or last or stop.caught or done % cadence.save == 0:
+                metrics.sync()
+                state = {"step": done, "elapsed": record["elapsed"], "best": best, **task.state()}
+                checkpoint.save(run, done, {**task.tensors(), "random": checkpoint.random_state()}, state)
+                if better:
+                    checkpoint.mark_best(run, best)
+                checkpoint.prune(run)
+            left = (record["elapsed"] - elapsed) / (done - start) * (max_steps - done)
+            line = f"step {done:,}/{max_steps:,} · {task.describe(record)} · {duration(left)} left"
+            progress.show(line + (f" · “{sampled}”" if sampled else ""), force=measured is not None)
+            if stop.caught and not last:
+                raise EarthworksError(
+                    f"stopped by {stop.caught} after step {done:,} of {max_steps:,}, everything is saved; "
+                    f"go on with: {command}",
+                    exit_code=1,
+                )
+    metrics.close()
+
+
+def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | None]:
+    """Restore the newest checkpoint; the step and the seconds it had reached, and the best validation until then."""
+    newest = checkpoint.newest(run)
+    if newest is None:
+        return 0, 0.0, None
+    try:
+        tensors, state = checkpoint.load(newest)
+    except EarthworksError as error:
+        raise EarthworksError(f"{error}; remove {newest} to resume from the checkpoint before it") from None
+    task.restore(tensors, state)
+    checkpoint.restore_random_state(tensors["random"])
+    if state["best"] and state["best"] != checkpoint.best(run):  # killed between the checkpoint and this mark
+        checkpoint.mark_best(run, state["best"])
+    return state["step"], state["elapsed"], state["best"]
+
+
+class Stop:
+    """Which signal asked for an end, if any."""
+
+    caught: str | None = None
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Note the first SIGINT or SIGTERM instead of dying of it; a second one kills as usual."""
+    stop = Stop()
+    before = {}
+
+    def note(number: int, _frame: object) -> None:
+        stop.caught = signal.Signals(number).name
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread, which alone can set handlers
+        pass
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def open_tensorboard(run: RunFolder, start: int) -> Any:
+    from earthworks.runs.errors import missing_extra
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise missing_extra("tensorboard", "tensorboard", "--tensorboard") from None
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=start + 1)
+
+
+def show_on_board(board: Any, record: dict[str, Any]) -> None:
+    flat = {**record, **{f"validation/{key}": value for key, value in record.get("validation", {}).items()}}
+    for key, value in flat.items():
+        if isinstance(value, int | float) and key != "step":
+            board.add_scalar(key, value, record["step"])

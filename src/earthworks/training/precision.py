@@ -1,0 +1,78 @@
+"""Which number format the matrix products run in, and how fast this machine multiplies matrices at all."""
+
+import functools
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
+
+import torch
+
+from earthworks.runs import EarthworksError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+BF16_WORTH_IT = 1.3  # bf16 products must be this much faster to make up for the casts around them
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device, else Apple's, else the CPU; anything else is taken at its word."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise EarthworksError(f"device {name!r} cannot be used here: {reason}") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
+    """`auto` asks the hardware by timing it: bf16 where its matrix products are at least 1.3 times as fast as float32's.
+
+    A processor without bf16 instructions runs them in emulation, at a third of the float32 speed or less.
+    """
+    if name not in get_args(Precision):
+        raise EarthworksError(f"precision is {name!r}; it must be one of {', '.join(get_args(Precision))}")
+    if name == "fp32" or name == "bf16":
+        return name
+    faster = matmul_ceiling(device, torch.bfloat16) > BF16_WORTH_IT * matmul_ceiling(device, torch.float32)
+    return "bf16" if faster else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which forward passes run."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@functools.cache
+def matmul_ceiling(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
+    """Floating-point operations a second of a square matrix product here and now: the best of a few.
+
+    The ceiling that a run's speed is compared with. Measured, because a table of data-sheet peaks is wrong for every
+    machine that is not in it, is shared, or is throttled.
+    """
+    size = size or (8192 if device.type == "cuda" else 1024)
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    begun = time.perf_counter()
+    for _ in range(8):
+        synchronize(device)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+        if time.perf_counter() - begun > 0.25:  # emulated bf16 would take seconds, and one product has told enough
+            break
+    return 2 * size**3 / best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until an accelerator has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,87 @@
+import os
+import sys
+
+import pytest
+import yaml
+
+from earthworks import __version__
+from earthworks.runs import EarthworksError, RunFolder, environment, read_json, write_bytes
+
+
+def test_a_configuration_comes_back_as_it_was_written(tmp_path):
+    config = {
+        "kind": "gopher",
+        "learning_rate": 1e-7,
+        "data": "naïve: file.txt",
+        "model": {"d_model": 128, "eps": None},
+    }
+    folder = RunFolder.create(tmp_path / "runs" / "a")
+    folder.write_config(config)
+    assert RunFolder.open(tmp_path / "runs" / "a").read_config() == config
+    assert list(yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))) == list(config)  # in the given order
+
+
+def test_a_run_is_not_begun_where_one_lies(tmp_path):
+    RunFolder.create(tmp_path / "a").write_config({"seed": 0})
+    with pytest.raises(EarthworksError, match=r"already holds a run: go on with it by --resume .*a, or choose another"):
+        RunFolder.create(tmp_path / "a")
+    assert RunFolder.open(tmp_path / "a").read_config() == {"seed": 0}
+
+
+def test_a_folder_in_which_no_run_began_can_be_used(tmp_path):
+    RunFolder.create(tmp_path / "a")  # killed before its configuration was written
+    RunFolder.create(tmp_path / "a").write_config({"seed": 1})
+    assert RunFolder.open(tmp_path / "a").read_config() == {"seed": 1}
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "a").write_text("text")
+    with pytest.raises(EarthworksError, match="is a file; --run wants the name of a folder"):
+        RunFolder.create(tmp_path / "a")
+    with pytest.raises(EarthworksError, match=r"could not write .*: Not a directory"):
+        RunFolder.create(tmp_path / "a" / "b")
+
+
+def test_resuming_nothing_is_one_sentence(tmp_path):
+    with pytest.raises(EarthworksError, match="there is no run folder at"):
+        RunFolder.open(tmp_path / "missing")
+    with pytest.raises(EarthworksError, match=r"holds no config\.yaml, so no run began there"):
+        RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"a: [1, 2", b"just text", b"", b"\xff\xfe\x00", b"- 1\n- 2"])
+def test_a_damaged_configuration_is_one_sentence(tmp_path, content):
+    write_bytes(tmp_path / "config.yaml", content)
+    with pytest.raises(EarthworksError, match=r"config\.yaml (is not valid YAML|does not hold a mapping)") as error:
+        RunFolder.open(tmp_path).read_config()
+    assert "\n" not in str(error.value)
+
+
+def test_only_finished_checkpoints_count_and_they_count_in_numbers(tmp_path):
+    folder = RunFolder.create(tmp_path)
+    assert folder.steps() == []
+    for name in ("step-200", "step-1000", "step-30", ".tmp-step-2000", ".tmp-removed-step-10", "best.json", "step-x"):
+        (folder.checkpoints / name).mkdir(parents=True)
+    assert folder.steps() == [30, 200, 1000]
+    assert folder.checkpoint(200) == tmp_path / "checkpoints" / "step-200"
+
+
+def test_the_environment_is_that_of_the_first_start(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["earthworks", "first"])
+    folder.write_config({"max_steps": 1})
+    monkeypatch.setattr(sys, "argv", ["earthworks", "second"])
+    folder.write_config({"max_steps": 2})
+    assert read_json(tmp_path / "environment.json")["command"] == ["earthworks", "first"]
+    assert folder.read_config() == {"max_steps": 2}
+
+
+def test_the_environment_tells_this_process(monkeypatch):
+    import torch
+
+    found = environment()
+    assert found["earthworks"] == __version__
+    assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    if hasattr(os, "sched_getaffinity"):
+        assert found["cores"] == len(os.sched_getaffinity(0))

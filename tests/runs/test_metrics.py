@@ -1,0 +1,95 @@
+import errno
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earthworks.runs import EarthworksError, Metrics, read_metrics
+
+
+def log(path, steps, start=0):
+    metrics = Metrics(path, start)
+    for step in steps:
+        metrics.append(step=step, loss=1 / step)
+    metrics.close()
+
+
+def steps(path):
+    return [record["step"] for record in read_metrics(path)]
+
+
+def test_records_come_back_in_order_and_to_the_bit(tmp_path):
+    log(tmp_path / "m", range(1, 8))
+    assert read_metrics(tmp_path / "m") == [{"step": step, "loss": 1 / step} for step in range(1, 8)]
+
+
+def test_resuming_at_a_step_cuts_later_lines_away_and_goes_on(tmp_path):
+    path = tmp_path / "m"
+    log(path, range(1, 11))
+    whole = path.read_bytes()
+    log(path, range(7, 11), start=6)
+    assert path.read_bytes() == whole  # no step twice, none missing, earlier lines untouched
+
+
+def test_a_fresh_start_forgets_a_log_without_a_checkpoint(tmp_path):
+    log(tmp_path / "m", range(1, 5))
+    log(tmp_path / "m", range(1, 3), start=0)
+    assert steps(tmp_path / "m") == [1, 2]
+
+
+@given(cut=st.integers(0, 200))
+def test_a_log_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("cut") / "m"
+    log(path, range(1, 8))
+    data = path.read_bytes()[:cut]
+    path.write_bytes(data)
+    whole = data.count(b"\n")
+    assert steps(path) == list(range(1, whole + 1))
+    log(path, range(whole + 1, 8), start=7)
+    assert steps(path) == list(range(1, 8))  # a half line would have swallowed the one written after it
+
+
+def test_what_a_power_cut_filled_with_zeros_is_dropped(tmp_path):
+    path = tmp_path / "m"
+    log(path, range(1, 4))
+    path.write_bytes(path.read_bytes() + b"\0" * 40 + b"\n" + b'{"step": 5}\n')
+    assert steps(path) == [1, 2, 3]  # what stands after a hole was never known to be complete
+    log(path, [4], start=3)
+    assert steps(path) == [1, 2, 3, 4]
+
+
+def test_a_line_is_visible_to_readers_at_once(tmp_path):
+    metrics = Metrics(tmp_path / "m")
+    metrics.append(step=1, text="line\nend")
+    assert (tmp_path / "m").read_bytes() == b'{"step": 1, "text": "line\\nend"}\n'
+    metrics.close()
+
+
+def test_a_write_that_the_system_takes_in_parts_is_finished(tmp_path, monkeypatch):
+    metrics = Metrics(tmp_path / "m")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, block: write(descriptor, block[:3]))
+    metrics.append(step=1, loss=2.5)
+    metrics.close()
+    assert json.loads((tmp_path / "m").read_bytes()) == {"step": 1, "loss": 2.5}
+
+
+@pytest.mark.parametrize(("call", "deed"), [("write", lambda m: m.append(step=1)), ("fsync", Metrics.sync)])
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, call, deed):
+    metrics = Metrics(tmp_path / "m")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(EarthworksError, match="the disk is full") as error:
+        deed(metrics)
+    assert error.value.exit_code == 1
+    metrics.close()
+
+
+def test_a_missing_log_says_where_it_was_sought(tmp_path):
+    with pytest.raises(EarthworksError, match=r"m does not exist; is .* a run folder\?"):
+        read_metrics(tmp_path / "m")
