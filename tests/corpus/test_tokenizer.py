@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import subprocess
@@ -105,7 +106,7 @@ def slow_bpe(tokenizer: Tokenizer, text: str) -> list[int]:
         for piece in [part] if part == "<0x" else regex.findall(module.PIECES, part):
             symbols = [s for c in piece for s in ([c] if c in vocab else [f"<0x{b:02X}>" for b in c.encode()])]
             while True:
-                pairs = [(order.get(pair, len(order)), place) for place, pair in enumerate(zip(symbols, symbols[1:]))]
+                pairs = [(order.get(pair, len(order)), place) for place, pair in enumerate(itertools.pairwise(symbols))]
                 rank, place = min(pairs, default=(len(order), 0))
                 if rank == len(order):
                     break

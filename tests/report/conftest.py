@@ -1,92 +1,27 @@
-import json
 import math
 
-import numpy as np
 import pytest
-import yaml
+from example_run import EVALUATION, records, write_run
 
-CONFIG = {
-    "kind": "gopher",
-    "data": "my text.txt",
-    "parameters": 3_412_992,
-    "max_steps": 400,
-    "learning_rate": 0.001,
-    "optimizer": "muon",
-    "model": {"num_layers": 6, "d_model": 128, "max_distance": None},
-}
-EVALUATION = {
-    "nats_per_byte": 1.2654,
-    "bits_per_byte": 1.8256,
-    "nats_per_token": 4.1234,
-    "perplexity_per_token": 61.768,
-    "perplexity_per_word": 812.34,
-    "tokens": 61_234,
-    "bytes": 223_411,
-    "documents": 94,
-    "interval": [1.7911, 1.8544],
-    "interval_unit": "document",
-    "windows": "disjoint",
-    "by_position": [[1, 6.5], [2, 6.0], [3, 5.7], [6.5, 5.2], [12.5, 4.6], [24.5, 4.1]],
-    "subsets": {"prose": {"bits_per_byte": 1.9311, "interval": [1.89, 1.97]}, "code": {"bits_per_byte": 1.4222}},
-    "compressors": {"prose": {"xz -9": 2.4412, "xz -9, primed with the training text": 1.4733}},
-}
-
-
-def records(steps=400):
-    random = np.random.default_rng(0)
-    for step in range(1, steps + 1):
-        loss = 4 + 4 * math.exp(-step / 40)
-        record = {
-            "step": step,
-            "loss": loss + random.normal() * 0.05,
-            "learning_rate": 0.001 * min(1, step / 20),
-            "gradient_norm": 1 + 3 / step,
-            "tokens": 4096,
-            "tokens_seen": 4096 * step,
-            "seconds": 0.5,
-            "elapsed": 0.6 * step,
-            "tokens_per_second": 8192.0,
-            "ceiling_share": 0.62,
-            "epoch": step / 160,
-        }
-        if step % 100 == 0:
-            subsets = {"prose": {"bits_per_byte": loss / 2}, "code": {"bits_per_byte": loss / 3}}
-            record["validation"] = {"nats_per_token": loss, "bits_per_byte": loss / 2.3, "subsets": subsets}
-        yield record
+from earthworks.report import write_report
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that writes a run folder of the given parts."""
-
-    def make(name="a", config=None, metrics=(), evaluation=None, passage=None, samples=None, environment=None):
-        path = tmp_path / name
-        (path / "samples").mkdir(parents=True)
-        (path / "config.yaml").write_text(yaml.safe_dump(config or CONFIG, sort_keys=False))
-        (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in metrics))
-        for file, value in (("evaluation", evaluation), ("passage", passage), ("environment", environment)):
-            if value is not None:
-                (path / f"{file}.json").write_text(json.dumps(value))
-        for step, text in (samples or {}).items():
-            (path / "samples" / f"step-{step}.txt").write_bytes(text.encode())
-        return path
-
-    return make
+    """`make_run(name, **parts)` writes a run folder of the given parts."""
+    return lambda name="a", *arguments, **parts: write_run(tmp_path / name, *arguments, **parts)
 
 
-@pytest.fixture
-def full_run(make_run):
-    """A finished run with everything that a page can show."""
-    passage = {"title": "Held out: chapter 1", "tokens": [["It was", 0.5], [" the\n", math.log(8)], ["whale", 9.0]]}
-    samples = {step: f"Sample of step {step}.\n    indented" for step in range(0, 401, 50)}
-    return make_run(
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory):
+    """A finished run with everything that a page can show, and its page."""
+    run = write_run(
+        tmp_path_factory.mktemp("runs") / "a",
         metrics=records(),
         evaluation=EVALUATION,
-        passage=passage,
-        samples=samples,
-        environment={
-            "python": "3.11.2",
-            "packages": {"torch": "2.13.0"},
-            "command": ["earthworks", "--data", "my text.txt"],
-        },
+        passage={"title": "Held out: chapter 1", "tokens": [["It was", 0.5], [" the\n", math.log(8)], ["whale", 9.0]]},
+        samples={step: f"Sample of step {step}.\n    indented" for step in range(0, 401, 50)},
+        environment={"python": "3.11.2", "command": ["earthworks", "--data", "my text.txt"]},
     )
+    assert write_report([run]) == run / "report.html"
+    return run

@@ -81,8 +81,9 @@ def test_series_are_told_apart_without_colour():
     ("low", "high", "expected"),
     [
         (1.0, 1.2, "linear"),
-        (3.0, 8.0, "linear"),
-        (2.0, 9.0, "log"),
+        (3.0, 5.9, "linear"),
+        (2.0, 4.1, "log"),
+        (1.0, 15.0, "log"),
         (1e-6, 1e3, "log"),
         (0.0, 5.0, "linear"),
         (-1, 5, "linear"),

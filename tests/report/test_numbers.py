@@ -71,4 +71,4 @@ def test_settings_are_shown_as_they_would_be_typed():
 def test_nested_keys_are_joined_by_dots_in_order():
     nested = {"b": 1, "model": {"d_model": 2, "norm": {"eps": 3}, "none": {}}, "a": [4]}
     assert flatten(nested) == {"b": 1, "model.d_model": 2, "model.norm.eps": 3, "model.none": {}, "a": [4]}
-    assert list(flatten(nested))[0] == "b"
+    assert next(iter(flatten(nested))) == "b"

@@ -13,6 +13,7 @@ the same documents. Not taken: tests, other installed packages, and `TABLES`. Py
 
 import ast
 import io
+import os
 import sysconfig
 import tokenize
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def both_subsets() -> dict[str, tuple[Document, ...]]:
     """Both subsets in one pass over the library: three seconds, nearly all of it parsing, and 10 MB kept."""
     prose = list(topics())
     code = []
-    seen: set[str] = set()
+    seen: set[str] = set()  # docstrings, and whole texts of code
     for name, source, tree in modules():
         members = [(name, tree), *definitions(tree)]
         parts = []
@@ -70,15 +71,19 @@ def topics() -> Iterator[Document]:
         from pydoc_data.topics import topics as texts
     except ImportError:
         return
-    for name in sorted(texts):
-        yield Document(f"topic {name}", texts[name].strip() + "\n", "python-docs/prose", {"kind": "reference"})
+    names = {texts[name]: name for name in sorted(texts, reverse=True)}  # two names may have one text: the first stays
+    for text, name in sorted(names.items(), key=lambda item: item[1]):
+        yield Document(f"topic {name}", text.strip() + "\n", "python-docs/prose", {"kind": "reference"})
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
     """(dotted name, source, syntax tree) of each module of the standard library, in the order of their paths."""
     root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    paths = [path for path in paths if not OTHERS.intersection(path.parts) and not path.as_posix().startswith(TABLES)]
+    paths = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if name not in OTHERS]  # not entered: site-packages can be very large
+        paths += [(Path(folder) / name).relative_to(root) for name in names if name.endswith(".py")]
+    paths = sorted(path for path in paths if not path.as_posix().startswith(TABLES))
     if not paths:
         raise EarthworksError(f"python-docs: this Python has no source of its library in {root}; name your own --data")
     for path in paths:

@@ -58,9 +58,9 @@ class RootMeanSquareNorm(torch.autograd.Function):
         x, gain, inverse = ctx.saved_tensors
         normal = x * inverse
         d_y = d_y.to(normal.dtype)
-        d_gain = torch.einsum("nd,nd->d", d_y.reshape(-1, d_y.shape[-1]), normal.reshape(-1, d_y.shape[-1]))
+        d_gain = (d_y * normal).flatten(0, -2).sum(0)
         d_x = d_y * gain
-        along = torch.linalg.vecdot(d_x, normal).div_(x.shape[-1]).unsqueeze(-1)
+        along = (d_x * normal).mean(-1, keepdim=True)
         d_x = d_x.sub_(normal.mul_(along)).mul_(inverse)
         return d_x.to(x.dtype), d_gain.to(gain.dtype), None
 

@@ -21,6 +21,7 @@ from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError, Progress, RunFolder, write_json
 from earthworks.runs.folder import DERIVED
+from earthworks.runs.progress import duration
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 
@@ -65,6 +66,7 @@ def train(
     positions: str = "relative",
     tied: bool = True,
     evaluate_every: int | None = None,
+    validation_tokens: int | None = None,
     sample_every: int | None = None,
     save_every: int | None = None,
     tensorboard: bool = False,
@@ -108,6 +110,7 @@ def train(
         positions: `relative`, `absolute` or `none`.
         tied: one matrix for embedding and logits.
         evaluate_every: updates between validations.
+        validation_tokens: held-out tokens read at each of them.
         sample_every: updates between samples.
         save_every: updates between checkpoints.
         tensorboard: also write TensorBoard files (extra `tensorboard`).
@@ -118,7 +121,7 @@ def train(
         folder, settings = settings_of(resume, settings)
         packed = PackedTokens.open(packed_folder(folder))
         model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
-        return conduct(folder, model, packed, settings, choose_device(device))
+        return conduct(folder, model, packed, settings, choose_device(device), begun)
     if data is None:
         raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
     parts = [] if is_packed(data) else sources(data)
@@ -127,14 +130,15 @@ def train(
     note(f"run folder {folder.path}")
     packed = prepare(folder, parts, settings)
     settings["precision"] = choose_precision(precision, chosen_device)
-    settings = settle(settings, packed, chosen_device, begun)
+    settings, step_seconds = settle(settings, packed, chosen_device, begun)
     torch.manual_seed(seed)
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
     begin(model, packed, settings)
     settings["run"] = str(folder.path)
     packed.tokenizer.save(folder.tokenizer)
     folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
-    return conduct(folder, model, packed, settings, chosen_device)
+    note(f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}")
+    return conduct(folder, model, packed, settings, chosen_device, begun)
 
 
 def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
@@ -199,7 +203,12 @@ def begin(model: Gopher, packed: PackedTokens, settings: dict[str, Any]) -> None
 
 
 def conduct(
-    folder: RunFolder, model: Gopher, packed: PackedTokens, settings: dict[str, Any], device: torch.device
+    folder: RunFolder,
+    model: Gopher,
+    packed: PackedTokens,
+    settings: dict[str, Any],
+    device: torch.device,
+    begun: float,
 ) -> Path:
     """Say what is about to happen, train, measure, report."""
     config = model.config
@@ -224,6 +233,7 @@ def conduct(
         max_steps=settings["max_steps"],
         cadence=cadence,
         command=command,
+        begun=begun,
         tensorboard=settings["tensorboard"],
     )
     finish(folder, task)

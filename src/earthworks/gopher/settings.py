@@ -16,6 +16,10 @@ from earthworks.training.precision import matmul_ceiling
 
 DEFAULT_MINUTES = 5.0
 TIMED_STEPS = 3  # of a throwaway model, after one that warms up, turn minutes into steps
+MIN_STEPS = 20
+UPDATE_SHARE = 0.93  # of the time goes to updates, the rest to validating, sampling and saving
+SAVE_SECONDS = 120.0  # between checkpoints
+MOST_VALIDATION_TOKENS = 65_536
 MICRO_BATCH_TOKENS = 16_384  # tokens of one forward and backward pass; larger batches are accumulated
 
 
@@ -24,8 +28,13 @@ def model_config(settings: dict[str, Any], vocabulary: int) -> GopherConfig:
     return GopherConfig.preset(settings["size"], vocabulary=vocabulary, **{name: settings[name] for name in names})
 
 
-def settle(settings: dict[str, Any], packed: PackedTokens, device: torch.device, begun: float) -> dict[str, Any]:
-    """Fill in what was not given: by the dial where it is a matter of time, data and machine, then by a timed warm-up."""
+def settle(
+    settings: dict[str, Any], packed: PackedTokens, device: torch.device, begun: float
+) -> tuple[dict[str, Any], float]:
+    """Fill in what was not given: by the dial where it is a matter of time, data and machine, then by a timed warm-up.
+
+    Also gives the seconds of one step. `begun` is when the command began: the minutes are counted from there.
+    """
     settings = dict(settings)
     if settings["max_steps"] is None and settings["minutes"] is None:
         settings["minutes"] = DEFAULT_MINUTES
@@ -40,26 +49,34 @@ def settle(settings: dict[str, Any], packed: PackedTokens, device: torch.device,
     gopher = settings["schedule"] == "gopher"
     if settings["final_share"] is None:
         settings["final_share"] = 0.1 if gopher else 0.02
+    step_seconds = time_steps(follow(settings, settings["max_steps"] or 1000), packed, device)
     if settings["max_steps"] is None:
-        trial = replace_steps(settings, 1000)
-        step_seconds = time_steps(trial, packed, device)
-        left = max(1.0, seconds - (time.perf_counter() - begun))
-        settings["max_steps"] = max(10, int(left * 0.93 / step_seconds))
-    return replace_steps(settings, settings["max_steps"])
+        left = seconds - (time.perf_counter() - begun)
+        settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
+    if settings["save_every"] is None:
+        settings["save_every"] = max(1, round(SAVE_SECONDS / step_seconds))
+    return follow(settings, settings["max_steps"]), step_seconds
 
 
-def replace_steps(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
-    """The settings that follow from the number of steps, where they were not given."""
-    follow = {
+def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
+    """The settings that follow from the number of steps alone, where they were not given.
+
+    Validations are few enough and small enough to cost about a twentieth of the training: reading a token costs a third
+    of training on it.
+    """
+    validations = min(12, max(2, max_steps // 50))
+    tokens = max_steps * settings["batch"] * settings["context"]
+    values = {
         "max_steps": max_steps,
         "horizon": max_steps,
         "warmup_steps": 1500 if settings["schedule"] == "gopher" else max(1, max_steps // 20),
         "ramp_step": max_steps // 2 if settings["first_batch"] else 0,
-        "evaluate_every": max(1, max_steps // 12),
-        "sample_every": max(1, max_steps // 4),
+        "evaluate_every": max(1, max_steps // validations),
+        "validation_tokens": min(MOST_VALIDATION_TOKENS, max(settings["context"], int(0.15 * tokens / validations))),
+        "sample_every": max(1, max_steps // min(5, max(1, max_steps // 150))),
         "save_every": max(1, max_steps // 4),
     }
-    return {**settings, **{name: value for name, value in follow.items() if settings[name] is None}}
+    return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}
 
 
 def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device) -> float:

@@ -21,9 +21,6 @@ from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, synchronize
 from earthworks.training.schedule import BatchRamp, Schedule
 
-VALIDATION_TOKENS = 32_768  # at most, at each validation during training
-
-
 class Pretraining:
     """A Gopher in training: the task that the loop runs."""
 
@@ -41,7 +38,7 @@ class Pretraining:
         dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
         self.ceiling = matmul_ceiling(device, dtype)
         self.flops = training_flops(model.config, settings["context"])
-        self.held_out = held_out(data, VALIDATION_TOKENS)
+        self.held_out = held_out(data, settings["validation_tokens"])
 
     def update(self, step: int) -> dict[str, Any]:
         begun = time.perf_counter()

@@ -90,6 +90,7 @@ def draw(
         paint(figure.subplots(rows, columns, squeeze=False))
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", facecolor="white", metadata={"Title": name, "Description": description})
+        figure.set_layout_engine("none")  # keeps the layout just made, which took longer than drawing does
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
     return Drawing(name, description, for_page(svg.getvalue(), name, description), png.getvalue())
@@ -166,14 +167,15 @@ def count_axis(axes: Axes, what: str) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis marked in plain numbers; linear where the data span less than a factor of three, over
-    which the two look the same and a linear axis has enough marks."""
+    """A logarithmic vertical axis marked in plain numbers; linear where the data span less than a factor of two, over
+    which the two look the same and a linear axis has rounder marks."""
     low, high = axes.dataLim.intervaly
-    if high < 3 * low or low <= 0:
+    if high < 2 * low or low <= 0:
         return
     axes.set_yscale("log")
     if high < 1000 * low:
-        marks = (1, 1.5, 2, 3, 4, 5, 6, 8) if high < 12 * low else (1, 2, 5)
+        marks = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high < 6 * low else (1, 1.5, 2, 3, 5, 7)
+        marks = marks if high < 20 * low else (1, 2, 5)
         axes.yaxis.set_major_locator(LogLocator(subs=marks))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

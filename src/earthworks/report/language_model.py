@@ -61,7 +61,15 @@ def compare(folders: Sequence[RunFolder]) -> Page:
     if scored:
         best = min(scored, key=lambda name: scored[name])
         sentence = f"{best} needs the fewest bits per byte of held-out text: {runs[best].score}."
+        near = [name for name in scored if name != best and overlap(runs[name].interval, runs[best].interval)]
+        if near:
+            sentence += f" Its interval overlaps that of {' and '.join(near)}: these numbers alone do not decide."
     return Page(f"{len(runs)} runs compared", sentence, [], sections)
+
+
+def overlap(one: list[float] | None, other: list[float] | None) -> bool:
+    """Whether two intervals have a point in common; absent ones have none."""
+    return bool(one and other and one[0] <= other[1] and other[0] <= one[1])
 
 
 def verdict(run: LanguageModelRun) -> str:
@@ -116,7 +124,7 @@ def learning(run: LanguageModelRun) -> Section | None:
         "divide the same quantity by the bytes of the raw text, so that the tokenizer drops out."
     )
     if run.skipped.any():
-        note += f" Red ticks: {run.skipped.sum():,} skipped updates (a loss that was not finite, or a spike)."
+        note += f" Red ticks: skipped updates, {run.skipped.sum():,} in all (a loss that was not finite, or a spike)."
     return Section("Learning", note, [figures.loss(run)])
 
 
@@ -125,6 +133,8 @@ def held_out(run: LanguageModelRun) -> Section | None:
     evaluation = run.evaluation
     bars = run.bars()
     rows = [(label, number) for key, label in MEASURES.items() if (number := figure(evaluation.get(key))) is not None]
+    if known(evaluation.get("bits_per_byte")):
+        rows.insert(0, ("bits per byte", with_interval(evaluation["bits_per_byte"], run.interval, decimals=3)))
     taken = {*MEASURES, "bits_per_byte", "interval_unit"}
     rows += [
         (key, figure(value) or setting(value))
@@ -134,10 +144,10 @@ def held_out(run: LanguageModelRun) -> Section | None:
     if not bars and not rows:
         return None
     parts: list[Any] = []
-    if bars:
+    if sum(map(len, bars.values())) > 1:  # one bar beside nothing says nothing
         parts += [figures.held_out(bars), bars_table(run, bars)]
     if rows:
-        parts.append(Table("The same measurement in other units", ("", "all held-out text"), rows))
+        parts.append(Table("In every unit", ("", "all held-out text"), rows))
     note = (
         "Bits per byte = total negative log2-probability of the held-out text divided by its UTF-8 bytes. In brackets: "
         f"95% bootstrap interval over {evaluation.get('interval_unit', 'document')}s."
@@ -212,7 +222,7 @@ def samples(run: LanguageModelRun) -> Section | None:
     chosen = np.unique(np.linspace(0, len(run.samples) - 1, SAMPLES).round().astype(int))
     texts = []
     for step, file in (run.samples[i] for i in chosen):
-        text = readable(file.read_text(encoding="utf-8", errors="replace"))
+        text = readable(file.read_bytes().decode(errors="replace"))
         if len(text) > SAMPLE_LENGTH:
             text = text[:SAMPLE_LENGTH] + f"\n… {len(text) - SAMPLE_LENGTH:,} more characters in samples/{file.name}"
         texts.append((f"Step {step:,}", text))

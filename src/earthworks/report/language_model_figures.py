@@ -93,7 +93,7 @@ def held_out(bars: dict[str, dict[str, tuple[float, Any]]]) -> Drawing:
         axes.set_xlim(0, 1.45 * max(bits for group in bars.values() for bits, _ in group.values()))
         axes.set_xlabel("bits per byte, lower is better")
 
-    description = "Bits per byte of the held-out text: this model, with its 95% interval, beside compressors."
+    description = f"Bits per byte of the held-out text: {', '.join(measures)}. Line ends: 95% interval."
     return draw("held-out", description, paint, height=0.9 + 0.3 * count + 0.2 * len(bars))
 
 
@@ -156,7 +156,7 @@ def pair(
             if key == "gradient_norm":
                 log_axis(panel)
             if from_zero:
-                panel.set_ylim(0, 1.1 * np.nanmax(values))
+                panel.set_ylim(bottom=0)
             if key == "tokens_per_second":
                 panel.yaxis.set_major_formatter(EngFormatter())
             count_axis(panel, "step")

@@ -84,11 +84,14 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
     One run: RUN/report.html, and each figure as RUN/figures/NAME.png. Several runs of one kind: a comparison, by
     default report.html in the innermost folder that holds them all. What a run has not written yet is left out, so a
     run that is still going, or was killed at its first step, has a page too.
-    Raises EarthworksError when a folder holds no run, or a kind of run that has no page, or the kinds differ.
+    Raises EarthworksError when a folder holds no run or a kind of run that has no page, a run is named twice, or the
+    kinds differ.
     """
-    folders = list({Path(path).resolve(): RunFolder.open(path) for path in runs}.values())
+    folders = [RunFolder.open(path) for path in runs]
     if not folders:
         raise EarthworksError("no run was named: earthworks report RUN [RUN ...]")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise EarthworksError(f"a run is named twice among {', '.join(map(str, runs))}: name each once")
     module = importlib.import_module(KINDS[common_kind(folders)])
     if len(folders) == 1:
         page: Page = module.describe(folders[0])
@@ -171,4 +174,6 @@ def render(page: Page) -> str:
 
 def readable(text: str) -> str:
     """`text` with control characters made visible (NUL becomes ␀): a small model writes any byte, HTML allows few."""
-    return text.translate({code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421})
+    return text.replace("\r\n", "\n").translate(
+        {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+    )

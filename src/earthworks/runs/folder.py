@@ -15,8 +15,8 @@ DERIVED = ("kind", "parameters")  # keys of config.yaml to be read only; the oth
 class RunFolder:
     """Paths and small files of `runs/NAME/`.
 
-    `config.yaml` (re-runnable), `environment.json`, `metrics.jsonl`, `tokenizer.json`, `data/` (packed tokens), `checkpoints/step-N/`, `samples/`,
-    `figures/`, `report.html`.
+    `config.yaml` (re-runnable), `environment.json`, `metrics.jsonl`, `tokenizer.json`, `data/` (packed tokens),
+    `checkpoints/step-N/`, `samples/`, `figures/`, `report.html`.
     """
 
     def __init__(self, path: str | Path):

@@ -60,17 +60,25 @@ class Cadence:
 
 
 def fit(
-    task: Task, run: RunFolder, *, max_steps: int, cadence: Cadence, command: str, tensorboard: bool = False
+    task: Task,
+    run: RunFolder,
+    *,
+    max_steps: int,
+    cadence: Cadence,
+    command: str,
+    begun: float,
+    tensorboard: bool = False,
 ) -> None:
     """Train until `max_steps`, from the newest checkpoint of the run if there is one.
 
     Writes metrics.jsonl, samples/ and checkpoints/ (every `cadence.save` steps, at each best validation, at the end).
+    `elapsed` counts from `begun` (of time.perf_counter), so that what came before the first step is not hidden.
     SIGINT and SIGTERM save a checkpoint after the current step and raise EarthworksError with the command to resume.
     """
     start, elapsed, best = resume(task, run)
     metrics = Metrics(run.metrics_file, start)
     board = open_tensorboard(run, start) if tensorboard else None
-    begun = time.perf_counter() - elapsed
+    begun = time.perf_counter() - elapsed if start else begun
     sampled = ""
     with stop_signals() as stop, Progress("training") as progress:
         for step in range(start, max_steps):
@@ -82,9 +90,9 @@ def fit(
             measured = task.validate() if done % cadence.evaluate == 0 or last else None
             if measured:
                 record["validation"] = measured
+            record["elapsed"] = time.perf_counter() - begun
             if done % cadence.sample == 0 or last:
                 sampled = task.sample(done)
-            record["elapsed"] = time.perf_counter() - begun
             metrics.append(**record)
             if board:
                 show_on_board(board, record)

@@ -1,0 +1,307 @@
+import gzip
+import io
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from earthworks.corpus import Reading, read
+from earthworks.corpus import reading as module
+from earthworks.runs import EarthworksError
+
+TEXTS = ["First, with an é.\r\nAnd a second line.\n", "日本語の文章", "x" * 3000 + "\n\n\t end", "Ünï"]
+
+
+def jsonl(texts=TEXTS) -> bytes:
+    return "".join(json.dumps({"text": text, "stars": 3}) + "\n" for text in texts).encode()
+
+
+def parquet(texts=TEXTS, rows=2, **columns) -> bytes:
+    sink = io.BytesIO()
+    table = pyarrow.table({"text": texts, "unread": [b"\xff"] * len(texts)} | columns)
+    pyarrow.parquet.write_table(table, sink, row_group_size=rows)
+    return sink.getvalue()
+
+
+def compress(content: bytes, suffix: str) -> bytes:
+    if suffix == ".gz":
+        return gzip.compress(content[:20]) + gzip.compress(content[20:])  # two members, as `cat a.gz b.gz` makes
+    if suffix == ".zst":
+        return zstandard.compress(content[:20]) + zstandard.compress(content[20:])
+    return content
+
+
+def texts_of(data, reading=None) -> list[str]:
+    return [document.text for document in read(str(data), reading)]
+
+
+def complaint(data) -> str:
+    with pytest.raises(EarthworksError) as caught:
+        list(read(str(data)))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", [".txt", ".jsonl", ".json", ".parquet"])
+def test_every_format_gives_the_same_documents(tmp_path, kind, compression):
+    if kind == ".txt":
+        for number, text in enumerate(TEXTS):
+            (tmp_path / f"{number}.txt{compression}").write_bytes(compress(text.encode(), compression))
+        data = tmp_path
+    else:
+        data = tmp_path / f"all{kind}{compression}"
+        data.write_bytes(compress(parquet() if kind == ".parquet" else jsonl(), compression))
+    reading = Reading()
+    assert texts_of(data, reading) == TEXTS
+    assert reading == Reading(documents=4, bytes=sum(len(text.encode()) for text in TEXTS))
+    assert reading.notice() is None
+
+
+def test_urls_are_read_like_paths():
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.pipe("/books/a.jsonl.gz", gzip.compress(jsonl(TEXTS[:2])))
+    files.pipe("/books/deep/b.parquet", parquet(TEXTS[2:]))
+    files.pipe("/books/readme.pdf", b"%PDF")
+    reading = Reading()
+    assert texts_of("memory://books", reading) == TEXTS
+    assert reading.skipped_files == 1
+    assert texts_of("memory://books/a.jsonl.gz") == TEXTS[:2]
+    assert complaint("memory://nothing") == "memory://nothing does not exist"
+    assert "cannot be opened" in complaint("nosuchprotocol://x")
+
+
+def standard_input(monkeypatch, content: bytes) -> None:
+    module.standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    monkeypatch.setattr(module, "standard_input", module.cache(module.standard_input.__wrapped__))
+
+
+def test_standard_input_is_one_document_and_can_be_read_twice(monkeypatch):
+    standard_input(monkeypatch, TEXTS[0].encode())
+    assert [(d.id, d.text, d.source) for d in read("-")] == [("-", TEXTS[0], "-")]
+    assert texts_of("-") == TEXTS[:1]
+
+
+def test_empty_standard_input_is_one_sentence(monkeypatch):
+    standard_input(monkeypatch, b"")
+    assert complaint("-").startswith("- holds no text")
+
+
+def test_a_local_hugging_face_data_set_is_read(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "stars": [1, 2, 3, 4]})
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": rows, "test": rows.select([1])}).save_to_disk(tmp_path / "several")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "train.jsonl").write_bytes(jsonl())
+    for data in ("one", "several", "files"):
+        documents = list(read(f"hf:{tmp_path / data}"))
+        assert [document.text for document in documents] == TEXTS
+        assert documents[2].metadata["stars"] == 3
+    assert texts_of(f"hf:{tmp_path / 'several'}::test") == TEXTS[1:2]
+    assert "could not be loaded" in complaint(f"hf:{tmp_path / 'several'}::nosuch")
+    assert "could not be loaded" in complaint(f"hf:{tmp_path / 'nosuch'}")
+
+
+def test_hugging_face_names_have_a_config_and_a_split():
+    assert module.hugging_face_parts("hf:owner/name") == ("owner/name", None, "train")
+    assert module.hugging_face_parts("hf:owner/name:small") == ("owner/name", "small", "train")
+    assert module.hugging_face_parts("hf:owner/name:small:test") == ("owner/name", "small", "test")
+    assert module.hugging_face_parts("hf:owner/name::test") == ("owner/name", None, "test")
+    assert "expected hf:NAME" in complaint("hf:a:b:c:d")
+
+
+def test_the_missing_extra_is_named_with_its_install_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert complaint("hf:owner/name") == "hf:owner/name needs the package datasets: pip install 'earthworks[hf]'"
+
+
+def test_identity_comes_from_the_record_or_else_from_file_and_line(tmp_path):
+    lines = [{"text": "a", "id": 7, "source": "web", "url": "u"}, {"content": "b"}, {"raw_content": "c"}]
+    lines += [{"document": "d", "id": None}, {"text": "e", "content": "not this"}]
+    (tmp_path / "part.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    assert [(d.id, d.text, d.source, d.metadata) for d in read(str(tmp_path))] == [
+        ("7", "a", "web", {"url": "u"}),
+        ("part.jsonl:3", "b", "part.jsonl", {}),
+        ("part.jsonl:5", "c", "part.jsonl", {}),
+        ("part.jsonl:7", "d", "part.jsonl", {}),
+        ("part.jsonl:9", "e", "part.jsonl", {"content": "not this"}),
+    ]
+    columns = {"id": [5, 6, None, 8], "source": ["s", None, "t", "u"]}
+    (tmp_path / "rows.parquet").write_bytes(parquet(**columns))
+    documents = list(read(str(tmp_path / "rows.parquet")))
+    assert [d.id for d in documents] == ["5", "6", "rows.parquet:2", "8"]
+    assert [d.source for d in documents] == ["s", "rows.parquet", "t", "u"]
+    assert documents[0].metadata == {}  # the other columns were not even read
+
+
+def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_path):
+    for name in ("b.txt", "a/z.txt", "a/y.TXT", "c/d/e.txt", "a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name in ("picture.png", "notes.md", "c/script.py"):
+        (tmp_path / name).write_bytes(b"\x89PNG")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.txt").write_text("hidden")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    reading = Reading()
+    documents = list(read(f"{tmp_path}/", reading))
+    assert (
+        [d.text for d in documents]
+        == [d.id for d in documents]
+        == ["a.txt", "a/y.TXT", "a/z.txt", "b.txt", "c/d/e.txt"]
+    )
+    assert reading.skipped_files == 4  # the three, and the link, which is not followed
+    assert reading.empty_documents == 1
+    assert reading.notice() == (
+        "4 files were passed over (not .txt, .jsonl or .parquet, also with .gz or .zst); 1 empty documents were left out"
+    )
+
+
+def test_a_relative_path_names_its_documents_the_same(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    assert [d.id for d in read("in")] == [d.id for d in read("./in/")] == [d.id for d in read(str(tmp_path / "in"))]
+
+
+def test_undecodable_bytes_are_replaced_one_by_one_and_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 \xe6\x97 ok \xed\xa0\x80 \xf0\x9f\x98\x80")
+    reading = Reading()
+    assert texts_of(tmp_path / "a.txt", reading) == ["caf\ufffd \ufffd\ufffd ok \ufffd\ufffd\ufffd \U0001f600"]
+    assert reading.replaced_bytes == 6
+    assert reading.notice() == "6 undecodable bytes became U+FFFD"
+
+
+def test_bad_utf8_and_lone_surrogates_in_json_are_replaced_and_counted(tmp_path):
+    lines = [
+        b'{"text": "caf\xe9 au lait"}',
+        rb'{"text": "a \ud800 b \ud83d\ude00", "title": "\udfff"}',
+        b'{"text": "ok"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    reading = Reading()
+    documents = list(read(str(tmp_path / "a.jsonl"), reading))
+    assert [d.text for d in documents] == ["caf\ufffd au lait", "a \ufffd b \U0001f600", "ok"]
+    assert documents[1].metadata == {"title": "\ufffd"}
+    assert reading.replaced_bytes == 3
+    (tmp_path / "b.parquet").write_bytes(parquet(text=pyarrow.array([b"caf\xe9", b"x", b"y", b"z"])))
+    assert texts_of(tmp_path / "b.parquet", reading)[0] == "caf\ufffd"
+    assert reading.replaced_bytes == 4
+
+
+def test_a_byte_order_mark_is_dropped_and_line_ends_are_kept(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + jsonl(["x\r\ny"]))
+    assert texts_of(tmp_path) == ["one\r\ntwo\rthree\n", "x\r\ny"]
+
+
+def test_records_without_text_are_left_out_and_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": ""}\n{"text": "x"}\n')
+    (tmp_path / "b.parquet").write_bytes(parquet([None, "y"]))
+    reading = Reading()
+    assert texts_of(tmp_path, reading) == ["x", "y"]
+    assert reading.empty_documents == 3
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path):
+    assert complaint(tmp_path / "none.txt").endswith("none.txt does not exist")
+    assert "holds no text" in complaint(write(tmp_path / "empty.txt", b""))
+    assert "holds no text" in complaint(write(tmp_path / "empty.jsonl", b""))
+    assert "holds no text" in complaint(write(tmp_path / "empty.jsonl.gz", gzip.compress(b"")))
+    assert "of no kind that can be read: expected .txt" in complaint(write(tmp_path / "a.docx", b"PK"))
+    assert "binary file (it holds NUL bytes)" in complaint(write(tmp_path / "b.txt", b"ab\0cd"))
+    assert "a PDF" in complaint(write(tmp_path / "c.txt", b"%PDF-1.7 x"))
+    assert "give its name the ending .gz" in complaint(write(tmp_path / "d.txt", gzip.compress(b"x")))
+    assert "give its name the ending .zst" in complaint(write(tmp_path / "e.jsonl", zstandard.compress(b"x")))
+    assert "UTF-16" in complaint(write(tmp_path / "f.txt", "text".encode("utf-16")))
+    assert "a Parquet file" in complaint(write(tmp_path / "g.jsonl", parquet()))
+    assert "not a readable Parquet file" in complaint(write(tmp_path / "h.parquet", b"text"))
+    assert "not a readable Parquet file" in complaint(write(tmp_path / "i.parquet", parquet()[:-9]))
+    assert "cannot be decompressed" in complaint(write(tmp_path / "j.txt.gz", b"text"))
+    assert "cannot be decompressed" in complaint(write(tmp_path / "k.txt.gz", gzip.compress(os.urandom(999))[:-50]))
+    assert "Truncated" in complaint(write(tmp_path / "l.txt.zst", zstandard.compress(os.urandom(999))[:-50]))
+    assert "cannot be read" in complaint(write(tmp_path / "m.txt.zst", b"text text text"))
+    assert "line 2 of" in complaint(write(tmp_path / "n.jsonl", b'{"text": "a"}\n{"text": "b"'))
+    assert "JSON but not an object" in complaint(write(tmp_path / "o.json", b'["a", "b"]'))
+    sentence = complaint(write(tmp_path / "p.jsonl", b'{"body": "a", "url": "u"}'))
+    assert (
+        "has the fields body, url; expected the text in one called text, content, raw_content or document" in sentence
+    )
+    sentence = complaint(write(tmp_path / "q.parquet", parquet().replace(b"text", b"body")))
+    assert "has the fields body, unread; expected" in sentence
+    assert "holds int, not text" in complaint(write(tmp_path / "r.jsonl", b'{"text": 5}'))
+
+
+def test_a_folder_with_nothing_readable_is_one_sentence(tmp_path):
+    assert "holds nothing that can be read" in complaint(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"x")
+    assert "holds nothing that can be read" in complaint(tmp_path)
+    (tmp_path / "b.txt").write_bytes(b"")
+    assert "holds no text" in complaint(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
+    from fsspec.implementations.local import LocalFileSystem
+
+    def refuse(self, path, mode):
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path / "a.txt", b"x")
+    monkeypatch.setattr(LocalFileSystem, "open", refuse)
+    assert complaint(path) == f"{path} cannot be read: Permission denied"
+
+
+def test_parquet_is_read_by_row_groups_and_only_the_wanted_columns(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.parquet", parquet([f"text {n}" for n in range(1000)], rows=10))
+    asked = []
+    original = pyarrow.parquet.ParquetFile.iter_batches
+
+    def watched(self, rows, columns):
+        for batch in original(self, 10, columns=columns):
+            asked.append((batch.num_rows, batch.schema.names))
+            yield batch
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", watched)
+    documents = read(str(path))
+    assert next(documents).text == "text 0"
+    assert asked == [(10, ["text"])]  # nothing beyond what was needed for the first document
+    assert isinstance(documents, types.GeneratorType)
+
+
+def test_jsonl_is_read_line_by_line(tmp_path):
+    path = write(tmp_path / "a.jsonl", jsonl() + b"not JSON\n")
+    documents = read(str(path))
+    assert [next(documents).text for _ in TEXTS] == TEXTS
+    with pytest.raises(EarthworksError, match=r"line 5 of .* is not JSON"):
+        next(documents)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+def test_a_line_of_200_megabytes_is_read(tmp_path, name):
+    text = "A line without an end, " * (200_000_000 // 23)
+    content = text.encode() if name.endswith(".txt") else json.dumps({"text": text}).encode()
+    if name.endswith(".gz"):
+        content = gzip.compress(content, 1)
+    elif name.endswith(".zst"):
+        content = zstandard.compress(content, 1)
+    path = write(tmp_path / name, content)
+    assert texts_of(path) == [text]

@@ -1,0 +1,482 @@
+"""Relative attention against the formula, written out key by key in float64, in values and in every gradient."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from earthworks.gopher import attention
+from earthworks.gopher.attention import causal_attention, position_table, relative_attention, sinusoid, skew
+from earthworks.runs import EarthworksError
+
+backends = pytest.mark.parametrize("backend", ["math", "skewed"])
+NAMES = ("q", "k", "v", "w_r or table", "content_bias", "position_bias")
+
+
+def position_features(distance: int, width: int) -> list[float]:
+    """S(distance): all sines, then all cosines."""
+    angles = [distance * 10000.0 ** (-2 * m / width) for m in range(width // 2)]
+    return [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+
+
+def formula(q, k, v, w_r, u, v_bias, *, table=None, key_mask=None, max_distance=None) -> Tensor:
+    """The oracle: every query looks at its visible keys and at nothing else."""
+    batch, heads, time_q, d_head = q.shape
+    time_k = k.shape[2]
+    if table is None:
+        features = torch.tensor([position_features(d, w_r.shape[-1]) for d in range(time_k)], dtype=torch.float64)
+        table = torch.einsum("hkp,np->hnk", w_r, features)
+    rows = []
+    for b in range(batch):
+        for h in range(heads):
+            for i in range(time_q):
+                here = time_k - time_q + i
+                seen = [j for j in range(here + 1) if key_mask is None or key_mask[b, j]]
+                if not seen:
+                    rows.append(0.0 * v[b, h, 0])
+                    continue
+                clamped = [here - j if max_distance is None else min(here - j, max_distance) for j in seen]
+                content = k[b, h, seen] @ (q[b, h, i] + u[h])
+                position = table[h, clamped] @ (q[b, h, i] + v_bias[h])
+                rows.append(((content + position) / math.sqrt(d_head)).softmax(0) @ v[b, h, seen])
+    return torch.stack(rows).view(batch, heads, time_q, d_head)
+
+
+def inputs(batch=2, heads=2, time_q=7, time_k=None, d_head=4, d_position=6, *, strength=2.0, table=False, seed=0):
+    """Random tensors; `strength` makes the position term, of order strength x d_head, dominate the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(batch, heads, time_q, d_head)] + 2 * [(batch, heads, time_k or time_q, d_head)]
+    shapes += [(heads, time_k or time_q, d_head) if table else (heads, d_head, d_position)] + 2 * [(heads, d_head)]
+    tensors = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    tensors[3] *= strength
+    return [x.requires_grad_() for x in tensors]
+
+
+def call(function, tensors, table=False, **options) -> Tensor:
+    q, k, v, w, u, v_bias = tensors
+    return function(q, k, v, None if table else w, u, v_bias, table=w if table else None, **options)
+
+
+def assert_same_values_and_gradients(actual: Tensor, expected: Tensor, tensors, tolerance=1e-11):
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    gradients = [torch.autograd.grad(y, tensors, weight.to(y.dtype), retain_graph=True) for y in (actual, expected)]
+    for name, ours, theirs in zip(NAMES, *gradients):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"d/d {n}: {m}")
+
+
+LEFT_PADDED = [[0, 0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1, 1]]
+WITH_HOLES = [[0, 1, 0, 0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0, 0, 0, 1]]
+CASES = {
+    "one block": ({}, {}, 64),
+    "time is no multiple of the block": ({}, {}, 3),
+    "time is a multiple of the block": ({"time_q": 6}, {}, 3),
+    "a block of one": ({}, {}, 1),
+    "one position": ({"time_q": 1}, {}, 64),
+    "one sequence, one head": ({"batch": 1, "heads": 1}, {}, 4),
+    "memory": ({"time_q": 5, "time_k": 9}, {}, 2),
+    "memory and one query": ({"time_q": 1, "time_k": 9}, {}, 2),
+    "distances clamped": ({}, {"max_distance": 2}, 3),
+    "all distances the same": ({}, {"max_distance": 0}, 3),
+    "a clamp that is never reached": ({}, {"max_distance": 50}, 3),
+    "left padding": ({"time_q": 9}, {"key_mask": torch.tensor(LEFT_PADDED).bool()}, 4),
+    "masked holes": ({"time_q": 9}, {"key_mask": torch.tensor(WITH_HOLES).bool()}, 4),
+    "masked memory": ({"time_q": 4, "time_k": 9}, {"key_mask": torch.tensor(WITH_HOLES).bool()}, 3),
+    "table": ({"table": True}, {"table": True}, 3),
+    "table, memory, clamp": ({"table": True, "time_q": 5, "time_k": 9}, {"table": True, "max_distance": 3}, 2),
+}
+
+
+@backends
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_every_gradient_are_those_of_the_formula(case, backend, monkeypatch):
+    shape, options, block = CASES[case]
+    monkeypatch.setattr(attention, "BLOCK", block)
+    tensors = inputs(**shape)
+    actual = call(relative_attention, tensors, backend=backend, **options)
+    assert_same_values_and_gradients(actual, call(formula, tensors, **options), tensors)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recomputed_blocks_give_the_gradients_of_kept_ones(case, monkeypatch):
+    shape, options, block = CASES[case]
+    monkeypatch.setattr(attention, "BLOCK", block)
+    tensors = inputs(**shape)
+    kept = call(relative_attention, tensors, backend="skewed", **options)
+    monkeypatch.setattr(attention, "KEEP", 0)
+    recomputed = call(relative_attention, tensors, backend="skewed", **options)
+    assert_same_values_and_gradients(recomputed, kept, tensors)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_any_shape_agrees_with_the_formula(data):
+    time_k = data.draw(st.integers(1, 12), "time_k")
+    time_q = data.draw(st.integers(1, time_k), "time_q")
+    batch, heads = data.draw(st.integers(1, 3), "batch"), data.draw(st.integers(1, 3), "heads")
+    d_head, half = data.draw(st.integers(1, 5), "d_head"), data.draw(st.integers(1, 4), "d_position / 2")
+    options = {"max_distance": data.draw(st.none() | st.integers(0, 13), "max_distance")}
+    if data.draw(st.booleans(), "masked"):
+        bits = data.draw(st.lists(st.booleans(), min_size=batch * time_k, max_size=batch * time_k), "key_mask")
+        options["key_mask"] = torch.tensor(bits).view(batch, time_k)
+    tensors = inputs(batch, heads, time_q, time_k, d_head, 2 * half, seed=data.draw(st.integers(0, 9), "seed"))
+    expected = call(formula, tensors, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "BLOCK", data.draw(st.integers(1, 13), "block"))
+        patch.setattr(attention, "KEEP", data.draw(st.sampled_from([0, 256]), "keep"))
+        for backend in ("math", "skewed", "auto"):
+            actual = call(relative_attention, tensors, backend=backend, **options)
+            assert_same_values_and_gradients(actual, expected, tensors)
+
+
+@backends
+def test_a_planted_position_signal_decides_where_attention_looks(backend, monkeypatch):
+    # Content is nothing; v·r_Delta peaks, by hundreds, three steps back. Without the position term the mean comes out.
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    time, d_head = 11, 4
+    table = torch.zeros(1, time, d_head)
+    table[0, 3] = 1000.0
+    q, k = torch.zeros(2, 1, time, d_head), torch.randn(2, 1, time, d_head)
+    v = torch.randn(2, 1, time, d_head)
+    bias = torch.ones(1, d_head)
+    y = relative_attention(q, k, v, None, 0 * bias, bias, table=table, backend=backend)
+    torch.testing.assert_close(y[:, :, 3:], v[:, :, :-3])
+
+
+@backends
+def test_one_over_root_d_head_multiplies_content_and_position(backend):
+    # Two keys, values 0 and 1: the second query's output is the logistic function of the logit difference.
+    q = torch.tensor([0.5, -1.0, 2.0, 0.25], dtype=torch.float64).expand(1, 1, 2, 4)
+    k = torch.stack([torch.arange(4.0), torch.ones(4)]).to(torch.float64)[None, None]
+    v = torch.tensor([0.0, 1.0], dtype=torch.float64)[None, None, :, None].expand(1, 1, 2, 4)
+    u, v_bias = torch.tensor([[[1.0, 0, 0, 0]], [[0, 2.0, 0, 0]]], dtype=torch.float64)
+    table = torch.tensor([[[1.0, 2, 3, 4], [4, 3, 2, 1]]], dtype=torch.float64)
+    # q + u = (1.5, -1, 2, .25), k_1 - k_0 = (1, 0, -1, -2): content -1.0
+    # q + v = (.5, 1, 2, .25), r_0 - r_1 = (-3, -1, 1, 3): position 0.25
+    y = relative_attention(q, k, v, None, u, v_bias, table=table, backend=backend)
+    assert y[0, 0, 1, 0].item() == pytest.approx(1 / (1 + math.exp(-(-1.0 + 0.25) / 2)), rel=1e-14)
+
+
+@backends
+def test_the_table_ascends_from_distance_zero(backend):
+    table = torch.zeros(1, 6, 2)
+    table[0, 0, 0] = 500.0  # everybody looks at himself
+    q, v = torch.ones(1, 1, 6, 2), torch.randn(1, 1, 6, 2)
+    bias = torch.zeros(1, 2)
+    torch.testing.assert_close(relative_attention(q, 0 * q, v, None, bias, bias, table=table, backend=backend), v)
+
+
+@backends
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -float("inf"), 1e9])
+@pytest.mark.parametrize("block", [3, 64])
+def test_keys_of_the_future_have_no_effect(garbage, block, backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    q, k, v, w_r, u, v_bias = (x.detach() for x in inputs(time_q=8))
+    for now in range(8):
+        future = k.clone()
+        future[:, :, now + 1 :] = garbage
+        expected = relative_attention(q, k, v, w_r, u, v_bias, backend=backend)[:, :, : now + 1]
+        actual = relative_attention(q, future, v, w_r, u, v_bias, backend=backend)[:, :, : now + 1]
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@backends
+def test_values_of_the_future_have_no_effect(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 3)
+    q, k, v, w_r, u, v_bias = (x.detach() for x in inputs(time_q=8))
+    expected = relative_attention(q, k, v, w_r, u, v_bias, backend=backend)
+    v[:, :, 5:] = 1e30
+    torch.testing.assert_close(
+        relative_attention(q, k, v, w_r, u, v_bias, backend=backend)[:, :, :5], expected[:, :, :5]
+    )
+
+
+@backends
+def test_masked_keys_have_no_effect_whatever_they_hold(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 3)
+    q, k, v, w_r, u, v_bias = (x.detach() for x in inputs(time_q=8))
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    mask[0, 2:4] = mask[1, :5] = False
+    expected = relative_attention(q, k, v, w_r, u, v_bias, key_mask=mask, backend=backend)
+    k[~mask[:, None].expand(2, 2, 8)], v[~mask[:, None].expand(2, 2, 8)] = float("nan"), 1e30
+    actual = relative_attention(q, k, v, w_r, u, v_bias, key_mask=mask, backend=backend)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@backends
+def test_a_query_that_sees_no_key_gives_zeros_and_takes_no_gradient(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    tensors = inputs(time_q=9)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[0, :6] = False
+    y = call(relative_attention, tensors, key_mask=mask, backend=backend)
+    assert torch.equal(y[0, :, :6], torch.zeros_like(y[0, :, :6]))
+    gradients = torch.autograd.grad(y[0, :, :6].sum(), tensors, retain_graph=True)
+    assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients)
+    assert all(g.isfinite().all() and g.abs().max() > 0 for g in torch.autograd.grad(y.square().sum(), tensors))
+
+
+@backends
+def test_only_differences_of_position_matter(backend, monkeypatch):
+    # The same tokens, 5 slots further right behind padding, and as one sequence of a longer memory.
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    q, k, v, w_r, u, v_bias = (x.detach() for x in inputs(time_q=9))
+    here = relative_attention(q, k, v, w_r, u, v_bias, backend=backend)
+    mask = torch.arange(14).expand(2, 14) >= 5
+    later = relative_attention(
+        *(F.pad(x, (0, 0, 5, 0), value=3.0) for x in (q, k, v)), w_r, u, v_bias, key_mask=mask, backend=backend
+    )
+    torch.testing.assert_close(later[:, :, 5:], here, rtol=1e-12, atol=1e-12)
+
+
+@backends
+def test_without_biases_and_positions_it_is_plain_attention(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    q, k, v, w_r, u, v_bias = inputs(time_q=9)
+    actual = relative_attention(q, k, v, 0 * w_r, 0 * u, 0 * v_bias, backend=backend)
+    torch.testing.assert_close(actual, F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-12, atol=1e-12)
+
+
+@backends
+def test_finite_differences_agree_with_the_gradient(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 2)
+    tensors = inputs(batch=1, time_q=3, time_k=5, d_head=2, d_position=2, strength=1.0)
+    mask = torch.tensor([[0, 1, 1, 1, 1]]).bool()
+    assert torch.autograd.gradcheck(
+        lambda *x: relative_attention(*x, key_mask=mask, max_distance=3, backend=backend), tensors
+    )
+
+
+def test_math_has_a_second_derivative_and_skewed_says_that_it_has_not():
+    tensors = inputs(batch=1, heads=1, time_q=3, d_head=2, d_position=2, strength=1.0)
+    assert torch.autograd.gradgradcheck(lambda *x: relative_attention(*x, backend="math"), tensors)
+    y = relative_attention(*tensors, backend="skewed").square().sum()
+    with pytest.raises(EarthworksError, match="backend='math'"):
+        torch.autograd.grad(y, tensors, create_graph=True)
+
+
+def test_math_works_under_function_transforms():
+    q, k, v, w_r, u, v_bias = (x.detach() for x in inputs(batch=3, time_q=4))
+    attend = lambda q, k, v: relative_attention(q[None], k[None], v[None], w_r, u, v_bias, backend="math")[0]  # noqa: E731
+    torch.testing.assert_close(
+        torch.func.vmap(attend)(q, k, v), relative_attention(q, k, v, w_r, u, v_bias), rtol=1e-12, atol=1e-12
+    )
+    reverse = torch.func.jacrev(attend)(q[0], k[0], v[0])
+    forward = torch.func.jacfwd(attend)(q[0], k[0], v[0])
+    torch.testing.assert_close(forward, reverse, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["math", "skewed", "auto"])
+@pytest.mark.parametrize("chunks", [[1] * 34, [7, 1, 1, 5, 20]])
+@pytest.mark.parametrize("max_distance", [None, 9])
+def test_decoding_with_a_table_equals_reading_at_once(chunks, max_distance, backend, monkeypatch):
+    # 34 positions, far past any "trained" length of 8; the table is longer than needed.
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    q, k, v, w_r, u, v_bias = (x.detach() for x in inputs(time_q=34))
+    table = position_table(w_r, 50, max_distance)
+    at_once = formula(q, k, v, w_r, u, v_bias, max_distance=max_distance)
+    read, parts = 0, []
+    for chunk in chunks:
+        new, read = read, read + chunk
+        part = relative_attention(
+            q[:, :, new:read], k[:, :, :read], v[:, :, :read], None, u, v_bias, table=table, backend=backend
+        )
+        parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, dim=2), at_once, rtol=1e-11, atol=1e-11)
+
+
+@backends
+def test_a_fused_projection_is_read_in_place_and_receives_its_gradient(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    x = torch.randn(2, 9, 3 * 3 * 4, dtype=torch.float64, requires_grad=True)
+    views = x.view(2, 9, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    parameters = inputs(heads=3)[3:]
+    strided = relative_attention(*views, *parameters, backend=backend)
+    packed = formula(*(view.contiguous() for view in views), *parameters)
+    torch.testing.assert_close(strided, packed, rtol=1e-11, atol=1e-11)
+    weight = torch.randn(2, 9, 12, dtype=torch.float64)  # as the gradient comes back from the output projection
+    ours, theirs = (
+        torch.autograd.grad((y.transpose(1, 2).reshape(2, 9, 12) * weight).sum(), x)[0] for y in (strided, packed)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@backends
+def test_float32_is_as_close_as_float32_can_be(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 8)
+    tensors = inputs(time_q=21, d_head=16, d_position=32, strength=0.25)
+    single = [x.detach().float().requires_grad_() for x in tensors]
+    actual, expected = relative_attention(*single, backend=backend), formula(*tensors)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
+    weight = torch.randn_like(expected)
+    for x, ours in zip(tensors, torch.autograd.grad(actual, single, weight.float())):
+        theirs = torch.autograd.grad(expected, x, weight, retain_graph=True)[0]
+        assert (ours.double() - theirs).norm() < 3e-6 * theirs.norm()
+
+
+class Recorder(TorchDispatchMode):
+    """Notes what every operation under it makes: softmax dtypes, and the largest tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.softmax, self.products, self.largest = set(), set(), 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            name = operation.overloadpacket.__name__
+            self.largest = max(self.largest, result.untyped_storage().nbytes() // result.element_size())
+            if name == "_softmax":
+                self.softmax.add(result.dtype)
+            if name in ("bmm", "baddbmm"):
+                self.products.add(result.dtype)
+        return result
+
+
+@backends
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_multiplies_in_bfloat16_and_normalises_in_float32(backend, autocast, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 8)
+    tensors = inputs(time_q=21, d_head=16, d_position=32, strength=0.25)
+    rounded = [x.detach().bfloat16() for x in tensors]
+    exact = [x.double().requires_grad_() for x in rounded]
+    used = [x.float().requires_grad_() if autocast else x.requires_grad_() for x in rounded]
+    with Recorder() as recorder:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            actual = relative_attention(*used, backend=backend)
+        expected = formula(*exact)
+        weight = torch.randn_like(expected).bfloat16()
+        gradients = torch.autograd.grad(actual, used, weight.to(actual.dtype))
+    assert actual.dtype == torch.bfloat16
+    assert recorder.softmax == {torch.float32, torch.float64}  # float64 is the oracle's
+    assert torch.bfloat16 in recorder.products
+    assert (actual.double() - expected).norm() < 2**-6 * expected.norm()
+    for x, ours in zip(exact, gradients):
+        theirs = torch.autograd.grad(expected, x, weight.double(), retain_graph=True)[0]
+        assert (ours.double() - theirs).norm() < 2**-5 * theirs.norm()
+
+
+def test_half_precision_takes_no_gradient_dtype_from_its_neighbours():
+    q, k, v = (torch.randn(1, 2, 5, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    w_r, u, v_bias = (x.detach().float().requires_grad_() for x in inputs(batch=1, time_q=5)[3:])
+    gradients = torch.autograd.grad(relative_attention(q, k, v, w_r, u, v_bias).sum(), (q, k, v, w_r, u, v_bias))
+    assert [g.dtype for g in gradients] == 3 * [torch.bfloat16] + 3 * [torch.float32]
+
+
+def test_skewed_keeps_and_makes_nothing_that_grows_with_the_square_of_time(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    monkeypatch.setattr(attention, "KEEP", 0)
+
+    def measure(time: int, backend: str) -> tuple[int, int]:
+        """Numbers kept for the backward pass, and in the largest tensor of the forward and the backward pass."""
+        tensors = [x.detach().float().requires_grad_() for x in inputs(1, 2, time, d_head=4, d_position=4)]
+        kept = {}
+
+        def pack(x: Tensor) -> Tensor:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // 4
+            return x
+
+        with Recorder() as recorder:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+                y = relative_attention(*tensors, backend=backend)
+            y.sum().backward()
+        return sum(kept.values()), recorder.largest
+
+    kept, largest = zip(*(measure(time, "skewed") for time in (128, 256, 512)))
+    assert kept[1] < 2.1 * kept[0]
+    assert kept[2] < 2.1 * kept[1]
+    assert all(size <= 2 * 16 * (time + 1) for size, time in zip(largest, (128, 256, 512)))
+    kept, largest = zip(*(measure(time, "math") for time in (128, 256)))  # the same measure sees the square in `math`
+    assert kept[1] > 3 * kept[0]
+    assert largest[1] >= 2 * 256 * 256
+
+
+@pytest.mark.parametrize(("c", "n"), [(1, 1), (1, 5), (4, 4), (3, 8)])
+def test_the_skewed_view_shows_each_key_at_its_distance(c, n):
+    distance = torch.arange(n - 1, -2, -1).repeat(2, c, 1)  # n-1, ..., 0 and the spare column
+    view = skew(distance.view(2, -1), c, n)
+    assert view.data_ptr() >= distance.data_ptr()
+    assert view.untyped_storage().data_ptr() == distance.untyped_storage().data_ptr()
+    for a in range(c):
+        here = n - c + a
+        assert view[0, a, : here + 1].tolist() == view[1, a, : here + 1].tolist() == list(range(here, -1, -1))
+
+
+def test_the_sinusoid_concatenates_sines_and_cosines():
+    expected = torch.tensor([position_features(d, 8) for d in (0, 1, 5, 40)], dtype=torch.float64)
+    torch.testing.assert_close(
+        sinusoid(torch.tensor([0, 1, 5, 40]), 8, torch.float64), expected, rtol=1e-15, atol=1e-15
+    )
+    assert expected[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2**-24), (torch.bfloat16, 2**-9)])
+def test_far_angles_are_rounded_only_after_sine_and_cosine(dtype, error):
+    far = [131_071, 1_000_003]
+    exact = torch.tensor([position_features(d, 512) for d in far], dtype=torch.float64)
+    assert (sinusoid(torch.tensor(far), 512, dtype).double() - exact).abs().max() <= 1.01 * error
+
+
+def test_the_position_table_is_the_projected_sinusoid_by_distance():
+    w_r = inputs(heads=3, d_head=5, d_position=8)[3]
+    for max_distance in (None, 2):
+        table = position_table(w_r, 6, max_distance)
+        for distance in range(6):
+            features = position_features(distance if max_distance is None else min(distance, max_distance), 8)
+            expected = w_r @ torch.tensor(features, dtype=torch.float64)
+            torch.testing.assert_close(table[:, distance], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("time_q", "time_k"), [(9, 9), (4, 9), (1, 9)])
+def test_attention_without_positions_is_the_formula_with_no_position_term(time_q, time_k, masked):
+    tensors = inputs(time_q=time_q, time_k=time_k)
+    q, k, v, w_r, u, v_bias = tensors
+    mask = torch.tensor(LEFT_PADDED).bool() if masked else None
+    expected = formula(q, k, v, 0 * w_r, 0 * u, 0 * v_bias, key_mask=mask)
+    actual = causal_attention(q, k, v, mask)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
+    weight = torch.randn_like(actual)
+    ours, theirs = (torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (actual, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backend": "flash"}, r"'flash'.*auto, math, skewed"),
+        (
+            {"table": torch.zeros(2, 6, 4, dtype=torch.float64)},
+            r"holds 6 distances and 7 are in reach.*position_table\(w_r, 7\)",
+        ),
+        ({"w_r": None}, "give w_r or table"),
+        ({"w_r": torch.zeros(2, 4, 5, dtype=torch.float64)}, "d_position is 5 and must be even"),
+        ({"q": torch.zeros(2, 2, 8, 4, dtype=torch.float64)}, "8 queries were given for 7 keys"),
+    ],
+)
+def test_a_mistake_is_one_sentence(change, message):
+    names = ("q", "k", "v", "w_r", "content_bias", "position_bias")
+    with pytest.raises(EarthworksError, match=message):
+        relative_attention(**(dict(zip(names, inputs())) | change))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@backends
+def test_the_accelerator_agrees_with_the_formula(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    tensors = inputs(time_q=9, time_k=13)
+    there = [x.detach().cuda().requires_grad_() for x in tensors]
+    weight = torch.randn(2, 2, 9, 4, dtype=torch.float64)
+    actual, expected = relative_attention(*there, backend=backend), formula(*tensors)
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-11, atol=1e-11)
+    for ours, theirs in zip(
+        torch.autograd.grad(actual, there, weight.cuda()), torch.autograd.grad(expected, tensors, weight)
+    ):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-11, atol=1e-11)
