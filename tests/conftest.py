@@ -1,14 +1,71 @@
-"""What all tests share: Hypothesis profiles, and where real data lies when there is some."""
+"""What all tests share: Hypothesis profiles, commands, a tiny text, a tiny trained run, and where real data lies when
+there is some."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tiny_runs import TINY, Outcome, words
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the workers share the cores
 
 settings.register_profile("ci", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("full", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., Outcome]:
+    """`command("gopher train --json", more, max_steps=3)` runs that command in this process."""
+    from earthworks.cli import main
+
+    def run(line: str, *more: object, **options: Any) -> Outcome:
+        given = [f"--{name}={value}" for name, value in options.items()]
+        capsys.readouterr()
+        code = 0
+        try:
+            main([*line.split(), *map(str, more), *given])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory) -> Path:
+    """A file of 400 bytes: 320 to train on, which make 19 windows of 16 an epoch, and 80 held out."""
+    path = tmp_path_factory.mktemp("text") / "tiny.txt"
+    path.write_text(words(400), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_text) -> Path:
+    """A finished run with everything in it, trained on `tiny_text` with TINY: to read, or to copy and change."""
+    from earthworks.gopher import train
+
+    return train(str(tiny_text), run=str(tmp_path_factory.mktemp("tiny") / "run"), **TINY)
+
+
+@pytest.fixture(scope="module")
+def flea() -> Iterator[None]:
+    """The size `flea` (7,217 parameters), which trains in milliseconds, and runs that end without drawing their report."""
+    from earthworks.gopher import pretraining
+    from earthworks.gopher.config import SIZES
+    from earthworks.runs import write_bytes
+
+    def undrawn(runs: list[Path]) -> Path:
+        write_bytes(runs[0] / "report.html", b"not drawn")
+        return runs[0] / "report.html"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "flea", (1, 2, 4, 16))
+        patch.setattr(pretraining, "write_report", undrawn)
+        yield
 
 
 @pytest.fixture

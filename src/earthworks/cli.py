@@ -116,9 +116,11 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     for each in several:
         parser.add_argument(each, nargs="+")
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True, skip=set(several))
-    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML and stop")
-    parser.set_defaults({key: value for key, value in config.items() if key not in positional})
-    namespace = parser.parse_args([normalized(argument) for argument in arguments]).as_dict()
+    parser.add_argument("--print_config", type=bool, default=False, help="print the settings as YAML and stop")
+    switches = {f"--{each}" for each in parameters if parameters[each].annotation is bool} | {"--print_config"}
+    given = [f"--{key}={yaml_text(value)}" for key, value in config.items() if key not in positional]
+    given += switched_on([normalized(argument) for argument in arguments], switches)
+    namespace = parser.parse_args(given).as_dict()
     if namespace.pop("print_config"):
         import yaml
 
@@ -135,8 +137,22 @@ def normalized(argument: str) -> str:
     return flag.replace("-", "_").replace("__", "--", 1) + equals + value if re.match(r"--[A-Za-z]", flag) else argument
 
 
+def switched_on(arguments: list[str], switches: set[str]) -> list[str]:
+    """`--json` alone is `--json=true`."""
+    following = [*arguments[1:], ""]
+    return [
+        f"{argument}=true" if argument in switches and after not in ("true", "false") else argument
+        for argument, after in zip(arguments, following)
+    ]
+
+
+def yaml_text(value: Any) -> str:
+    """A setting of a YAML file as it would be typed after its option."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--config FILE` out of the arguments; its settings become the defaults. A run's config.yaml will do."""
+    """Take `--config FILE` out of the arguments; its settings come before those typed. A run's config.yaml will do."""
     from earthworks.runs.folder import DERIVED
 
     rest, config = [], {}
@@ -159,7 +175,7 @@ def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple
         raise EarthworksError(f"this is the configuration of a {config['kind']} run, not of {name}")
     config = {key: value for key, value in config.items() if key not in DERIVED}
     for key in config:
-        nearest(key, parameters, "setting", f"earthworks {name} --help")
+        nearest(str(key), parameters, "setting", f"earthworks {name} --help")
     return rest, config
 
 
@@ -184,6 +200,10 @@ def one_sentence(message: str, name: str) -> str:
     if not key:
         return f"{message}; see earthworks {name} --help"
     got = re.search(r"(?:Got|Given) value: (.*)$", message)
+    choices = re.search(r"Literal\[(.*?)\]", message)
+    if choices:
+        names = choices.group(1).replace("'", "").replace(", ", " or ")
+        return f"--{key.group(1)} cannot be {got.group(1) if got else 'that'}; it takes {names}"
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     wanted = [words[each] for each in re.findall(r"Expected a <class '(\w+)'>", message) if each in words]
     return f"--{key.group(1)} cannot be {got.group(1) if got else 'that'}; it takes {' or '.join(wanted) or message}"

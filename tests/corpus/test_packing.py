@@ -178,7 +178,7 @@ def test_every_training_token_is_a_target_exactly_once_per_epoch(two_subsets):
 @given(
     seed=st.integers(0, 2**32),
     start=st.integers(0, 10**9),
-    cuts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     context=st.integers(1, 100),
 )
 def test_any_slicing_of_the_sequence_gives_the_same_rows(two_subsets, seed, start, cuts, context):
@@ -268,15 +268,15 @@ def test_an_altered_folder_is_refused_by_name(tmp_path, bpe):
     shard.unlink()
     with pytest.raises(EarthworksError, match=r"train-00000.bin has 0 bytes"):
         PackedTokens.open(path)
-    shard.write_bytes(content[:-1] + b"\x00")
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     PackedTokens.open(path)  # of the right size: only reading it all tells
     with pytest.raises(EarthworksError, match=r"train-00000.bin does not match its SHA-256"):
         PackedTokens.open(path, verify=True)
     shard.write_bytes(content)
     PackedTokens.open(path, verify=True)
-    merges = bpe.content["model"]["merges"]
-    text = (path / "tokenizer.json").read_text()
-    (path / "tokenizer.json").write_text(text.replace(merges[0][0], merges[0][0].swapcase(), 1))
+    content = json.loads((path / "tokenizer.json").read_text())
+    content["model"]["merges"][:2] = content["model"]["merges"][1::-1]
+    (path / "tokenizer.json").write_bytes(Tokenizer(content).file_content())
     with pytest.raises(EarthworksError, match="is not the tokenizer these tokens were made with"):
         PackedTokens.open(path)
 

@@ -155,11 +155,15 @@ def test_a_vocabulary_without_room_is_refused():
 
 
 def test_long_texts_are_cut_where_it_changes_no_id(bpe, texts, monkeypatch):
-    whole = [bpe.library.encode(text, add_special_tokens=False).ids for text in texts]
-    monkeypatch.setattr(module, "CHUNK", 64)
-    for text, ids in zip(texts[:3], whole):
-        assert len(list(module.chunks(text))) > len(text) / 129
-        assert bpe.encode(text).tolist() == ids
+    long = [*(text + "!" for text in texts[:3]), "A: b; (c) 3 d é f\u0301 g\n\n h " * 300]
+    whole = [bpe.library.encode(text, add_special_tokens=False).ids for text in long]
+    for size in (1500, 2000, 2500):
+        monkeypatch.setattr(module, "CHUNK", size)
+        for text, ids in zip(long, whole):
+            cut = list(module.chunks(text))
+            assert len(cut) > len(text) / (2 * size + 1)
+            assert all(len(chunk) < 2 * size for chunk in cut)  # none had to be cut by force
+            assert bpe.encode(text).tolist() == ids
 
 
 @given(text=st.text(st.sampled_from("日本e\u0301\u1112\u1161\ud800ﬁ"), max_size=100))

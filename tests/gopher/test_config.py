@@ -72,7 +72,7 @@ def test_the_same_count_gives_all_fifty_sizes_of_the_same_laboratory():
 
 shapes = st.fixed_dictionaries(
     {
-        "num_layers": st.integers(1, 3),
+        "num_layers": st.integers(1, 2),
         "num_heads": st.integers(1, 4),
         "d_head": st.integers(1, 6),
         "d_model": st.integers(1, 6).map(lambda half: 2 * half),
@@ -88,14 +88,14 @@ shapes = st.fixed_dictionaries(
 
 
 @given(shapes)
-@settings(max_examples=150)
+@settings(max_examples=40)
 def test_the_count_is_what_is_built_for_every_shape(shape):
     config = GopherConfig(**shape)
-    assert config.num_parameters() == built(config)
-    matrices = config.num_parameters(full=False)
     with torch.device("meta"):
-        named = Gopher(config).named_parameters()
-        assert matrices == sum(p.numel() for name, p in named if p.ndim == 2 and "_bias" not in name)
+        named = dict(Gopher(config).named_parameters())
+    assert config.num_parameters() == sum(p.numel() for p in named.values())
+    matrices = [p for name, p in named.items() if p.ndim == 2 and not name.endswith("_bias")]
+    assert config.num_parameters(full=False) == sum(p.numel() for p in matrices)
 
 
 def test_a_preset_is_its_row_with_any_field_replaced():
@@ -126,7 +126,7 @@ def test_our_own_sizes_carry_no_number_and_the_paper_s_come_first():
         assert not re.search(r"\d", name)
     for name in SIZES:
         _, heads, d_head, d = SIZES[name]
-        assert heads * d_head == d or name == "rabbit"
+        assert heads * d_head == d
 
 
 @pytest.mark.parametrize(

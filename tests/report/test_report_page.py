@@ -131,7 +131,8 @@ def test_markup_in_the_data_stays_text(make_run, place):
     title = evil if place == "title" else "title"
     passage = {"title": title, "tokens": [[evil if place == "passage" else "x", 2.0]]}
     samples = {1: evil if place == "sample" else "x"}
-    evaluation = {"subsets": {evil: {"bits_per_byte": 1.5}}} if place == "subset" else None  # also in a drawing
+    subsets = {key: {"bits_per_byte": 1.5} for key in ("x", evil if place == "subset" else "y")}  # in a drawing too
+    evaluation = {"subsets": subsets}
     environment = {"command": [evil]} if place == "environment" else {}
     run = make_run(name, config, (), evaluation, passage, samples, environment)
     reader = read(write_report([run]))
@@ -177,10 +178,11 @@ def test_a_passage_shows_each_token_with_its_probability_and_bits(full_run):
     assert "whaleIt was the↵13.0" in reader.rows()  # the most surprising token, after what came before it
 
 
-@pytest.mark.parametrize(("bits", "colour"), [(0.5, 0), (1, 1), (1.99, 1), (2, 2), (8.9, 4), (9, 5), (12, 6), (60, 6)])
+@pytest.mark.parametrize(
+    ("bits", "colour"), [(0.5, 0), (1, 1), (1.99, 1), (2, 2), (4, 3), (8.9, 4), (9.1, 5), (12.1, 6), (60, 6)]
+)
 def test_colours_change_where_the_legend_says(make_run, bits, colour):
-    nats = bits * math.log(2) + (1e-9 if bits else 0)
-    run = make_run(passage={"title": "t", "tokens": [["x", nats]]})
+    run = make_run(passage={"title": "t", "tokens": [["x", bits * math.log(2)]]})
     elements = read(write_report([run])).elements
     assert [a["class"] for tag, a in elements if tag == "span" and "title" in a] == [f"c{colour}"]
 

@@ -26,7 +26,7 @@ class Part:
         self.bytes: int = counts["bytes"]
         self.words: int = counts["words"]
         self.table = np.load(folder / f"{part}-documents.npy", mmap_mode="r" if self.documents else None)
-        self.shards = [np.memmap(folder / shard["file"], dtype, "r") for shard in counts["shards"]]
+        self.shards = [np.asarray(np.memmap(folder / shard["file"], dtype, "r")) for shard in counts["shards"]]
         self.ends = np.cumsum([shard["tokens"] for shard in counts["shards"]])
 
     def read(self, start: int, stop: int) -> np.ndarray:

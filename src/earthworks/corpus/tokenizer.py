@@ -43,8 +43,8 @@ PIECES = (
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
     r"|(?>[\r\n]+[ \t]*)(?=\S)|\s*[\r\n]+|\s+(?!\S)|\s"
 )
-# Between a letter and a space before a letter a piece always ends and NFKC never acts: cutting there changes no id.
-SAFE_CUT = re.compile("[A-Za-z](?= [A-Za-z])")
+# Between a sign of ASCII and a space before a letter a piece always ends and NFKC never acts: a cut there changes no id.
+SAFE_CUT = re.compile("[!-~](?= [A-Za-z])")
 
 
 class Tokenizer:

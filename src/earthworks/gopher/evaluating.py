@@ -37,6 +37,9 @@ def evaluate(
     per token and per word, counts, the loss by position, and the same by subset where there are several. `context` may
     exceed the one trained on, where positions are relative. `max_tokens` stops early, and `of_tokens` says of how many.
     """
+    for name, value in (("context", context), ("max_tokens", max_tokens)):
+        if value is not None and value < 1:
+            raise EarthworksError(f"--{name} is {value}; it must be at least 1")
     model, tokenizer = load(run, checkpoint, choose_device(device))
     context = context or model.config.context
     if model.config.positions == "absolute" and context > model.config.context:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,13 +83,13 @@ def check(
 ) -> None:
     if max_tokens < 1:
         raise EarthworksError(f"max_tokens is {max_tokens}; it must be at least 1")
-    if temperature < 0:
+    if not temperature >= 0:
         raise EarthworksError(f"temperature is {temperature}; it must be 0 (the most likely token) or more")
     if top_k is not None and top_k < 1:
         raise EarthworksError(f"top_k is {top_k}; it must be at least 1")
     if top_p is not None and not 0 < top_p <= 1:
         raise EarthworksError(f"top_p is {top_p}; it must lie above 0 and not above 1")
-    if repetition_penalty <= 0:
+    if not repetition_penalty > 0:
         raise EarthworksError(f"repetition_penalty is {repetition_penalty}; it must be above 0 (1 changes nothing)")
 
 
@@ -119,13 +120,15 @@ class Row:
 
     def __init__(self, tokenizer: Any, prompt: str, seen: list[int], seed: int, index: int, stop: Sequence[str]):
         self.tokenizer, self.prompt, self.stop = tokenizer, prompt, [s for s in stop if s]
-        self.seen = set(seen)
+        self.seen = set(seen[1:])  # without the end of document before the prompt: a penalty on it would defer the end
         self.answer: list[int] = []
         self.stream = tokenizer.decode_stream()
         self.text = ""
         self.shown = 0
         self.reason: str | None = None
-        self.generator = torch.Generator().manual_seed((seed << 20) + index)
+        # mixed into 32 bits, for torch's generator on the CPU looks at no more of its seed
+        mixed = np.random.SeedSequence((seed % 2**64, index)).generate_state(1)
+        self.generator = torch.Generator().manual_seed(int(mixed[0]))
 
     def choose(
         self, logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float
@@ -133,7 +136,7 @@ class Row:
         """The next token, from logits (vocabulary)."""
         logits = logits.cpu()
         if repetition_penalty != 1:
-            seen = torch.tensor(sorted(self.seen))
+            seen = torch.tensor(sorted(self.seen), dtype=torch.int64)
             values = logits[seen]
             logits = logits.index_put(
                 (seen,), torch.where(values > 0, values / repetition_penalty, values * repetition_penalty)
@@ -174,7 +177,8 @@ def token_distribution(logits: Tensor, temperature: float, top_k: int | None, to
     ranked, order = p.sort(descending=True, stable=True)
     if top_k is not None:
         ranked[top_k:] = 0
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ranked = ranked / ranked.sum()
-        ranked[ranked.cumsum(-1) - ranked >= top_p] = 0  # the token that crosses top_p stays
+        before = ranked.cumsum(-1) - ranked
+        ranked[before >= top_p * (1 - 1e-10)] = 0  # the token that crosses top_p stays; rounding adds none to a full set
     return torch.zeros_like(p).scatter_(0, order, ranked / ranked.sum())

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from earthworks.runs import EarthworksError
 
 CHUNK_ELEMENTS = (
     1 << 22
@@ -64,7 +65,7 @@ class CrossEntropy(torch.autograd.Function):
                 total -= (log_p.gather(1, index)[:, 0] * kept).sum()
                 if d_hidden is not None and d_weight is not None and d_bias is not None:
                     d_logits = log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=wide))
-                    d_logits.mul_((kept / count)[:, None].to(wide))
+                    d_logits.mul_((kept.to(wide) / count)[:, None])
                     d_bias += d_logits.sum(0)
                     d_logits = d_logits.to(hidden.dtype)
                     torch.mm(d_logits, product_weight, out=d_hidden[part])
@@ -74,8 +75,9 @@ class CrossEntropy(torch.autograd.Function):
             return total / count
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore
+        if torch.is_grad_enabled():  # the gradients below carry no graph: a second derivative would be silently 0
+            raise EarthworksError("the cross-entropy in chunks has a first derivative only")
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
         return (

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from earthworks.gopher.attention import causal_attention, relative_attention
 from earthworks.gopher.cache import Cache, LayerCache
@@ -52,13 +51,14 @@ class RootMeanSquareNorm(torch.autograd.Function):
         return (wide * inverse).mul_(gain).to(x.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore
+        if torch.is_grad_enabled():  # `inverse` is without a graph: a second derivative would be wrong in silence
+            raise EarthworksError("rms_norm has a first derivative only")
         # with n = x * inverse:  dg = sum dy n,  dx = inverse * (g dy - n mean(n g dy))
         x, gain, inverse = ctx.saved_tensors
         normal = x * inverse
         d_y = d_y.to(normal.dtype)
-        d_gain = (d_y * normal).flatten(0, -2).sum(0)
+        d_gain = (d_y * normal).reshape(-1, x.shape[-1]).sum(0)
         d_x = d_y * gain
         along = (d_x * normal).mean(-1, keepdim=True)
         d_x = d_x.sub_(normal.mul_(along)).mul_(inverse)

@@ -16,10 +16,10 @@ from earthworks.gopher.cost import training_memory
 from earthworks.gopher.evaluating import evaluate_packed, packed_folder
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.restoring import load, load_weights
-from earthworks.gopher.settings import model_config, settle
+from earthworks.gopher.settings import check, model_config, settle
 from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
-from earthworks.runs import EarthworksError, Progress, RunFolder, write_json
+from earthworks.runs import EarthworksError, Progress, RunFolder, read_json, remove_folder, write_json
 from earthworks.runs.folder import DERIVED
 from earthworks.runs.progress import duration
 from earthworks.training.loop import Cadence, fit
@@ -120,23 +120,30 @@ def train(
     if resume is not None:
         folder, settings = settings_of(resume, settings)
         packed = PackedTokens.open(packed_folder(folder))
+        if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
+            raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
+        torch.manual_seed(settings["seed"])
         model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+        if not folder.steps():  # killed before the first checkpoint
+            begin(model, packed, settings)
         return conduct(folder, model, packed, settings, choose_device(device), begun)
     if data is None:
         raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
+    check(settings)
     parts = [] if is_packed(data) else sources(data)
     chosen_device = choose_device(device)
     folder = RunFolder.create(run or default_run(data))
     note(f"run folder {folder.path}")
-    packed = prepare(folder, parts, settings)
-    settings["precision"] = choose_precision(precision, chosen_device)
-    settings, step_seconds = settle(settings, packed, chosen_device, begun)
-    torch.manual_seed(seed)
-    model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
-    begin(model, packed, settings)
-    settings["run"] = str(folder.path)
-    packed.tokenizer.save(folder.tokenizer)
-    folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
+    with folder.beginning():
+        packed = prepare(folder, parts, settings)
+        settings["precision"] = choose_precision(precision, chosen_device)
+        settings, step_seconds = settle(settings, packed, chosen_device, begun)
+        torch.manual_seed(seed)
+        model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+        begin(model, packed, settings)
+        settings["run"] = str(folder.path)
+        packed.tokenizer.save(folder.tokenizer)
+        folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
     note(f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}")
     return conduct(folder, model, packed, settings, chosen_device, begun)
 
@@ -156,9 +163,14 @@ def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, A
         )
     settings = {**defaults, **{name: value for name, value in config.items() if name not in DERIVED}}
     settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
-    if given["max_steps"] is not None and given["max_steps"] != settings["max_steps"]:
+    if given["max_steps"] is not None:
         settings["max_steps"] = given["max_steps"]
-        folder.write_config({**config, "max_steps": given["max_steps"]})
+    check(settings)
+    done = max(folder.steps(), default=0)
+    if settings["max_steps"] < done:
+        raise EarthworksError(f"{run} has made {done} steps already; --max_steps {settings['max_steps']} is too few")
+    if settings["max_steps"] != config.get("max_steps"):
+        folder.write_config({**config, "max_steps": settings["max_steps"]})
     return folder, settings
 
 
@@ -186,9 +198,21 @@ def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) ->
         tokenizer = Tokenizer.train(texts, vocabulary)
     else:
         tokenizer = Tokenizer.load(kind)
+    left_by_a_killed_start(folder, parts)
     with Progress("packing", unit="MB") as progress:
         pack(parts, tokenizer, folder.data, validation=settings["validation"], seed=settings["seed"], progress=progress)
-    return PackedTokens.open(folder.data)
+    packed = PackedTokens.open(folder.data)
+    if notice := packed.reading.notice():
+        note(f"notice: {notice}")
+    return packed
+
+
+def left_by_a_killed_start(folder: RunFolder, parts: list[Source]) -> None:
+    """Remove the tokens that the same command made when it was killed before it could write config.yaml."""
+    if is_packed(folder.data):
+        subsets = read_json(folder.data / "index.json")["subsets"]
+        if [subset["location"] for subset in subsets] == [part.location for part in parts]:
+            remove_folder(folder.data)
 
 
 def begin(model: Gopher, packed: PackedTokens, settings: dict[str, Any]) -> None:

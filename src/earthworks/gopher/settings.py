@@ -1,7 +1,8 @@
 """The settings that nobody gave: from the dial, from each other, and from a timed warm-up."""
 
+import math
 import time
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from earthworks.gopher import dial
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.task import Pretraining
-from earthworks.runs import RunFolder
-from earthworks.training.precision import matmul_ceiling
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.training.optimizer import Kind
+from earthworks.training.precision import Precision, matmul_ceiling
+from earthworks.training.schedule import Shape
 
 DEFAULT_MINUTES = 5.0
 TIMED_STEPS = 3  # of a throwaway model, after one that warms up, turn minutes into steps
@@ -21,6 +24,35 @@ UPDATE_SHARE = 0.93  # of the time goes to updates, the rest to validating, samp
 SAVE_SECONDS = 120.0  # between checkpoints
 MOST_VALIDATION_TOKENS = 65_536
 MICRO_BATCH_TOKENS = 16_384  # tokens of one forward and backward pass; larger batches are accumulated
+
+
+AT_LEAST_ONE = (
+    *("max_steps", "horizon", "context", "batch", "micro_batch", "first_batch"),
+    *("evaluate_every", "validation_tokens", "sample_every", "save_every"),
+)
+AT_LEAST_ZERO = ("warmup_steps", "ramp_step", "weight_decay")
+ABOVE_ZERO = ("minutes", "learning_rate", "embedding_rate", "clip")
+BELOW_ONE = ("validation", "beta1", "beta2")
+CHOICES = {"optimizer": Kind, "schedule": Shape, "precision": Precision}
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
+    expected = (
+        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
+        (ABOVE_ZERO, lambda value: 0 < value < math.inf, "above 0"),
+        (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (("final_share",), lambda value: 0 <= value <= 1, "between 0 and 1"),
+    )
+    for names, holds, words in expected:
+        for name in names:
+            if settings[name] is not None and not holds(settings[name]):
+                raise EarthworksError(f"--{name} is {settings[name]}; it must be {words}")
+    for name, choices in CHOICES.items():
+        if settings[name] not in get_args(choices):
+            raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(get_args(choices))}")
+    model_config({**settings, "size": settings["size"] or "44M", "context": settings["context"] or 1}, vocabulary=1)
 
 
 def model_config(settings: dict[str, Any], vocabulary: int) -> GopherConfig:

@@ -15,7 +15,7 @@ from earthworks.gopher.generation import generate
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.restoring import load_weights
 from earthworks.gopher.scoring import score_documents
-from earthworks.runs import RunFolder, write_bytes
+from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, synchronize
@@ -133,6 +133,8 @@ class Pretraining:
         }
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        if state["tokenizer"] != self.data.tokenizer.digest:
+            raise EarthworksError(f"the checkpoint was trained with another tokenizer than that of {self.data.path}")
         load_weights(self.model, tensors["model"])
         self.optimizer.load_state(tensors["optimizer"])
         self.guard.load_state(state["guard"])

@@ -96,7 +96,7 @@ def tiles(run: LanguageModelRun) -> list[tuple[str, str, str]]:
         if run.interval:
             remark = "[{:.2f}, {:.2f}], 95% interval; lower is better".format(*run.interval)
         shown.append(("Held-out bits per byte", f"{run.bits_per_byte:.2f}", remark))
-    loss = figure(run.training_loss)
+    loss = number(run.training_loss)
     if loss is not None:
         shown.append(("Training loss", loss, "nats per token, mean of the last 3% of updates"))
     seen, epochs = last(run.tokens_seen), last(run.column("epoch"))
@@ -132,12 +132,12 @@ def held_out(run: LanguageModelRun) -> Section | None:
     """The final measurement: bits per byte of each subset beside general-purpose compressors, and the other units."""
     evaluation = run.evaluation
     bars = run.bars()
-    rows = [(label, number) for key, label in MEASURES.items() if (number := figure(evaluation.get(key))) is not None]
+    rows = [(label, shown) for key, label in MEASURES.items() if (shown := number(evaluation.get(key))) is not None]
     if known(evaluation.get("bits_per_byte")):
         rows.insert(0, ("bits per byte", with_interval(evaluation["bits_per_byte"], run.interval, decimals=3)))
     taken = {*MEASURES, "bits_per_byte", "interval_unit"}
     rows += [
-        (key, figure(value) or setting(value))
+        (key, number(value) or setting(value))
         for key, value in evaluation.items()
         if key not in taken and not isinstance(value, list | dict)
     ]
@@ -255,7 +255,7 @@ def machine(run: LanguageModelRun) -> Section | None:
     return Section("Speed and optimisation", note, drawings)
 
 
-def figure(value: Any) -> str | None:
+def number(value: Any) -> str | None:
     """A whole number in full, any other to three significant digits, None for one that is not known."""
     if not known(value):
         return None
@@ -270,10 +270,10 @@ def results(runs: Sequence[LanguageModelRun]) -> list[tuple[str, ...]]:
 
     rows = [row("bits per byte, held out", *(None if run.bits_per_byte is None else run.score for run in runs))]
     rows += [
-        row(MEASURES[key], *(figure(run.evaluation.get(key)) for run in runs))
+        row(MEASURES[key], *(number(run.evaluation.get(key)) for run in runs))
         for key in ("nats_per_token", "perplexity_per_token", "perplexity_per_word")
     ]
-    rows.append(row("training loss, nats per token", *(figure(run.training_loss) for run in runs)))
+    rows.append(row("training loss, nats per token", *(number(run.training_loss) for run in runs)))
     rows.append(row("parameters", *(short(run.parameters) if run.parameters else None for run in runs)))
     rows.append(row("steps", *(f"{run.last_step:,}" for run in runs)))
     rows.append(row("tokens seen", *(None if (seen := last(run.tokens_seen)) is None else short(seen) for run in runs)))

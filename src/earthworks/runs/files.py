@@ -35,7 +35,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_through(temporary, data)
-            shutil.copy(temporary, path); temporary.unlink()
+            os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -1,5 +1,8 @@
 """The run folder: one place for everything that a command wrote."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,20 @@ class RunFolder:
         with one_sentence(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """What is written inside goes again when it ends in an error before config.yaml is there: no run, no trace."""
+        before = set(self.path.iterdir())
+        try:
+            yield
+        except BaseException:
+            if not self.config_file.exists():
+                for entry in set(self.path.iterdir()) - before:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if not before:
+                    self.path.rmdir()
+            raise
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":

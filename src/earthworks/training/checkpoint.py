@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: safetensors, a small state file, and the SHA-256 of both."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError, RunFolder, new_folder, read_json, verify_manifest, write_json
-from earthworks.runs.files import remove_folder, write_through
+from earthworks.runs.files import TEMPORARY, remove_folder, write_through
 
 BEST = "best.json"  # {"step": N, "score": s}: beside the checkpoints, replaced atomically
 KEPT = 2  # the newest periodic checkpoints that stay, besides the best: one may be damaged by the disk
@@ -56,7 +57,7 @@ def choose(run: RunFolder, which: str = "best") -> Path:
         raise EarthworksError(f"{run.path} holds no checkpoint yet")
     record = best(run)
     if which == "best":
-        return run.checkpoint(record["step"] if record else steps[-1])
+        return run.checkpoint(record["step"] if record and record["step"] in steps else steps[-1])
     if which == "last":
         return run.checkpoint(steps[-1])
     if not which.isdigit() or int(which) not in steps:
@@ -72,7 +73,9 @@ def mark_best(run: RunFolder, record: dict[str, Any]) -> None:
 
 
 def prune(run: RunFolder) -> None:
-    """Remove all checkpoints but the newest two and the best."""
+    """Remove all checkpoints but the newest two and the best, and what a killed run left half removed."""
+    for leftover in run.checkpoints.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     steps = run.steps()
     record = best(run)
     for step in steps[:-KEPT]:

@@ -7,7 +7,7 @@ import torch
 
 from earthworks.runs import EarthworksError
 
-WINDOW = 128  # losses and gradient norms that a new one is compared with
+WINDOW = 128  # losses that a new one is compared with
 SPIKE = 8.0  # standard deviations above their mean
 PATIENCE = 10  # skipped steps in a row before the run is given up
 
@@ -34,8 +34,8 @@ class Guard:
         if self.in_a_row >= PATIENCE:
             raise EarthworksError(
                 f"{PATIENCE} steps in a row had a loss or gradient that is not finite or far above all before "
-                f"(loss {loss:.4g}, gradient norm {norm:.4g}): resume with a lower --learning_rate or a lower --clip; "
-                "the last checkpoint is intact",
+                f"(loss {loss:.4g}, gradient norm {norm:.4g}): begin a new run with a lower --learning_rate or --clip, from "
+                "the weights of this one by --init if you like; its last checkpoint is intact",
                 exit_code=1,
             )
         return False

@@ -96,14 +96,14 @@ def fit(
             metrics.append(**record)
             if board:
                 show_on_board(board, record)
-            better = measured is not None and (best is None or measured["score"] < best["score"])
-            if better:
-                best = {"step": done, "score": measured["score"]}
+            better = False
+            if measured is not None and (best is None or measured["score"] < best["score"]):
+                better, best = True, {"step": done, "score": measured["score"]}
             if better or last or stop.caught or done % cadence.save == 0:
                 metrics.sync()
                 state = {"step": done, "elapsed": record["elapsed"], "best": best, **task.state()}
                 checkpoint.save(run, done, {**task.tensors(), "random": checkpoint.random_state()}, state)
-                if better:
+                if better and best is not None:
                     checkpoint.mark_best(run, best)
                 checkpoint.prune(run)
             left = (record["elapsed"] - elapsed) / (done - start) * (max_steps - done)
@@ -125,13 +125,17 @@ def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | Non
         return 0, 0.0, None
     try:
         tensors, state = checkpoint.load(newest)
+        task.restore(tensors, state)
     except EarthworksError as error:
-        raise EarthworksError(f"{error}; remove {newest} to resume from the checkpoint before it") from None
-    task.restore(tensors, state)
+        before = "the checkpoint before it" if len(run.steps()) > 1 else "the beginning"
+        raise EarthworksError(f"{error}; remove {newest} to go on from {before}") from None
     checkpoint.restore_random_state(tensors["random"])
-    if state["best"] and state["best"] != checkpoint.best(run):  # killed between the checkpoint and this mark
-        checkpoint.mark_best(run, state["best"])
-    return state["step"], state["elapsed"], state["best"]
+    best = state["best"]
+    if best and best["step"] not in run.steps():  # it went when a later one was better, which has been removed by hand
+        best = None
+    if best and best != checkpoint.best(run):  # killed between the checkpoint and this mark
+        checkpoint.mark_best(run, best)
+    return state["step"], state["elapsed"], best
 
 
 class Stop:

@@ -85,15 +85,27 @@ class Optimizer:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `state` gave. Raises EarthworksError when it belongs to another model or optimizer."""
-        by_name = {name: parameter for parameter, name in self.names.items()}
-        part_of = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
-        for full_name, value in tensors.items():
-            name, key = full_name.rsplit("/", 1)
-            if name not in by_name:
-                raise EarthworksError(f"the checkpoint's optimizer knows a parameter {name!r} that this model has not")
-            parameter = by_name[name]
+        if not tensors:  # saved before the first update
+            return
+        places = {
+            f"{self.names[parameter]}/{key}": (part, parameter, key)
+            for part in self.parts
+            for group in part.param_groups
+            for parameter in group["params"]
+            for key in (("momentum_buffer",) if isinstance(part, Muon) else ("step", "exp_avg", "exp_avg_sq"))
+        }
+        odd = [
+            *sorted(tensors.keys() ^ places.keys()),
+            *(n for n, (_, p, key) in places.items() if n in tensors and key != "step" and tensors[n].shape != p.shape),
+        ]
+        if odd:
+            raise EarthworksError(
+                f"the checkpoint's optimizer state is of another model or optimizer: {len(odd)} tensors differ, "
+                f"the first is {odd[0]}"
+            )
+        for name, (part, parameter, key) in places.items():
             # Adam's step count stays on the CPU unless fused on an accelerator, everything else lives with its parameter
-            part_of[parameter].state[parameter][key] = value.to(parameter.device).clone()
+            part.state[parameter][key] = tensors[name].to(parameter.device).clone()
 
 
 class Muon(torch.optim.Optimizer):

@@ -55,8 +55,8 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype, size: int | None = 
     machine that is not in it, is shared, or is throttled.
     """
     size = size or (8192 if device.type == "cuda" else 1024)
-    a = torch.randn(size, size, device=device).to(dtype)
-    b = torch.randn(size, size, device=device).to(dtype)
+    random = torch.Generator(device).manual_seed(0)  # its own: measuring must not move the run's random numbers
+    a, b = (torch.randn(size, size, device=device, generator=random).to(dtype) for _ in range(2))
     best = float("inf")
     begun = time.perf_counter()
     for _ in range(8):

@@ -1,0 +1,66 @@
+"""Runs small enough to be made by the dozen, what a command came to, and what two runs must have in common."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
+
+# shrew is the smallest size there is; the fixture `flea` adds a smaller one.
+TINY: dict[str, Any] = {
+    **{"tokenizer": "bytes", "validation": 0.2, "size": "shrew", "context": 16, "batch": 4, "micro_batch": 2},
+    **{"max_steps": 10, "evaluate_every": 5, "sample_every": 5, "save_every": 3, "precision": "fp32", "device": "cpu"},
+}
+FLEA = {**TINY, "size": "flea"}
+TIMINGS = {"seconds", "elapsed", "tokens_per_second", "ceiling_share"}
+
+
+@dataclass
+class Outcome:
+    """What a command came to: its exit code, what it printed, what it said beside."""
+
+    code: int
+    out: str
+    err: str
+
+    def refuses(self, *words: str, code: int = 2) -> bool:
+        """It ended in one sentence that holds all these words, after printing nothing; fails otherwise."""
+        *_, sentence = self.err.splitlines() or [""]
+        assert self.code == code, self.err
+        assert self.out == ""
+        assert sentence.startswith("earthworks: ")
+        assert self.err.count("earthworks: ") == 1
+        for word in words:
+            assert word in sentence
+        return True
+
+
+def words(length: int) -> str:
+    """`length` characters of words in a fixed random order."""
+    choose = random.Random(0).choice
+    return " ".join(choose(["earth", "works", "gopher", "digs", "mound", "tunnel"]) for _ in range(length // 4))[:length]
+
+
+def results(run: Path) -> dict[str, Any]:
+    """All that a run computed, timings left out: a resumed run and one that was never broken have the same.
+
+    Files stand for their bytes by SHA-256, so equal means equal to the bit.
+    """
+    folder = RunFolder.open(run)
+    last = folder.checkpoint(folder.steps()[-1])
+    verify_manifest(last)
+    digests = {name: entry["sha256"] for name, entry in read_json(last / "manifest.json")["files"].items()}
+    assert digests.keys() == {"model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"}
+    del digests["state.json"]  # holds the seconds
+    records = read_metrics(folder.metrics_file)
+    assert [record["step"] for record in records] == list(range(1, folder.steps()[-1] + 1))  # none twice, none missing
+    evaluation = run / "evaluation.json"
+    return {
+        "tensors": digests,
+        "state": {key: value for key, value in read_json(last / "state.json").items() if key not in TIMINGS},
+        "metrics": [{key: value for key, value in record.items() if key not in TIMINGS} for record in records],
+        "samples": {file.name: file.read_bytes() for file in folder.samples.iterdir()},
+        "best": read_json(folder.checkpoints / "best.json") if (folder.checkpoints / "best.json").exists() else None,
+        "evaluation": read_json(evaluation) if evaluation.exists() else None,
+    }
