@@ -39,7 +39,9 @@ class Outcome:
 def words(length: int) -> str:
     """`length` characters of words in a fixed random order."""
     choose = random.Random(0).choice
-    return " ".join(choose(["earth", "works", "gopher", "digs", "mound", "tunnel"]) for _ in range(length // 4))[:length]
+    return " ".join(choose(["earth", "works", "gopher", "digs", "mound", "tunnel"]) for _ in range(length // 4))[
+        :length
+    ]
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -126,6 +126,21 @@ def test_the_pieces_leave_no_character_out(bpe, texts):
         assert "".join(regex.findall(module.PIECES, text)) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("def f(self, x):\n    return x", ["def", " f", "(self", ",", " x", "):\n", "   ", " return", " x"]),
+        ("x\n\n\t  y = 'é'\r\n", ["x", "\n\n\t  ", "y", " =", " '", "é", "'\r\n"]),
+        ("a  b\n  \n c", ["a", " ", " b", "\n  \n", " c"]),
+        ("pi is 3.14, e_2", ["pi", " is", " ", "3", ".", "1", "4", ",", " e", "_", "2"]),
+        ("end   \n\n", ["end", "   \n\n"]),
+    ],
+)
+def test_pieces_are_words_digits_signs_and_indentation(text, pieces):
+    regex = pytest.importorskip("regex")
+    assert regex.findall(module.PIECES, text) == pieces
+
+
 def test_digits_stand_alone_and_indentation_is_one_token(bpe):
     assert [bpe.token_bytes(id) for id in bpe.encode("12345")] == [b"1", b"2", b"3", b"4", b"5"]
     tokens = [token.decode(errors="replace") for token in bpe.table]
@@ -145,6 +160,7 @@ def test_the_true_size_of_a_vocabulary_is_reported():
     tokenizer = Tokenizer.train(["ab" * 100], 5000)
     assert tokenizer.vocabulary == len(tokenizer.content["model"]["vocab"]) < 257 + 20
     assert max(map(len, tokenizer.table)) > 2
+    assert Tokenizer.train(["xyz"], 5000).vocabulary == 257 + 3  # what occurs once is not learned
 
 
 def test_a_vocabulary_without_room_is_refused():
@@ -232,6 +248,7 @@ def test_hugging_face_gives_the_same_ids(tokenizer, texts, tmp_path, loader):
         theirs.save_pretrained(tmp_path / "saved")
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert (len(theirs), theirs.eos_token_id) == (tokenizer.vocabulary, tokenizer.end_of_document)
+    assert theirs("<0x0A> <0x41>")["input_ids"] == tokenizer.encode("<0x0A> <0x41>").tolist()  # in its default manner
     for text in [*texts, *(f for f in FRAGMENTS if f != "\ud800"), "a </s> b <0x0A>", " lead and trail ", ""]:
         ids = theirs(text, split_special_tokens=True)["input_ids"]
         assert ids == tokenizer.encode(text).tolist()

@@ -16,9 +16,7 @@ def gopher(max_steps: int = 11_500, peak: float = PEAK) -> Schedule:
 
 
 def linear(max_steps: int, warmup_steps: int, final_share: float) -> Schedule:
-    return Schedule(
-        shape="linear", max_steps=max_steps, peak=1.0, warmup_steps=warmup_steps, final_share=final_share
-    )
+    return Schedule(shape="linear", max_steps=max_steps, peak=1.0, warmup_steps=warmup_steps, final_share=final_share)
 
 
 @pytest.mark.parametrize(

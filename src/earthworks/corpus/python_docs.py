@@ -44,7 +44,7 @@ def python_docs(subset: str) -> tuple[Document, ...]:
 
 @cache
 def both_subsets() -> dict[str, tuple[Document, ...]]:
-    """Both subsets in one pass over the library: three seconds, nearly all of it parsing, and 10 MB kept."""
+    """Both subsets in one pass over the library: about five seconds, most of it parsing, and 10 MB kept."""
     prose = list(topics())
     code = []
     seen: set[str] = set()  # docstrings, and whole texts of code

@@ -35,7 +35,7 @@ def evaluate(
 
     Gives nats_per_byte and bits_per_byte (raw UTF-8 bytes) with a 95 % bootstrap `interval`, nats_per_token, perplexity
     per token and per word, counts, the loss by position, and the same by subset where there are several. `context` may
-    exceed the one trained on, where positions are relative. `max_tokens` stops early, and `of_tokens` says of how many.
+    exceed the one trained on, where positions are relative. `max_tokens` stops early.
     """
     for name, value in (("context", context), ("max_tokens", max_tokens)):
         if value is not None and value < 1:

@@ -127,7 +127,7 @@ class Row:
         self.shown = 0
         self.reason: str | None = None
         # mixed into 32 bits, for torch's generator on the CPU looks at no more of its seed
-        mixed = np.random.SeedSequence((seed % 2**64, index)).generate_state(1)
+        mixed = np.random.SeedSequence(seed % 2**64, spawn_key=(index,)).generate_state(1)
         self.generator = torch.Generator().manual_seed(int(mixed[0]))
 
     def choose(

@@ -21,8 +21,8 @@ NEWTON_SCHULZ_STEPS = 5
 class Optimizer:
     """One or two torch optimizers, each with the peak rate of its parameters.
 
-    `adam` is Gopher's (no weight decay); `adamw` decays the matrices; `muon` orthogonalises the update of every matrix
-    inside the blocks and leaves embeddings, gains and biases to AdamW at `embedding_rate` (by default `learning_rate`).
+    `adam` is Gopher's (no weight decay); `adamw` decays the matrices inside the `blocks`; `muon` orthogonalises the
+    updates of these and leaves embeddings, gains and biases to AdamW at `embedding_rate` (by default `learning_rate`).
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Optimizer:
         if kind not in get_args(Kind):
             raise EarthworksError(f"optimizer is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
         self.names = {parameter: name for name, parameter in parameters if parameter.requires_grad}
-        hidden = [p for p, name in self.names.items() if p.ndim == 2 and "embedding" not in name and "bias" not in name]
+        hidden = [p for p, name in self.names.items() if p.ndim == 2 and "blocks." in name and "bias" not in name]
         others = [p for p in self.names if not any(p is h for h in hidden)]
         decay = 0.0 if kind == "adam" else weight_decay
         fused = all(p.device.type in ("cpu", "cuda") for p in self.names)

@@ -1,0 +1,269 @@
+"""A run that was stopped and resumed is the run that was not, to the bit: weights, optimizer, losses, validation,
+samples, the order of the data."""
+
+import os
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_runs import FLEA, results
+
+from earthworks.gopher import train
+from earthworks.gopher.task import Pretraining
+from earthworks.runs import EarthworksError, RunFolder, read_metrics
+from earthworks.training import checkpoint
+
+pytestmark = pytest.mark.usefixtures("flea")
+
+# What a run may be made of; the second has everything that changes with the step.
+RUNS = {
+    "muon": {},
+    "as the paper": {
+        **{"optimizer": "adam", "schedule": "gopher", "warmup_steps": 3, "learning_rate": 1e-3},
+        **{"first_batch": 2, "ramp_step": 4, "tokenizer": "bpe", "vocabulary": 330, "context": 8},
+    },
+}
+
+
+def make(text: Path, run: Path, **changes) -> Path:
+    return train(str(text), run=str(run), **{**FLEA, **changes})
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def settings(request) -> dict:
+    return RUNS[request.param]
+
+
+@pytest.fixture(scope="module")
+def unbroken(flea, tmp_path_factory, tiny_text, settings) -> Path:
+    return make(tiny_text, tmp_path_factory.mktemp("unbroken") / "run", **settings)
+
+
+@pytest.fixture(scope="module")
+def finished(flea, tmp_path_factory, tiny_text) -> Path:
+    return make(tiny_text, tmp_path_factory.mktemp("finished") / "run", save_every=2)
+
+
+@pytest.fixture
+def stopped(finished, tmp_path) -> Path:
+    """A run that looks as if it had been killed after step 8 of 10: to be resumed, or harmed."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoints" / "step-10")
+    if (record := checkpoint.best(RunFolder(run))) and record["step"] == 10:
+        (run / "checkpoints" / "best.json").unlink()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [(1, signal.SIGTERM), (4, signal.SIGINT), (5, signal.SIGTERM), (9, signal.SIGINT)]
+)
+def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tiny_text, tmp_path, unbroken, settings, step, number):
+    """Steps 5 and 10 read the end of one epoch and the beginning of the next: a stop before, and one in between."""
+    update = Pretraining.update
+
+    def interrupted(task, now):
+        if now == step - 1:
+            os.kill(os.getpid(), number)
+        return update(task, now)
+
+    monkeypatch.setattr(Pretraining, "update", interrupted)
+    outcome = command("gopher train", data=tiny_text, run=tmp_path / "run", **{**FLEA, **settings})
+    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=1)
+    assert RunFolder(tmp_path / "run").steps()[-1] == step
+    monkeypatch.undo()
+    line = outcome.err.strip().split("go on with: ")[1]
+    name, *arguments = shlex.split(line)
+    assert name == "earthworks"
+    monkeypatch.setitem(__import__("earthworks.gopher.config").gopher.config.SIZES, "flea", (1, 2, 4, 16))
+    assert command(" ".join(arguments)).code == 0
+    assert results(tmp_path / "run") == results(unbroken)
+
+
+def test_the_data_goes_through_an_epoch_and_into_the_next(unbroken):
+    """Else the test above would not show what it says."""
+    epochs = [record["epoch"] for record in read_metrics(unbroken / "metrics.jsonl")]
+    assert epochs[3] < 1 < epochs[-1] or epochs[-1] > 1.9
+
+
+def test_a_raised_max_steps_goes_on_at_the_final_rate(command, tiny_text, tmp_path):
+    whole = make(tiny_text, tmp_path / "whole", max_steps=15, horizon=10, final_share=0.25)
+    run = make(tiny_text, tmp_path / "run", max_steps=10, final_share=0.25)
+    assert command("gopher train", resume=run, max_steps=15).code == 0
+    assert results(run) == results(whole)
+    rates = [record["learning_rate"] for record in read_metrics(run / "metrics.jsonl")]
+    config = RunFolder(run).read_config()
+    assert set(rates[10:]) == {0.25 * config["learning_rate"]}
+    assert rates[9] > rates[10]
+    assert (config["max_steps"], config["horizon"]) == (15, 10)
+    assert train(resume=str(run)) == run  # the raised number was kept: there is nothing left to do
+    assert results(run) == results(whole)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    train(resume=str(run))
+    assert results(run) == results(finished)
+    for name in ("config.yaml", "metrics.jsonl", "evaluation.json", "passage.json"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_weights(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoints")
+    train(resume=str(run))
+    assert results(run) == results(finished)
+
+
+def test_weights_taken_from_another_run_are_taken_again(command, finished, tiny_text, tmp_path):
+    whole = make(tiny_text, tmp_path / "whole", init=str(finished), max_steps=3)
+    fresh = read_metrics(finished / "metrics.jsonl")[0]["loss"]
+    assert read_metrics(whole / "metrics.jsonl")[0]["loss"] < fresh - 0.1  # they are the trained ones
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert command("gopher train", resume=tmp_path / "run").code == 0
+    assert results(tmp_path / "run") == results(whole)
+
+
+def test_a_stopped_run_goes_on(stopped, finished):
+    train(resume=str(stopped))
+    assert results(stopped) == results(finished)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"batch": 3}, {"seed": 1}, {"data": "x.txt"}, {"run": "other"}, {"optimizer": "adam"}, {"learning_rate": 0.1}]
+    + [{"validation": 0.3}, {"minutes": 1}, {"init": "x"}, {"tied": "false"}, {"horizon": 9}],
+)
+def test_only_the_number_of_steps_may_be_given_beside_resume(command, stopped, finished, option):
+    before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
+    (name,) = option
+    assert command("gopher train", resume=stopped, **option).refuses(f"--{name} cannot be changed there")
+    assert {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(("steps", "complaint"), [(7, "has made 8 steps already"), (0, "--max_steps is 0")])
+def test_fewer_steps_than_were_made_are_refused(command, stopped, steps, complaint):
+    config = (stopped / "config.yaml").read_bytes()
+    assert command("gopher train", resume=stopped, max_steps=steps).refuses(complaint)
+    assert (stopped / "config.yaml").read_bytes() == config
+
+
+def test_there_must_be_a_run_to_resume(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("text")
+    for name in ("missing", "file"):
+        assert command("gopher train", resume=tmp_path / name).refuses(f"there is no run folder at {tmp_path / name}")
+    assert command("gopher train", resume=tmp_path / "empty").refuses("holds no config.yaml", "start it again")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty", "file"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", ["missing", "cut short", "altered"])
+def test_a_harmed_checkpoint_is_named_and_once_it_is_removed_the_run_goes_on(command, stopped, finished, file, harm):
+    path = stopped / "checkpoints" / "step-8" / file
+    content = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + (b"" if harm == "cut short" else bytes([content[middle] ^ 1]) + content[middle + 1 :]))
+    outcome = command("gopher train", resume=stopped)
+    assert outcome.refuses(str(path), f"remove {path.parent} to go on from the checkpoint before it")
+    shutil.rmtree(outcome.err.rsplit("; remove ", 1)[1].split(" to go on")[0])
+    train(resume=str(stopped))
+    assert results(stopped) == results(finished)
+
+
+def test_the_only_checkpoint_removed_the_run_begins_again(command, stopped, finished):
+    shutil.rmtree(stopped / "checkpoints" / "step-6")
+    for folder in (stopped / "checkpoints").glob("step-*"):
+        (folder / "manifest.json").unlink()
+        assert command("gopher train", resume=stopped).refuses("manifest.json does not exist", "to go on from the beginning")
+        shutil.rmtree(folder)
+    train(resume=str(stopped))
+    assert results(stopped) == results(finished)
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_a_tensor_that_differs(command, stopped, tiny_text, tmp_path):
+    other = make(tiny_text, tmp_path / "other", d_position=4, max_steps=8)
+    shutil.rmtree(stopped / "checkpoints" / "step-8")
+    shutil.copytree(other / "checkpoints" / "step-8", stopped / "checkpoints" / "step-8")
+    outcome = command("gopher train", resume=stopped)
+    assert outcome.refuses("weights do not fit this model: 1 tensors differ", "blocks.0.attention.position.weight", "step-8")
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(command, stopped):
+    config = yaml.safe_load((stopped / "config.yaml").read_text())
+    (stopped / "config.yaml").write_text(yaml.safe_dump({**config, "optimizer": "adam"}))
+    assert command("gopher train", resume=stopped).refuses("optimizer state is of another model or optimizer", "step-8")
+
+
+def test_an_altered_tokenizer_is_refused(command, stopped, tiny_text, tmp_path):
+    bpe = make(tiny_text, tmp_path / "bpe", tokenizer="bpe", vocabulary=330, context=8, max_steps=1)
+    shutil.copy(bpe / "tokenizer.json", stopped / "tokenizer.json")
+    outcome = command("gopher train", resume=stopped)
+    assert outcome.refuses(f"{stopped / 'tokenizer.json'} is not the tokenizer of {stopped / 'data'}")
+    for content in (b"", b"{}", b"\xff"):
+        (stopped / "tokenizer.json").write_bytes(content)
+        assert command("gopher train", resume=stopped).refuses("tokenizer.json")
+    (stopped / "tokenizer.json").unlink()
+    assert command("gopher train", resume=stopped).refuses("tokenizer.json does not exist")
+
+
+def test_data_made_with_another_tokenizer_is_refused(command, stopped, tiny_text, tmp_path):
+    bpe = make(tiny_text, tmp_path / "bpe", tokenizer="bpe", vocabulary=330, context=8, max_steps=1)
+    shutil.rmtree(stopped / "data")
+    shutil.copytree(bpe / "data", stopped / "data")
+    shutil.copy(bpe / "tokenizer.json", stopped / "tokenizer.json")
+    assert command("gopher train", resume=stopped).refuses("another tokenizer", "step-8")
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut short", "tokenizer"])
+def test_harmed_data_is_named(command, stopped, harm):
+    file = stopped / "data" / ("tokenizer.json" if harm == "tokenizer" else "tiny.txt/train-00000.bin")
+    if harm == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-2])
+    assert command("gopher train", resume=stopped).refuses(str(file))
+
+
+def test_a_resumed_run_says_the_same_of_a_config_that_is_not_its_own(command, stopped):
+    for content, complaint in (
+        ("kind: wgan\n", "is not the configuration of a Gopher run (kind)"),
+        ("kind: gopher\nlearning_speed: 3\n", "is not the configuration of a Gopher run (learning_speed)"),
+        ("- a\n", "does not hold a mapping of settings"),
+        ("a: [", "is not valid YAML"),
+    ):
+        (stopped / "config.yaml").write_text(content)
+        assert command("gopher train", resume=stopped).refuses(complaint)
+
+
+def test_a_run_is_not_begun_twice(command, finished, tiny_text):
+    before = results(finished)
+    outcome = command("gopher train", data=tiny_text, run=finished, **FLEA)
+    assert outcome.refuses(f"{finished} already holds a run: go on with it by --resume {finished}")
+    assert results(finished) == before
+
+
+@pytest.mark.parametrize("at", [3, 7])
+def test_skipped_steps_are_counted_across_a_stop(monkeypatch, tiny_text, tmp_path, at):
+    """The loss of two steps is made NaN: no update, a mark in the log, and the same after a stop between them."""
+    loss = checkpoint_free_loss(monkeypatch, {3: 1, 6: 1})
+    whole = make(tiny_text, tmp_path / "whole")
+    assert [r["step"] for r in read_metrics(whole / "metrics.jsonl") if r.get("skipped")] == [4, 7]
+    loss.update({at: 2})
+    with pytest.raises(EarthworksError, match="stopped by SIGTERM"):
+        make(tiny_text, tmp_path / "run")
+    del loss[at]
+    loss.update({3: 1, 6: 1})
+    train(resume=str(tmp_path / "run"))
+    a, b = results(tmp_path / "run"), results(whole)
+    assert a["state"]["guard"]["skipped"] == 2
+    assert a["tensors"] == b["tensors"]
