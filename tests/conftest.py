@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
 from tiny_runs import TINY, Outcome, words
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the workers share the cores
@@ -53,8 +54,8 @@ def tiny_run(tmp_path_factory, tiny_text) -> Path:
 
 @pytest.fixture(scope="module")
 def flea() -> Iterator[None]:
-    """The size `flea` (7,217 parameters), which trains in milliseconds, and runs that end without drawing their report."""
-    from earthworks.gopher import pretraining
+    """The size `flea` (7,217 parameters), which trains in milliseconds, samples of 8 tokens, and no drawing of reports."""
+    from earthworks.gopher import pretraining, task
     from earthworks.gopher.config import SIZES
     from earthworks.runs import write_bytes
 
@@ -65,6 +66,8 @@ def flea() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "flea", (1, 2, 4, 16))
         patch.setattr(pretraining, "write_report", undrawn)
+        generate = task.generate
+        patch.setattr(task, "generate", lambda *given, **named: generate(*given, **{**named, "max_tokens": 8}))
         yield
 
 

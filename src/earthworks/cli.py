@@ -110,14 +110,16 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
             flag = f"--{flag[2:].replace('-', '_')}"
             nearest(flag, options, "option", f"earthworks {name} --help")
     arguments, config = take_config(arguments, name, list(parameters))
-    parser = Parser(prog=f"earthworks {name}", description=(inspect.getdoc(function) or "").split("\n\n")[0])
+    text = inspect.getdoc(function) or ""
+    parser = Parser(prog=f"earthworks {name}", description=text.split("\n\n")[0])
     positional = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
     several = [each for each in positional if parameters[each].annotation == list[str]]
     for each in several:
-        parser.add_argument(each, nargs="+")
+        line = re.search(rf"^ *{each}: (.*)$", text, re.MULTILINE)
+        parser.add_argument(each, nargs="+", help=line and line[1])
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True, skip=set(several))
     parser.add_argument("--print_config", type=bool, default=False, help="print the settings as YAML and stop")
-    switches = {f"--{each}" for each in parameters if parameters[each].annotation is bool} | {"--print_config"}
+    switches = {f"--{each}" for each in parameters if parameters[each].default is False} | {"--print_config"}
     given = [f"--{key}={yaml_text(value)}" for key, value in config.items() if key not in positional]
     given += switched_on([normalized(argument) for argument in arguments], switches)
     namespace = parser.parse_args(given).as_dict()
@@ -210,7 +212,13 @@ def one_sentence(message: str, name: str) -> str:
 
 
 def report(runs: list[str], *, output: str | None = None, open: bool = False) -> str:
-    """One HTML page about a run, or about several compared."""
+    """One HTML page about a run, or about several compared.
+
+    Args:
+        runs: the run folders.
+        output: where to write the page; by default report.html in the run, or in the folder that holds all of them.
+        open: show it in the browser.
+    """
     from earthworks.report import write_report
 
     path = write_report([Path(run) for run in runs], Path(output) if output else None)
@@ -219,10 +227,6 @@ def report(runs: list[str], *, output: str | None = None, open: bool = False) ->
 
         webbrowser.open(path.resolve().as_uri())
     return str(path)
-
-
-def to_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,11 @@ def test_packed_documents_decode_to_the_normalized_originals(tmp_path, tokenizer
 def test_validation_documents_count_the_bytes_and_words_of_the_text_as_read(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 700)
     monkeypatch.setattr(tokenizer_module, "CHUNK", 40)  # so that documents are encoded in several pieces
-    packed = packed_from(tmp_path, TEXTS, tokenizer, validation=0.3)
+    texts = [*TEXTS, *(f"{n} " + "longword" * 30 + " é" for n in range(60))]  # that no cut falls between words
+    packed = packed_from(tmp_path, texts, tokenizer, validation=0.5)
     found = list(packed.validation_documents())
-    assert len(found) == packed.subsets[0].validation.documents > 20
-    originals = {tokenizer.normalize(text): text for text in TEXTS}
+    assert len(found) == packed.subsets[0].validation.documents > 50
+    originals = {tokenizer.normalize(text): text for text in texts}
     for tokens, num_bytes, num_words in found:
         assert tokens[-1] == tokenizer.end_of_document
         text = originals[tokenizer.decode(tokens)]

@@ -235,6 +235,7 @@ def test_a_saved_tokenizer_is_the_same_when_loaded(tokenizer, tmp_path):
 def test_the_digest_depends_on_every_merge(bpe):
     content = json.loads(bpe.file_content())
     assert Tokenizer(content).digest == bpe.digest
+    assert Tokenizer(dict(reversed(content.items()))).digest == bpe.digest  # nor on the order of keys in the file
     content["model"]["merges"][3], content["model"]["merges"][4] = content["model"]["merges"][4:2:-1]
     assert Tokenizer(content).digest != bpe.digest
 

@@ -115,6 +115,23 @@ def test_recomputed_blocks_give_the_gradients_of_kept_ones(case, monkeypatch):
     assert_same_values_and_gradients(recomputed, kept, tensors)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_memory_that_was_never_written_is_never_read(case, monkeypatch):
+    # In its deterministic mode torch fills every new tensor with NaN.
+    shape, options, block = CASES[case]
+    monkeypatch.setattr(attention, "BLOCK", block)
+    tensors = inputs(**shape)
+    results = []
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            y = call(relative_attention, tensors, backend="skewed", **options)
+            results.append([y, *torch.autograd.grad(y.square().sum(), tensors)])
+        finally:
+            torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
 @given(st.data())
 def test_any_shape_agrees_with_the_formula(data):
     time_k = data.draw(st.integers(1, 12), "time_k")
@@ -333,7 +350,7 @@ class Recorder(TorchDispatchMode):
         if isinstance(result, Tensor):
             name = operation.overloadpacket.__name__
             self.largest = max(self.largest, result.untyped_storage().nbytes() // result.element_size())
-            if name == "_softmax":
+            if name in ("softmax", "_softmax"):
                 self.softmax.add(result.dtype)
             if name in ("bmm", "baddbmm"):
                 self.products.add(result.dtype)
@@ -370,11 +387,12 @@ def test_half_precision_takes_no_gradient_dtype_from_its_neighbours():
     assert [g.dtype for g in gradients] == 3 * [torch.bfloat16] + 3 * [torch.float32]
 
 
-def test_skewed_keeps_and_makes_nothing_that_grows_with_the_square_of_time(monkeypatch):
+@pytest.mark.parametrize("backend", ["skewed", "auto"])
+def test_nothing_that_grows_with_the_square_of_time_is_made_or_kept(backend, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 16)
     monkeypatch.setattr(attention, "KEEP", 0)
 
-    def measure(time: int, backend: str) -> tuple[int, int]:
+    def measure(time: int, by: str) -> tuple[int, int]:
         """Numbers kept for the backward pass, and in the largest tensor of the forward and the backward pass."""
         tensors = [x.detach().float().requires_grad_() for x in inputs(1, 2, time, d_head=4, d_position=4)]
         kept = {}
@@ -385,11 +403,11 @@ def test_skewed_keeps_and_makes_nothing_that_grows_with_the_square_of_time(monke
 
         with Recorder() as recorder:
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-                y = relative_attention(*tensors, backend=backend)
+                y = relative_attention(*tensors, backend=by)
             y.sum().backward()
         return sum(kept.values()), recorder.largest
 
-    kept, largest = zip(*(measure(time, "skewed") for time in (128, 256, 512)))
+    kept, largest = zip(*(measure(time, backend) for time in (128, 256, 512)))
     assert kept[1] < 2.1 * kept[0]
     assert kept[2] < 2.1 * kept[1]
     assert all(size <= 2 * 16 * (time + 1) for size, time in zip(largest, (128, 256, 512)))

@@ -127,7 +127,8 @@ def test_a_batch_holds_no_more_tokens_than_it_may_unless_it_is_one_window(monkey
     texts = documents(*[5] * 30, *[20] * 5, 70, 90)
     score_documents(model, texts, end_of_document=END, context=90, windows="disjoint")
     assert all(rows * time <= 60 or rows == 1 for rows, time in shapes)
-    assert len(shapes) <= 3 + 2 + 2  # twelve rows of 5, or three of 20: batches are full
+    assert sorted({time for _, time in shapes}) == [5, 20, 70, 90]
+    assert max(rows for rows, _ in shapes) == 12
 
 
 @pytest.mark.parametrize(("option", "value"), [("windows", "overlapping"), ("context", 0)])
@@ -219,17 +220,31 @@ def test_nothing_to_score_is_said_in_a_sentence():
         summarize([], context=4, windows="sliding")
 
 
-@given(st.lists(st.integers(0, 20), max_size=8), st.integers(1, 60))
+UMLAUTS = Tokenizer.train(["aa öö ab " * 9], 320)
+
+
+@given(st.lists(st.text("ab ö"), max_size=8), st.integers(1, 60))
 @settings(max_examples=100)
-def test_a_limit_takes_the_first_tokens_and_their_share_of_bytes_and_words(lengths, most):
-    texts = documents(*lengths)
-    chosen = up_to(iter(texts), most)
-    everything = np.concatenate([[], *(tokens for tokens, _, _ in texts)])
-    assert np.concatenate([[], *(tokens for tokens, _, _ in chosen)]).tolist() == everything[:most].tolist()
-    whole = [text for text in texts if len(text[0])]
-    for (tokens, num_bytes, num_words), (kept, kept_bytes, kept_words) in zip(whole, chosen):
-        share = len(kept) / len(tokens)
-        assert (kept_bytes, kept_words) == (round(num_bytes * share), round(num_words * share))
+def test_a_limit_takes_the_first_tokens_and_the_bytes_that_they_spell(texts, most):
+    """Of a document that is cut, tokens of two bytes each count two, and words in proportion."""
+    everything = [(UMLAUTS.encode(text), len(text.encode()), len(text.split())) for text in texts]
+    chosen = up_to(iter(everything), most, UMLAUTS)
+    stream = [token for tokens, _, _ in everything for token in tokens]
+    assert [token for tokens, _, _ in chosen for token in tokens] == stream[:most]
+    for (_, num_bytes, num_words), (kept, kept_bytes, kept_words) in zip((e for e in everything if len(e[0])), chosen):
+        assert kept_bytes == sum(len(UMLAUTS.token_bytes(token)) for token in kept)
+        assert kept_words == round(num_words * kept_bytes / num_bytes)
+
+
+def test_bits_per_byte_of_a_beginning_are_over_the_bytes_of_that_beginning(run, tmp_path):
+    """Half of the text is of one byte a token and half of many."""
+    folder, _, tokenizer = run
+    text = tmp_path / "text.txt"
+    text.write_text("plain words in plain order " * 30 + "ЖЩѬ" * 60)
+    tokens = tokenizer.encode(text.read_text())
+    assert len(tokens) > 400
+    result = evaluate(folder.path, str(text), max_tokens=300, device="cpu")
+    assert result["bytes"] == sum(len(tokenizer.token_bytes(token)) for token in tokens[:300])
 
 
 # a whole run, from text to bits per byte

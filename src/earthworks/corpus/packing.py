@@ -29,7 +29,7 @@ from earthworks.corpus.source import Source
 from earthworks.corpus.splitting import Split, split_sources
 from earthworks.corpus.tokenizer import Tokenizer, chunks
 from earthworks.runs import Progress, new_folder
-from earthworks.runs.files import write_through
+from earthworks.runs.files import one_sentence, write_through
 
 SHARD = 1 << 26  # tokens of a file: 128 MB as uint16, held in memory until written
 BATCH = 1 << 22  # characters encoded at once
@@ -56,7 +56,8 @@ def pack(
         split = split_sources(sources, validation, seed)
         write_through(temporary / "tokenizer.json", tokenizer.file_content())
         for source, name in zip(sources, folder_names(sources)):
-            (temporary / name).mkdir()
+            with one_sentence(Path(folder)):
+                (temporary / name).mkdir()
             reading = Reading()
             parts = {part: PartWriter(temporary / name, part, dtype) for part in ("train", "validation")}
             for batch in batches(pieces(source, split, reading, temporary / name)):

@@ -223,7 +223,7 @@ def read_lines(stream: BinaryIO, path: str, name: str, reading: Reading) -> Iter
     """One JSON object per line; blank lines are passed over."""
     for number, line in enumerate(stream, 1):
         if number == 1:
-            line = text_bytes(line, path).removeprefix(b"\xef\xbb\xbf")
+            text_bytes(line, path)
         if line.strip():
             yield record_document(
                 json_object(line, f"line {number} of {path}", reading), f"{name}:{number}", name, path

@@ -77,8 +77,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = 
     time_q, time_k = q.shape[2], k.shape[2]
     if key_mask is None and time_q in (1, time_k):
         return F.scaled_dot_product_attention(q, k, v, is_causal=time_q > 1)
-    visible = visible_keys(time_q, time_k, key_mask, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible) * visible.any(-1, keepdim=True)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible_keys(time_q, time_k, key_mask, q.device))
 
 
 def sinusoid(distances: Tensor, d_position: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -205,7 +204,7 @@ class Skewed(torch.autograd.Function):
             dp = torch.bmm(do, values[:, :n].mT).to(p.dtype)
             x = torch.empty(heads * batch, dp.shape[1] * (n + 1), dtype=grad.dtype, device=grad.device)
             ds = skew(x, dp.shape[1], n)
-            torch.mul(dp.sub_(torch.linalg.vecdot(dp, p).unsqueeze(-1)), p, out=ds)
+            ds.copy_(torch._softmax_backward_data(dp, p, -1, p.dtype))  # dS = P (dP - sum_j P dP)
             x[:, : dp.shape[1] - 1] = 0  # what the view leaves out: distances beyond the first key,
             x[:, -1] = 0  # and the last spare column
             x = x.view(heads, -1, n + 1)
@@ -235,12 +234,13 @@ def probabilities(qu: Tensor, qv: Tensor, keys: Tensor, r: Tensor, n: int, key_m
     lowest = torch.finfo(logits.dtype).min
     # tril_ and add_ take a third of the time of masked_fill_, and tril_ erases even NaN
     logits[:, :, n - c :].tril_().add_(torch.full((c, c), lowest, dtype=logits.dtype, device=logits.device).triu_(1))
-    if key_mask is None:
-        return torch.softmax(logits, -1, softmax_dtype(logits.dtype))
-    logits.view(heads, -1, c, n).masked_fill_(~key_mask[:, None, :n], lowest)
-    sees_any = visible_keys(c, n, key_mask[:, :n], logits.device).any(-1, keepdim=True).transpose(0, 1)
-    p = torch.softmax(logits, -1, softmax_dtype(logits.dtype))
-    p.view(heads, -1, c, n).mul_(sees_any)
+    if key_mask is not None:
+        logits.view(heads, -1, c, n).masked_fill_(~key_mask[:, None, :n], lowest)
+    logits = logits.to(softmax_dtype(logits.dtype))
+    p = torch.softmax(logits, -1, out=logits)
+    if key_mask is not None:
+        sees_any = visible_keys(c, n, key_mask[:, :n], p.device).any(-1, keepdim=True)
+        p.view(heads, -1, c, n).mul_(sees_any.transpose(0, 1))
     return p
 
 
@@ -265,8 +265,8 @@ def head_first(x: Tensor) -> Tensor:
 
 
 def blocks(time_q: int) -> list[slice]:
-    """The rows of each block of queries."""
-    return [slice(start, min(start + BLOCK, time_q)) for start in range(0, time_q, BLOCK)]
+    """The rows of each block of queries, last block first: each then fits into the memory that the one before freed."""
+    return [slice(start, min(start + BLOCK, time_q)) for start in reversed(range(0, time_q, BLOCK))]
 
 
 def skewed_attention(

@@ -1,6 +1,8 @@
 """What training a Gopher costs, in operations and in memory, from its shape alone."""
 
+from earthworks.gopher.attention import KEEP
 from earthworks.gopher.config import GopherConfig
+from earthworks.gopher.loss import CHUNK_ELEMENTS
 
 
 def forward_flops(config: GopherConfig, context: int) -> float:
@@ -23,12 +25,14 @@ def training_flops(config: GopherConfig, context: int) -> float:
 def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer: str, bf16: bool) -> float:
     """Predicted bytes at the peak of a step: weights, gradients and optimizer state (float32), and what the forward pass
     of `batch` sequences keeps for the backward one: per token and layer 2d (norms) + 3a + a (attention) + 4d + 4d
-    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of a block where they are kept, and the
-    logits of one chunk.
+    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where they are kept, and
+    three times the logits of one chunk.
     """
     copies = 3 if optimizer == "muon" else 4  # weight, gradient, one or two moments
     weights = 4.0 * copies * config.num_parameters()
     width = 2 if bf16 else 4
     per_token = config.num_layers * (12 * config.d_model + 4 * config.d_attention)
-    probabilities = config.num_layers * config.num_heads * context * min(context, 256)
-    return weights + width * batch * (context * per_token + probabilities) + 3 * 4.0 * (1 << 22)
+    kept = config.positions == "relative" and context <= KEEP
+    probabilities = config.num_layers * config.num_heads * context * context if kept else 0
+    logits = min(CHUNK_ELEMENTS, batch * context * config.vocabulary)
+    return weights + width * batch * (context * per_token + probabilities) + 3 * 4.0 * logits

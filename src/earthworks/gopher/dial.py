@@ -1,14 +1,20 @@
 """One dial: from minutes, data and the speed of this machine to model size, context, batch and rates.
 
-The numbers are fitted to experiments of this project (docs/log.md), not to theory.
+The numbers are fitted to this project's own experiments (docs/log.md), on tiny Shakespeare and a novel in bytes and on
+python-docs in BPE, with runs of 8 seconds to 5 minutes on two cores; beyond those they are extrapolated as power laws.
 """
 
 from dataclasses import dataclass
 
-from earthworks.gopher.config import SIZES, GopherConfig
+from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.cost import training_flops
 
-LADDER = ("vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # sizes that the dial turns through
+LADDER = ("vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes that the dial turns through
+EFFICIENCY = 0.4  # of the matrix-product ceiling that training reaches, before it is measured
+TOKENS_PER_PARAMETER = (
+    0.5  # at least, for a size to be worth its slower steps: runs of minutes are far from the 20 of long ones
+)
+EPOCHS = 16  # at most so many passes over the data are worth a larger model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,23 +24,44 @@ class Choice:
     size: str
     context: int
     batch: int
-    learning_rate: float
-    embedding_rate: float
 
 
-def turn(seconds: float, flops_per_second: float, num_tokens: int, vocabulary: int) -> Choice:
-    """The settings for a run of `seconds` on a machine that does `flops_per_second` on products of this kind."""
-    budget = seconds * flops_per_second
-    context = 256 if budget > 1e12 else 128
-    size = LADDER[0]
+def turn(seconds: float, ceiling: float, train_tokens: int, vocabulary: int) -> Choice:
+    """Size, context and batch for a run of `seconds` on a machine whose matrix products do `ceiling` operations a second."""
+    size, tokens = LADDER[0], 0.0
+    context = 128 if seconds * ceiling < 3e13 else 256 if seconds * ceiling < 1e16 else 1024
+    context = min(context, max(16, 1 << (max(1, train_tokens // 8)).bit_length() - 1))
     for name in LADDER:
         config = GopherConfig.preset(name, vocabulary=vocabulary, context=context)
-        affordable = budget / training_flops(config, context)
-        if affordable >= 0.3 * config.num_parameters() and num_tokens * 40 > config.num_parameters():
-            size = name
-    assert size in SIZES
-    batch = 16
-    return Choice(size=size, context=context, batch=batch, learning_rate=0.02, embedding_rate=0.01)
+        affordable = EFFICIENCY * seconds * ceiling / training_flops(config, context)
+        enough = min(affordable, EPOCHS * train_tokens) >= TOKENS_PER_PARAMETER * config.num_parameters()
+        if name == LADDER[0] or enough:
+            size, tokens = name, affordable
+    return Choice(size=size, context=context, batch=max(4, round(batch_tokens(tokens) / context)))
+
+
+def batch_tokens(tokens: float) -> float:
+    """Tokens of one update for a run over so many in all: 1,024 for 0.2 M, growing as the cube root."""
+    return 1024 * (tokens / 2e5) ** (1 / 3)
+
+
+def rates(optimizer: str, max_steps: int, d_model: int) -> tuple[float, float]:
+    """Peak rates of matrices and of everything else.
+
+    Muon's update has a size of its own, so its rate falls slowly with the length of the run alone: 0.08 for 150 steps, as the
+    fourth root of the length. Adam's is the paper's pattern, 6e-4 at width 768, as one over the width, doubled for runs
+    this short.
+    """
+    if optimizer == "muon":
+        rate = 0.08 * (max_steps / 150) ** -0.25
+        return rate, 0.4 * rate
+    rate = min(3e-3, 1.2e-3 * 768 / d_model)
+    return rate, rate
+
+
+def momentum(max_steps: int) -> float:
+    """Muon's: an average over 10 steps where there are only hundreds, over 20 where there are more."""
+    return 0.9 if max_steps < 400 else 0.95
 
 
 def vocabulary(num_bytes: int) -> int:

@@ -104,7 +104,7 @@ def measure(
     first = None
     share = None if max_tokens is None else max(1, max_tokens // len(documents))
     for name, texts in documents.items():
-        chosen = list(texts) if share is None else up_to(texts, share)
+        chosen = list(texts) if share is None else up_to(texts, share, tokenizer)
         total = sum(len(tokens) for tokens, _, _ in chosen)
         with Progress(f"scoring {name}", total=total, unit="tokens") as progress:
             scored[name] = score_documents(
@@ -128,19 +128,28 @@ def measure(
     return result, first
 
 
-def up_to(documents: Iterable[Scorable], max_tokens: int) -> list[Scorable]:
-    """The first documents of at most `max_tokens` tokens in all, the last one cut, with its share of bytes and words."""
+def up_to(documents: Iterable[Scorable], max_tokens: int, tokenizer: Tokenizer) -> list[Scorable]:
+    """The first documents of at most `max_tokens` tokens in all, the last one cut, with its share of bytes and words.
+
+    A share of the bytes that its tokens spell, not of the tokens: for the first 1,000 tokens of documents of python-docs
+    the latter would be off by 8 % (root mean square), and the bits per byte with it.
+    """
     chosen: list[Scorable] = []
     left = max_tokens
     for tokens, num_bytes, num_words in documents:
         kept = tokens[:left]
         if len(kept):
-            share = len(kept) / len(tokens)
-            chosen.append((kept, round(num_bytes * share), round(num_words * share)))
+            share = 1.0 if len(kept) == len(tokens) else spelled(kept, tokenizer) / spelled(tokens, tokenizer)
+            chosen.append((kept, max(1, round(num_bytes * share)), round(num_words * share)))
         left -= len(kept)
         if left <= 0:
             break
     return chosen
+
+
+def spelled(tokens: NDArray[Any], tokenizer: Tokenizer) -> int:
+    """Bytes that the tokens stand for."""
+    return sum(len(tokenizer.token_bytes(token)) for token in tokens.tolist())
 
 
 def passage(tokenizer: Tokenizer, tokens: NDArray[Any], scored: ScoredDocument) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def train(
     optimizer: str = "muon",
     learning_rate: float | None = None,
     embedding_rate: float | None = None,
+    momentum: float | None = None,
     beta1: float = 0.9,
     beta2: float = 0.95,
     weight_decay: float = 0.0,
@@ -93,6 +94,7 @@ def train(
         optimizer: `adam` (the paper's), `adamw` or `muon`.
         learning_rate: peak rate of the matrices.
         embedding_rate: peak rate of embeddings, gains and biases.
+        momentum: Muon's.
         beta1: Adam's decay of the first moment.
         beta2: Adam's decay of the second moment.
         weight_decay: decoupled decay of the matrices (adamw, muon).
@@ -144,7 +146,9 @@ def train(
         settings["run"] = str(folder.path)
         packed.tokenizer.save(folder.tokenizer)
         folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
-    note(f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}")
+    note(
+        f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}"
+    )
     return conduct(folder, model, packed, settings, chosen_device, begun)
 
 

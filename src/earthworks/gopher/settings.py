@@ -32,7 +32,7 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = ("warmup_steps", "ramp_step", "weight_decay")
 ABOVE_ZERO = ("minutes", "learning_rate", "embedding_rate", "clip")
-BELOW_ONE = ("validation", "beta1", "beta2")
+BELOW_ONE = ("validation", "momentum", "beta1", "beta2")
 CHOICES = {"optimizer": Kind, "schedule": Shape, "precision": Precision}
 
 
@@ -73,7 +73,7 @@ def settle(
     seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
     dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
     choice = dial.turn(seconds, matmul_ceiling(device, dtype), packed.train_tokens, packed.tokenizer.vocabulary)
-    for name in ("size", "context", "batch", "learning_rate", "embedding_rate"):
+    for name in ("size", "context", "batch"):
         if settings[name] is None:
             settings[name] = getattr(choice, name)
     if settings["micro_batch"] is None:
@@ -98,8 +98,13 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
     """
     validations = min(12, max(2, max_steps // 50))
     tokens = max_steps * settings["batch"] * settings["context"]
+    d_model = GopherConfig.preset(settings["size"]).d_model
+    learning_rate, embedding_rate = dial.rates(settings["optimizer"], max_steps, d_model)
     values = {
         "max_steps": max_steps,
+        "learning_rate": learning_rate,
+        "embedding_rate": embedding_rate,
+        "momentum": dial.momentum(max_steps),
         "horizon": max_steps,
         "warmup_steps": 1500 if settings["schedule"] == "gopher" else max(1, max_steps // 20),
         "ramp_step": max_steps // 2 if settings["first_batch"] else 0,

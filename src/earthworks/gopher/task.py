@@ -21,6 +21,9 @@ from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, synchronize
 from earthworks.training.schedule import BatchRamp, Schedule
 
+SAMPLE_TOKENS = 120
+
+
 class Pretraining:
     """A Gopher in training: the task that the loop runs."""
 
@@ -102,7 +105,9 @@ class Pretraining:
         }
 
     def sample(self, step: int) -> str:
-        text = generate(self.model, self.data.tokenizer, "", max_tokens=120, temperature=0.8, top_p=0.95, seed=step)[
+        config = self.model.config
+        length = min(SAMPLE_TOKENS, config.context) if config.positions == "absolute" else SAMPLE_TOKENS
+        text = generate(self.model, self.data.tokenizer, "", max_tokens=length, temperature=0.8, top_p=0.95, seed=step)[
             0
         ].text
         self.run.samples.mkdir(exist_ok=True)
@@ -149,6 +154,7 @@ def make_optimizer(model: Gopher, settings: dict[str, Any]) -> Optimizer:
         embedding_rate=settings["embedding_rate"],
         betas=(settings["beta1"], settings["beta2"]),
         weight_decay=settings["weight_decay"],
+        momentum=settings["momentum"],
     )
 
 
@@ -167,7 +173,9 @@ def held_out(data: PackedTokens, max_tokens: int) -> dict[str, list[Scorable]]:
     names = [subset.name for subset in data.subsets if subset.validation.documents]
     return {
         name: up_to(
-            ((tokens[:-1], *counts) for tokens, *counts in data.validation_documents(name)), max_tokens // len(names)
+            ((tokens[:-1], *counts) for tokens, *counts in data.validation_documents(name)),
+            max_tokens // len(names),
+            data.tokenizer,
         )
         for name in names
     }

@@ -1,6 +1,7 @@
 """`metrics.jsonl`: one line a step, never a step twice or missing."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class Metrics:
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, **values: Any) -> None:
-        """Write one line, at once visible to readers."""
+        """Write one line, at once visible to readers; numbers that are not finite become null, as JSON has none."""
+        values = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
         with one_sentence(self.path):
             write_all(self.descriptor, (json.dumps(values) + "\n").encode())
 
