@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import lzma
 import os
 import sys
 import types
@@ -32,6 +33,8 @@ def parquet(texts=TEXTS, rows=2, **columns) -> bytes:
 def compress(content: bytes, suffix: str) -> bytes:
     if suffix == ".gz":
         return gzip.compress(content[:20]) + gzip.compress(content[20:])  # two members, as `cat a.gz b.gz` makes
+    if suffix == ".xz":
+        return lzma.compress(content)
     if suffix == ".zst":
         return zstandard.compress(content[:20]) + zstandard.compress(content[20:])
     return content
@@ -49,7 +52,7 @@ def complaint(data) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".xz", ".zst"])
 @pytest.mark.parametrize("kind", [".txt", ".jsonl", ".json", ".parquet"])
 def test_every_format_gives_the_same_documents(tmp_path, kind, compression):
     if kind == ".txt":
@@ -166,7 +169,7 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_p
     assert reading.skipped_files == 4  # the three, and the link, which is not followed
     assert reading.empty_documents == 1
     assert reading.notice() == (
-        "4 files were passed over (not .txt, .jsonl or .parquet, also with .gz or .zst); 1 empty documents were left out"
+        "4 files were passed over (not .txt, .jsonl or .parquet, also with .gz, .xz or .zst); 1 empty documents were left out"
     )
 
 
@@ -237,6 +240,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
     assert "not a readable Parquet file" in complaint(write(tmp_path / "i.parquet", parquet()[:-9]))
     assert "cannot be decompressed" in complaint(write(tmp_path / "j.txt.gz", b"text"))
     assert "cannot be decompressed" in complaint(write(tmp_path / "k.txt.gz", gzip.compress(os.urandom(999))[:-50]))
+    assert "cannot be decompressed" in complaint(write(tmp_path / "p.txt.xz", lzma.compress(os.urandom(999))[:-50]))
     assert "Truncated" in complaint(write(tmp_path / "l.txt.zst", zstandard.compress(os.urandom(999))[:-50]))
     assert "cannot be read" in complaint(write(tmp_path / "m.txt.zst", b"text text text"))
     assert "line 2 of" in complaint(write(tmp_path / "n.jsonl", b'{"text": "a"}\n{"text": "b"'))

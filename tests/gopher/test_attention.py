@@ -227,6 +227,20 @@ def test_masked_keys_have_no_effect_whatever_they_hold(backend, monkeypatch):
 
 
 @backends
+def test_a_hidden_key_never_wins_however_low_the_visible_ones_score(backend, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 3)
+    q, _, v, w_r, u, v_bias = (x.detach().float() for x in inputs(time_q=8))
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    mask[1, 0] = False
+    y = relative_attention(
+        torch.ones_like(q), torch.full_like(q, -1e9), v, 0 * w_r, 0 * u, 0 * v_bias, key_mask=mask, backend=backend
+    )
+    seen = torch.ones(8, 8).tril() * mask[:, None, None]
+    mean = (seen / seen.sum(-1, keepdim=True).clamp(min=1)) @ v
+    torch.testing.assert_close(y, mean)
+
+
+@backends
 def test_a_query_that_sees_no_key_gives_zeros_and_takes_no_gradient(backend, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 4)
     tensors = inputs(time_q=9)

@@ -56,7 +56,7 @@ def test_attention_in_blocks_computes_less_than_a_block_of_future_for_each_query
 
 
 def test_the_products_of_a_large_model_are_six_operations_a_parameter():
-    """At a short context what remains is 6 N: each weight multiplies once forward and twice backward (gopher.md 2.4)."""
+    """At a short context what remains is 6 N: each weight multiplies once forward and twice backward."""
     for size in ("1.4B", "7.1B", "280B"):
         shape = GopherConfig.preset(size)
         n_position = shape.num_layers * shape.d_model * shape.d_attention

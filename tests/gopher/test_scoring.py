@@ -3,6 +3,7 @@
 import json
 import math
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -145,7 +146,9 @@ def made_up(*counts: tuple[int, int, int], seed: int = 0) -> list[ScoredDocument
     """Documents of (tokens, bytes, words) with losses from nowhere."""
     random = np.random.default_rng(seed)
     return [
-        ScoredDocument(random.gamma(2, 1 + 3 * random.random(), n).astype(np.float32), np.arange(n) % 16 + 1, size, words)
+        ScoredDocument(
+            random.gamma(2, 1 + 3 * random.random(), n).astype(np.float32), np.arange(n) % 16 + 1, size, words
+        )
         for n, size, words in counts
     ]
 
@@ -207,7 +210,7 @@ def test_the_loss_by_position_is_the_mean_over_the_tokens_there(context):
     nats = np.concatenate([document.nats for document in scored]).astype(float)
     edges = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
     expected = []
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         there = [(p, x) for p, x in zip(positions, nats) if low <= p < high]
         if there:
             expected.append([sum(p for p, _ in there) / len(there), sum(x for _, x in there) / len(there)])
@@ -250,7 +253,7 @@ def test_bits_per_byte_of_a_beginning_are_over_the_bytes_of_that_beginning(run, 
 # a whole run, from text to bits per byte
 
 TEXTS = [
-    "The ﬁrst of many ﬂights. ｆｕｌｌ ｗｉｄｔｈ, ½ and ² are other signs after NFKC.",  # noqa: RUF001
+    "The ﬁrst of many ﬂights. ｆｕｌｌ ｗｉｄｔｈ, ½ and ² are other signs after NFKC.",
     "Ein Wörterbuch für Größe und Maß: Straße, Übung. Ελληνικά. 你好，世界。",
     "a b",
     "plain words in plain order, plain words again and again and again in plain order. " * 3,
@@ -317,7 +320,7 @@ def test_sources_beside_each_other_are_measured_apart_and_together(run, text_fil
 
 
 def test_held_out_documents_measure_the_same_packed_and_as_text(run, text_file, tmp_path):
-    folder, model, tokenizer = run
+    _, model, tokenizer = run
     pack(sources(str(text_file)), tokenizer, tmp_path / "packed", validation=0.5, seed=0)
     packed = PackedTokens.open(tmp_path / "packed")
     held_out = [tokenizer.decode(tokens) for tokens, _, _ in packed.validation_documents()]

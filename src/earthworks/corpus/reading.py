@@ -1,7 +1,7 @@
 """Documents from anywhere: files, folders, standard input, Hugging Face data sets, fsspec URLs, `python-docs`.
 
 `read("books/")` yields one Document per .txt file, per line of a .jsonl (or .json, of lines), per row of a .parquet,
-each also as .gz or .zst. A folder is read to its depth in the sorted order of its paths; its hidden files are passed
+each also as .gz, .xz or .zst. A folder is read to its depth in the sorted order of its paths; its hidden files are passed
 over in silence, files of other kinds are counted. Text is UTF-8: a byte-order mark is dropped, line ends stay as they
 are, and every byte that is not UTF-8 (and every lone surrogate in JSON) becomes one U+FFFD and is counted.
 """
@@ -9,6 +9,7 @@ are, and every byte that is not UTF-8 (and every lone surrogate in JSON) becomes
 import gzip
 import io
 import json
+import lzma
 import re
 import sys
 import zlib
@@ -25,13 +26,13 @@ from earthworks.runs.errors import missing_extra
 
 TEXT_COLUMNS = ("text", "content", "raw_content", "document")
 KINDS = (".txt", ".jsonl", ".json", ".parquet")
-READABLE = ".txt, .jsonl or .parquet, also with .gz or .zst"
+READABLE = ".txt, .jsonl or .parquet, also with .gz, .xz or .zst"
 MAGIC = (  # first bytes of files that are not text; most others betray themselves by a NUL
     (b"%PDF-", "a PDF"),
     (b"\x1f\x8b", "compressed by gzip: give its name the ending .gz"),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd: give its name the ending .zst"),
     (b"BZh", "compressed by bzip2"),
-    (b"\xfd7zXZ", "compressed by xz"),
+    (b"\xfd7zXZ", "compressed by xz: give its name the ending .xz"),
     (b"PK\x03\x04", "a zip archive"),
     (b"PAR1", "a Parquet file: give its name the ending .parquet"),
     (b"\xff\xfe", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
@@ -159,8 +160,8 @@ def read_files(location: str, reading: Reading) -> Iterator[Document]:
 
 
 def kind_of(name: str) -> str | None:
-    """The suffix that says how to read a file, below .gz or .zst; None for other files."""
-    name = name.lower().removesuffix(".gz").removesuffix(".zst")
+    """The suffix that says how to read a file, below .gz, .xz or .zst; None for other files."""
+    name = name.lower().removesuffix(".gz").removesuffix(".xz").removesuffix(".zst")
     return next((kind for kind in KINDS if name.endswith(kind)), None)
 
 
@@ -176,16 +177,18 @@ def read_file(files: Any, path: str, name: str, reading: Reading) -> Iterator[Do
                 yield from read_parquet(raw if stream is raw else io.BytesIO(stream.read()), path, name, reading)
             else:
                 yield from read_lines(stream, path, name, reading)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise EarthworksError(f"{path} cannot be decompressed ({error}); it is damaged or cut short") from None
     except OSError as error:
         raise EarthworksError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def decompressed(raw: Any, path: str) -> BinaryIO:
-    """The stream without its .gz or .zst."""
+    """The stream without its .gz, .xz or .zst."""
     if path.lower().endswith(".gz"):
         return gzip.open(raw, "rb")  # type: ignore[return-value]
+    if path.lower().endswith(".xz"):
+        return lzma.open(raw, "rb")  # type: ignore[return-value]
     if path.lower().endswith(".zst"):
         import pyarrow  # zstandard's own reader takes a file that was cut short for a complete one
 

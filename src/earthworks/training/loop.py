@@ -135,6 +135,7 @@ def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | Non
         best = None
     if best and best != checkpoint.best(run):  # killed between the checkpoint and this mark
         checkpoint.mark_best(run, best)
+    checkpoint.prune(run)  # what a killed run was about to remove
     return state["step"], state["elapsed"], best
 
 
