@@ -111,12 +111,28 @@ def ours(file: str, minutes: float, seed: int, folder: Path, threads: int) -> di
     begun = time.perf_counter()
     subprocess.run(command, check=True, env=environment, capture_output=True)
     whole = time.perf_counter() - begun
-    measure = [sys.executable, "-m", "earthworks.cli", "gopher", "evaluate", str(folder), "--windows", "disjoint", "--json"]
+    measure = [
+        sys.executable,
+        "-m",
+        "earthworks.cli",
+        "gopher",
+        "evaluate",
+        str(folder),
+        "--windows",
+        "disjoint",
+        "--json",
+    ]
     answer = json.loads(subprocess.run(measure, check=True, env=environment, capture_output=True).stdout)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     characters = len(Path(file).read_text(encoding="utf-8")) - int(0.9 * len(Path(file).read_text(encoding="utf-8")))
     nats = answer["nats_per_byte"] * answer["bytes"] / characters
-    return {"nats": nats, "seconds": last["elapsed"], "whole": whole, "steps": last["step"], "tokens": last["tokens_seen"]}
+    return {
+        "nats": nats,
+        "seconds": last["elapsed"],
+        "whole": whole,
+        "steps": last["step"],
+        "tokens": last["tokens_seen"],
+    }
 
 
 def plain_text(path: str, novel: bool) -> str:
@@ -159,10 +175,15 @@ def main() -> None:
                 row[f"{share:.3f}"] = ours(file, seconds * share / 60, repeat, folder, arguments.threads)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    lines = [header(), "", "| what | nats per character | seconds | x recipe's time | whole process, s | steps | tokens |"]
+    lines = [
+        header(),
+        "",
+        "| what | nats per character | seconds | x recipe's time | whole process, s | steps | tokens |",
+    ]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     base = statistics.median(row["recipe"]["seconds"] for row in rows)
     for name in rows[0]:
+
         def middle(key: str, name: str = name) -> float:
             return statistics.median(row[name].get(key, math.nan) for row in rows)
 
