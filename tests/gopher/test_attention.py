@@ -435,8 +435,8 @@ def test_nothing_that_grows_with_the_square_of_time_is_made_or_kept(backend, mon
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory of a process as Linux counts it")
 def test_the_process_never_holds_more_than_a_few_blocks_at_once():
-    # A block of 64 queries x 4,096 keys x 4 heads is 4.2 MB. Taking the small blocks before the large ones leaves holes
-    # that none of the later ones fits into: 114 MB instead of 13 to 22. One square of logits would be 268 MB.
+    # A block of 64 queries x 12,288 keys is 3.1 MB, the whole square 604 MB. Taking the small blocks before the large
+    # ones leaves holes that none of the later ones fits into: 107 to 271 MB grown instead of 18 to 25.
     script = """
         import torch
         from earthworks.gopher.attention import relative_attention
@@ -444,15 +444,15 @@ def test_the_process_never_holds_more_than_a_few_blocks_at_once():
         def peak():  # of this program alone: what getrusage gives begins with the parent's
             return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 
-        def grown(time):
-            shapes = [(1, 4, time, 8)] * 3 + [(4, 8, 8)] + [(4, 8)] * 2
-            tensors = [torch.randn(shape, requires_grad=True) for shape in shapes]
-            before = peak()
-            relative_attention(*tensors).sum().backward()
-            return peak() - before
+        def run(time):
+            tensors = [torch.randn(1, 1, time, 4, requires_grad=True) for _ in range(3)]
+            relative_attention(*tensors, torch.randn(1, 4, 8), torch.randn(1, 4), torch.randn(1, 4)).sum().backward()
 
-        grown(64)
-        print(grown(4096))
+        run(64)
+        before = peak()
+        run(2048)
+        run(12288)
+        print(peak() - before)
     """
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert float(child.stdout) < 60

@@ -13,6 +13,7 @@ from earthworks.gopher import Cache, Gopher, GopherConfig
 from earthworks.gopher import model as model_module
 from earthworks.gopher.model import RMSNorm, rms_norm
 from earthworks.runs import EarthworksError
+from earthworks.training.optimizer import Optimizer
 
 SMALL = {"num_layers": 2, "num_heads": 2, "d_head": 4, "d_model": 6, "vocabulary": 13, "context": 12}
 CASES = {
@@ -352,6 +353,21 @@ def test_fresh_weights_are_as_the_docstring_says(change):
             assert abs(float(z.mean())) < five_sigma, name
             assert float(z.square().mean()) == pytest.approx(1, abs=five_sigma * math.sqrt(2)), name
             assert float((z.abs() > 2).double().mean()) == pytest.approx(0.0455, abs=five_sigma * 0.21), name
+
+
+@pytest.mark.parametrize("change", CASES.values(), ids=CASES)
+def test_muon_takes_the_matrices_of_the_blocks_and_no_table_or_vector(change):
+    """An embedding's rows are looked up one by one: to orthogonalise their update would mix tokens, or positions."""
+    model = Gopher(GopherConfig(**{**SMALL, **change}))
+    muon, adam = Optimizer("muon", model.named_parameters(), learning_rate=1.0).parts
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    taken = {names[p] for group in muon.param_groups for p in group["params"]}
+    assert taken == {
+        name
+        for name in names.values()
+        if name.endswith(("query_key_value.weight", "output.weight", "position.weight", "up.weight", "down.weight"))
+    }
+    assert taken | {names[p] for group in adam.param_groups for p in group["params"]} == set(names.values())
 
 
 def test_the_seed_decides_the_weights():
