@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.cost import training_flops
 
-LADDER = ("vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes that the dial turns through
-EFFICIENCY = 0.4  # of the matrix-product ceiling that training reaches, before it is measured
-TOKENS_PER_PARAMETER = (
+LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes that the dial turns through
+EFFICIENCY = 0.25  # of the matrix-product ceiling that training reaches, before it is measured
+TOKENS_PER_PARAMETER = 0.3  # at least, for a size to be worth its slower steps; runs of minutes are far from the 20 of long ones
     0.5  # at least, for a size to be worth its slower steps: runs of minutes are far from the 20 of long ones
 )
 EPOCHS = 16  # at most so many passes over the data are worth a larger model
@@ -29,11 +29,12 @@ class Choice:
 def turn(seconds: float, ceiling: float, train_tokens: int, vocabulary: int) -> Choice:
     """Size, context and batch for a run of `seconds` on a machine whose matrix products do `ceiling` operations a second."""
     size, tokens = LADDER[0], 0.0
-    context = 128 if seconds * ceiling < 3e13 else 256 if seconds * ceiling < 1e16 else 1024
+    budget = seconds * ceiling
+    context = 64 if budget < 5e12 else 128 if budget < 3e13 else 256 if budget < 1e16 else 1024
     context = min(context, max(16, 1 << (max(1, train_tokens // 8)).bit_length() - 1))
     for name in LADDER:
         config = GopherConfig.preset(name, vocabulary=vocabulary, context=context)
-        affordable = EFFICIENCY * seconds * ceiling / training_flops(config, context)
+        affordable = EFFICIENCY * budget / training_flops(config, context)
         enough = min(affordable, EPOCHS * train_tokens) >= TOKENS_PER_PARAMETER * config.num_parameters()
         if name == LADDER[0] or enough:
             size, tokens = name, affordable
@@ -41,8 +42,8 @@ def turn(seconds: float, ceiling: float, train_tokens: int, vocabulary: int) -> 
 
 
 def batch_tokens(tokens: float) -> float:
-    """Tokens of one update for a run over so many in all: 1,024 for 0.2 M, growing as the cube root."""
-    return 1024 * (tokens / 2e5) ** (1 / 3)
+    """Tokens of one update for a run over so many in all: 1,024 for 0.2 M, 2,048 for 0.9 M, and so on."""
+    return 1024 * (tokens / 2e5) ** 0.45
 
 
 def rates(optimizer: str, max_steps: int, d_model: int) -> tuple[float, float]:
@@ -54,14 +55,14 @@ def rates(optimizer: str, max_steps: int, d_model: int) -> tuple[float, float]:
     """
     if optimizer == "muon":
         rate = 0.08 * (max_steps / 150) ** -0.25
-        return rate, 0.4 * rate
+        return rate, 0.45 * rate
     rate = min(3e-3, 1.2e-3 * 768 / d_model)
     return rate, rate
 
 
 def momentum(max_steps: int) -> float:
-    """Muon's: an average over 10 steps where there are only hundreds, over 20 where there are more."""
-    return 0.9 if max_steps < 400 else 0.95
+    """Muon's: an average over 7 steps where there are few, over 20 where there are thousands."""
+    return 0.85 if max_steps < 300 else 0.9 if max_steps < 1000 else 0.95
 
 
 def vocabulary(num_bytes: int) -> int:

@@ -22,7 +22,10 @@ class Metrics:
 
     def append(self, **values: Any) -> None:
         """Write one line, at once visible to readers; numbers that are not finite become null, as JSON has none."""
-        values = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+        values = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in values.items()
+        }
         with one_sentence(self.path):
             write_all(self.descriptor, (json.dumps(values) + "\n").encode())
 
