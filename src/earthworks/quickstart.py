@@ -3,7 +3,6 @@
 import lzma
 import sys
 from datetime import datetime
-from pathlib import Path
 
 from earthworks.runs import RunFolder, read_json, write_json
 

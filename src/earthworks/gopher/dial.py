@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.cost import training_flops
 
-LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes that the dial turns through
+LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes it turns through
 EFFICIENCY = 0.25  # of the matrix-product ceiling that training reaches, before it is measured
-TOKENS_PER_PARAMETER = 0.3  # at least, for a size to be worth its slower steps; runs of minutes are far from the 20 of long ones
-    0.5  # at least, for a size to be worth its slower steps: runs of minutes are far from the 20 of long ones
-)
+TOKENS_PER_PARAMETER = 0.3  # at least, for a size to be worth its slower steps; long runs have 20 and more
 EPOCHS = 16  # at most so many passes over the data are worth a larger model
 
 
@@ -27,7 +25,7 @@ class Choice:
 
 
 def turn(seconds: float, ceiling: float, train_tokens: int, vocabulary: int) -> Choice:
-    """Size, context and batch for a run of `seconds` on a machine whose matrix products do `ceiling` operations a second."""
+    """Size, context and batch for a run of `seconds` where matrix products do `ceiling` operations a second."""
     size, tokens = LADDER[0], 0.0
     budget = seconds * ceiling
     context = 64 if budget < 5e12 else 128 if budget < 3e13 else 256 if budget < 1e16 else 1024

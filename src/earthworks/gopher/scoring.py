@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -165,7 +166,7 @@ def by_position(scored: list[ScoredDocument], context: int) -> list[list[float]]
     while edges[-1] <= context:
         edges += [edges[-1] * 3 // 2, edges[-1] * 2]
     curve = []
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         inside = (positions >= low) & (positions < high)
         if inside.any():
             curve.append([float(positions[inside].mean()), float(nats[inside].mean())])
