@@ -30,7 +30,7 @@ SINGLE: dict[str, tuple[str, str, str]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see docs/log.md, "Waiting threads"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported: docs/log.md, "Waiting threads"
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

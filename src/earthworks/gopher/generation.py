@@ -180,7 +180,6 @@ def token_distribution(logits: Tensor, temperature: float, top_k: int | None, to
     if top_p is not None and top_p < 1:
         ranked = ranked / ranked.sum()
         before = ranked.cumsum(-1) - ranked
-        ranked[before >= top_p * (1 - 1e-10)] = (
-            0  # the token that crosses top_p stays; rounding adds none to a full set
-        )
+        # the token that crosses top_p stays; 1e-10, so that rounding adds none to a set that is exactly full
+        ranked[before >= top_p * (1 - 1e-10)] = 0
     return torch.zeros_like(p).scatter_(0, order, ranked / ranked.sum())
