@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from earthworks.corpus import Tokenizer
 from earthworks.corpus.tokenizer import DecodeStream
-from earthworks.gopher import Cache, Gopher, GopherConfig, generate, generation
+from earthworks.gopher import Cache, Gopher, GopherConfig, generate, generation, load, pretraining, train
+from earthworks.gopher.config import SIZES
 from earthworks.gopher.generation import left_pad, prefill, token_distribution
 from earthworks.runs import EarthworksError
+from tiny_runs import FLEA
 
 CASES = {
     "relative": {},
@@ -130,6 +132,15 @@ def test_an_absolute_model_writes_to_the_end_of_its_context_and_then_says_so():
     assert len(generate(model, tokenizer, "To be", max_tokens=15)[0].tokens) == 15
     with pytest.raises(EarthworksError, match="context of 20"):
         generate(model, tokenizer, "To be", max_tokens=16)
+
+
+def test_a_run_with_absolute_positions_samples_no_further_than_its_context(tmp_path, tiny_text, monkeypatch):
+    monkeypatch.setitem(SIZES, "flea", (1, 2, 4, 16))
+    monkeypatch.setattr(pretraining, "write_report", lambda runs: runs[0])
+    run = train(str(tiny_text), run=str(tmp_path / "run"), **{**FLEA, "max_steps": 2, "positions": "absolute"})
+    model, tokenizer = load(run)
+    answer = generate(model, tokenizer, "", max_tokens=16, temperature=0.8, top_p=0.95, seed=2)[0]
+    assert (run / "samples" / "step-2.txt").read_bytes() == answer.text.encode()
 
 
 def test_rows_are_what_they_are_alone_whatever_stands_beside_them():

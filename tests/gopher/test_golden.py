@@ -33,7 +33,7 @@ RUN = {
     **{"evaluate_every": 100, "sample_every": 100, "save_every": 100},
 }
 OPTIMIZERS = {
-    "muon": {"optimizer": "muon", "learning_rate": 0.02, "embedding_rate": 0.01},
+    "muon": {"optimizer": "muon", "learning_rate": 0.02, "embedding_rate": 0.01, "momentum": 0.95},
     "adamw": {"optimizer": "adamw", "learning_rate": 0.003, "embedding_rate": 0.003},
 }
 
@@ -49,10 +49,10 @@ def train_and_print() -> None:
     """In the child: the losses of each run as hexadecimal floats, on the last line."""
     import torch
 
-    torch.backends.mkldnn.enabled = False
     from earthworks.gopher import pretraining, train
     from earthworks.runs import read_metrics
 
+    torch.backends.mkldnn.enabled = False  # it chooses its kernels, and with them the last bits, by the processor
     pretraining.write_report = lambda runs: runs[0]  # takes longer than the training
     losses = {}
     with tempfile.TemporaryDirectory() as folder:

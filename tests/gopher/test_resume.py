@@ -96,6 +96,15 @@ def test_an_epoch_ends_within_step_5(finished):
     assert 4 * FLEA["batch"] < windows < 5 * FLEA["batch"]
 
 
+def test_every_sample_is_read_once_and_in_order_whatever_the_batch(monkeypatch, tiny_text, tmp_path):
+    read = []
+    windows = PackedTokens.windows
+    monkeypatch.setattr(PackedTokens, "windows", lambda self, *given: read.append(given[1:3]) or windows(self, *given))
+    make(tiny_text, tmp_path / "run", first_batch=3, ramp_step=4)
+    steps = read[-FLEA["max_steps"] :]  # those before are of the timed warm-up
+    assert steps == [(0, 3), (3, 3), (6, 3), (9, 3), (12, 4), (16, 4), (20, 4), (24, 4), (28, 4), (32, 4)]
+
+
 def test_a_raised_max_steps_goes_on_at_the_final_rate(command, tiny_text, tmp_path):
     whole = make(tiny_text, tmp_path / "whole", max_steps=15, horizon=10, final_share=0.25)
     run = make(tiny_text, tmp_path / "run", max_steps=10, final_share=0.25)

@@ -89,6 +89,23 @@ def test_checkpoints_come_at_their_cadence_at_each_best_and_at_the_end(tmp_path,
     assert run.steps() == [8, 11]  # the newest two, of which one is the best
 
 
+def test_the_log_is_on_the_disk_before_a_checkpoint_has_its_name(tmp_path, monkeypatch):
+    """After a power cut the log knows every step that the checkpoint knows."""
+    events = []
+    fsync, rename = os.fsync, os.rename
+    log = tmp_path / "metrics.jsonl"
+
+    def noted_fsync(descriptor):
+        if log.exists() and os.fstat(descriptor).st_ino == log.stat().st_ino:
+            events.append(len(read_metrics(log)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", lambda old, new: events.append(new.name) or rename(old, new))
+    walk(tmp_path, 9, measures=False, cadence=(99, 99, 3))
+    assert events == [3, "step-3", 6, "step-6", 9, "step-9", ".tmp-removed-step-3"]
+
+
 def test_the_best_stays_however_old_it_is(tmp_path):
     walk(tmp_path, 12, scores=[3, 1, *range(4, 14)], cadence=(1, 99, 2))
     assert RunFolder(tmp_path).steps() == [2, 10, 12]

@@ -1,5 +1,6 @@
 """Documents in, a trained Gopher out: one run, from its command to its report."""
 
+import importlib
 import inspect
 import sys
 import time
@@ -117,8 +118,9 @@ def train(
         save_every: updates between checkpoints.
         tensorboard: also write TensorBoard files (extra `tensorboard`).
     """
-    begun = time.perf_counter()
     settings = {name: value for name, value in locals().items() if name in inspect.signature(train).parameters}
+    importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
+    begun = time.perf_counter()
     if resume is not None:
         folder, settings = settings_of(resume, settings)
         packed = PackedTokens.open(packed_folder(folder))

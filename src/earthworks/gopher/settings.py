@@ -108,9 +108,9 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
         "horizon": max_steps,
         "warmup_steps": 1500 if settings["schedule"] == "gopher" else max(1, max_steps // 20),
         "ramp_step": max_steps // 2 if settings["first_batch"] else 0,
-        "evaluate_every": max(1, max_steps // validations),
+        "evaluate_every": math.ceil(max_steps / validations),
         "validation_tokens": min(MOST_VALIDATION_TOKENS, max(settings["context"], int(0.15 * tokens / validations))),
-        "sample_every": max(1, max_steps // min(5, max(1, max_steps // 150))),
+        "sample_every": math.ceil(max_steps / min(5, max(1, max_steps // 150))),
         "save_every": max(1, max_steps // 4),
     }
     return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}
