@@ -169,7 +169,7 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_p
     assert reading.skipped_files == 4  # the three, and the link, which is not followed
     assert reading.empty_documents == 1
     assert reading.notice() == (
-        "4 files were passed over (not .txt, .jsonl or .parquet, also with .gz, .xz or .zst); 1 empty documents were left out"
+        "4 files were passed over (not .txt, .jsonl or .parquet, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
     )
 
 

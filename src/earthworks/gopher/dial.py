@@ -47,7 +47,7 @@ def batch_tokens(tokens: float) -> float:
 def rates(optimizer: str, max_steps: int, d_model: int) -> tuple[float, float]:
     """Peak rates of matrices and of everything else.
 
-    Muon's update has a size of its own, so its rate falls slowly with the length of the run alone: 0.08 for 150 steps, as the
+    Muon's update has a size of its own, so its rate falls with the length of the run alone: 0.08 for 150 steps, as the
     fourth root of the length. Adam's is the paper's pattern, 6e-4 at width 768, as one over the width, doubled for runs
     this short.
     """
