@@ -1,6 +1,6 @@
 """`evaluate`: a trained model against text, its own held-out part or any other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def evaluate_packed(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The measurement of a packed corpus's held-out part, and a passage of it with the loss of every token."""
     documents = {
-        subset.name: ((tokens[:-1], *counts) for tokens, *counts in packed.validation_documents(subset.name))
+        subset.name: ((tokens[:-1], size, words) for tokens, size, words in packed.validation_documents(subset.name))
         for subset in packed.subsets
         if subset.validation.documents
     }
@@ -93,7 +93,7 @@ def evaluate_packed(
 def measure(
     model: Gopher,
     tokenizer: Tokenizer,
-    documents: dict[str, Iterable[Scorable]],
+    documents: Mapping[str, Iterable[Scorable]],
     context: int,
     windows: Windows,
     max_tokens: int | None,

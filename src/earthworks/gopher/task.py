@@ -173,7 +173,7 @@ def held_out(data: PackedTokens, max_tokens: int) -> dict[str, list[Scorable]]:
     names = [subset.name for subset in data.subsets if subset.validation.documents]
     return {
         name: up_to(
-            ((tokens[:-1], *counts) for tokens, *counts in data.validation_documents(name)),
+            ((tokens[:-1], size, words) for tokens, size, words in data.validation_documents(name)),
             max_tokens // len(names),
             data.tokenizer,
         )

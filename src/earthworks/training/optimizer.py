@@ -130,12 +130,13 @@ class Muon(torch.optim.Optimizer):
             for (rows, columns), parameters in by_shape.items():
                 updates = []
                 for parameter in parameters:
-                    state = self.state[parameter]
+                    state, gradient = self.state[parameter], parameter.grad
+                    assert gradient is not None
                     if not state:
                         state["momentum_buffer"] = torch.zeros_like(parameter)
                     momentum = state["momentum_buffer"]
-                    momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(parameter.grad.lerp(momentum, group["momentum"]))
+                    momentum.lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(momentum, group["momentum"]))
                 orthogonal = orthogonalize(torch.stack(updates))
                 rate = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, orthogonal):
