@@ -47,6 +47,8 @@ def header() -> str:
     else:
         load = "not waited for a quiet machine: do not quote these numbers"
     command = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    if "EARTHWORKS_DATA" in os.environ:
+        command = command.replace(os.environ["EARTHWORKS_DATA"], "$EARTHWORKS_DATA")
     return "\n".join(
         [
             f"- date: {facts['date']}",

@@ -101,7 +101,10 @@ class Attention(nn.Module):
     def forward(self, x_btd: Tensor, cache: LayerCache | None = None) -> Tensor:
         b, t, _ = x_btd.shape
         q_bhtk, k_bhtk, v_bhtk = (
-            self.query_key_value(x_btd).view(b, t, 3, self.num_heads, self.d_head).permute(2, 0, 3, 1, 4)
+            part.view(b, t, self.num_heads, self.d_head).transpose(1, 2)
+            for part in self.query_key_value(x_btd).chunk(
+                3, dim=-1
+            )  # its backward is one `cat`, an unpacked view's two copies
         )
         key_mask = None
         if cache is not None:

@@ -17,6 +17,8 @@ from earthworks.runs import EarthworksError, Metrics, Progress, RunFolder
 from earthworks.runs.progress import duration
 from earthworks.training import checkpoint
 
+PACE_STEPS = 50  # the time left is judged by the last so many steps
+
 
 class Task(Protocol):
     """What a room brings to be trained."""
@@ -79,6 +81,7 @@ def fit(
     metrics = Metrics(run.metrics_file, start)
     board = open_tensorboard(run, start) if tensorboard else None
     begun = time.perf_counter() - elapsed if start else begun
+    pace, reached = 0.0, time.perf_counter() - begun
     sampled = ""
     with stop_signals() as stop, Progress("training") as progress:
         for step in range(start, max_steps):
@@ -106,8 +109,9 @@ def fit(
                 if better and best is not None:
                     checkpoint.mark_best(run, best)
                 checkpoint.prune(run)
-            left = (record["elapsed"] - elapsed) / (done - start) * (max_steps - done)
-            line = f"step {done:,}/{max_steps:,} · {task.describe(record)} · {duration(left)} left"
+            pace += (record["elapsed"] - reached - pace) / min(done - start, PACE_STEPS)
+            reached = record["elapsed"]
+            line = f"step {done:,}/{max_steps:,} · {task.describe(record)} · {duration(pace * (max_steps - done))} left"
             progress.show(line + (f" · “{sampled}”" if sampled else ""), force=measured is not None)
             if stop.caught and not last:
                 raise EarthworksError(
