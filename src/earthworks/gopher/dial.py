@@ -11,7 +11,7 @@ from earthworks.gopher.cost import training_flops
 
 LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes it turns through
 EFFICIENCY = 0.25  # of the matrix-product ceiling that training reaches, before it is measured
-TOKENS_PER_PARAMETER = 0.3  # at least, for a size to be worth its slower steps; long runs have 20 and more
+TOKENS_PER_PARAMETER = 0.5  # at least, for a size to be worth its slower steps; long runs have 20 and more
 EPOCHS = 16  # at most so many passes over the data are worth a larger model
 
 
@@ -24,17 +24,30 @@ class Choice:
     batch: int
 
 
-def turn(seconds: float, ceiling: float, train_tokens: int, vocabulary: int) -> Choice:
-    """Size, context and batch for a run of `seconds` where matrix products do `ceiling` operations a second."""
-    size, tokens = LADDER[0], 0.0
+def turn(
+    seconds: float,
+    ceiling: float,
+    train_tokens: int,
+    vocabulary: int,
+    *,
+    size: str | None = None,
+    context: int | None = None,
+) -> Choice:
+    """Size, context and batch for a run of `seconds` where matrix products do `ceiling` operations a second.
+
+    A size or a context that is given stays, and the rest follows from it.
+    """
+    sizes = (size,) if size else LADDER
+    size, tokens = sizes[0], 0.0
     budget = seconds * ceiling
-    context = 64 if budget < 5e12 else 128 if budget < 3e13 else 256 if budget < 1e16 else 1024
-    context = min(context, max(16, 1 << (max(1, train_tokens // 8)).bit_length() - 1))
-    for name in LADDER:
+    if context is None:
+        context = 64 if budget < 5e12 else 128 if budget < 6e13 else 256 if budget < 1e16 else 1024
+        context = min(context, max(16, 1 << (max(1, train_tokens // 8)).bit_length() - 1))
+    for name in sizes:
         config = GopherConfig.preset(name, vocabulary=vocabulary, context=context)
         affordable = EFFICIENCY * budget / training_flops(config, context)
         enough = min(affordable, EPOCHS * train_tokens) >= TOKENS_PER_PARAMETER * config.num_parameters()
-        if name == LADDER[0] or enough:
+        if name == sizes[0] or enough:
             size, tokens = name, affordable
     return Choice(size=size, context=context, batch=max(4, round(batch_tokens(tokens) / context)))
 

@@ -18,9 +18,10 @@ from earthworks.training.precision import Precision, matmul_ceiling
 from earthworks.training.schedule import Shape
 
 DEFAULT_MINUTES = 5.0
-TIMED_STEPS = 3  # of a throwaway model, after one that warms up, turn minutes into steps
+TIMED_STEPS = (3, 30)  # of a throwaway model, after one that warms up, turn minutes into steps
+TIMED_SHARE = 0.01  # of the time goes to them: three steps alone were up to a quarter off
 MIN_STEPS = 20
-UPDATE_SHARE = 0.93  # of the time goes to updates, the rest to validating, sampling and saving
+UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to validating, sampling and saving
 SAVE_SECONDS = 120.0  # between checkpoints
 MOST_VALIDATION_TOKENS = 65_536
 MICRO_BATCH_TOKENS = 16_384  # tokens of one forward and backward pass; larger batches are accumulated
@@ -72,7 +73,14 @@ def settle(
         settings["minutes"] = DEFAULT_MINUTES
     seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
     dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
-    choice = dial.turn(seconds, matmul_ceiling(device, dtype), packed.train_tokens, packed.tokenizer.vocabulary)
+    choice = dial.turn(
+        seconds,
+        matmul_ceiling(device, dtype),
+        packed.train_tokens,
+        packed.tokenizer.vocabulary,
+        size=settings["size"],
+        context=settings["context"],
+    )
     for name in ("size", "context", "batch"):
         if settings[name] is None:
             settings[name] = getattr(choice, name)
@@ -81,7 +89,7 @@ def settle(
     gopher = settings["schedule"] == "gopher"
     if settings["final_share"] is None:
         settings["final_share"] = 0.1 if gopher else 0.02
-    step_seconds = time_steps(follow(settings, settings["max_steps"] or 1000), packed, device)
+    step_seconds = time_steps(follow(settings, settings["max_steps"] or 1000), packed, device, TIMED_SHARE * seconds)
     if settings["max_steps"] is None:
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
@@ -116,15 +124,17 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
     return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}
 
 
-def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device) -> float:
-    """Seconds of one update, on a throwaway model: the best of a few, after one that warms up memory and threads."""
+def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device, enough: float) -> float:
+    """Seconds of one update, on a throwaway model: the median of those made in `enough` seconds, after one that warms up
+    memory and threads."""
     torch.manual_seed(settings["seed"])
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
     task = Pretraining(model, packed, RunFolder("unused"), settings, device)
     task.update(0)
-    seconds = []
-    for step in range(1, 1 + TIMED_STEPS):
+    seconds: list[float] = []
+    fewest, most = TIMED_STEPS
+    while len(seconds) < fewest or (sum(seconds) < enough and len(seconds) < most):
         begun = time.perf_counter()
-        task.update(step)
+        task.update(1 + len(seconds))
         seconds.append(time.perf_counter() - begun)
     return float(np.median(seconds))
