@@ -159,4 +159,4 @@ def passage(tokenizer: Tokenizer, tokens: NDArray[Any], scored: ScoredDocument) 
         [stream.step(int(token)), float(nats)]
         for token, nats in zip(tokens[:PASSAGE_TOKENS], scored.nats[:PASSAGE_TOKENS].astype(np.float64))
     ]
-    return {"title": "the beginning of a held-out document", "tokens": pieces}
+    return {"title": "The beginning of a held-out document", "tokens": pieces}

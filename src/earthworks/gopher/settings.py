@@ -89,8 +89,10 @@ def settle(
     gopher = settings["schedule"] == "gopher"
     if settings["final_share"] is None:
         settings["final_share"] = 0.1 if gopher else 0.02
-    step_seconds = time_steps(follow(settings, settings["max_steps"] or 1000), packed, device, TIMED_SHARE * seconds)
-    if settings["max_steps"] is None:
+    by_time = settings["max_steps"] is None
+    timed = follow(settings, settings["max_steps"] or 1000)
+    step_seconds = time_steps(timed, packed, device, enough=TIMED_SHARE * seconds if by_time else 0.0)
+    if by_time:
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
     if settings["save_every"] is None:
