@@ -21,6 +21,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "generate": ("earthworks.gopher.commands", "generate_text", "write text with a trained model"),
         "evaluate": ("earthworks.gopher.commands", "evaluate", "bits per byte and perplexity on text"),
     },
+    "wgan": {
+        "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),
+        "sample": ("earthworks.wgan.sampling", "sample_file", "draw from a trained generator"),
+    },
 }
 SINGLE: dict[str, tuple[str, str, str]] = {
     "quickstart": ("earthworks.quickstart", "quickstart", "train on what every machine has, and report, in minutes"),

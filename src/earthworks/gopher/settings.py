@@ -4,7 +4,6 @@ import math
 import time
 from typing import Any, get_args
 
-import numpy as np
 import torch
 
 from earthworks.corpus import PackedTokens
@@ -14,12 +13,12 @@ from earthworks.gopher.model import Gopher
 from earthworks.gopher.task import Pretraining
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training.optimizer import Kind
+from earthworks.training.pace import seconds_per_update
 from earthworks.training.precision import Precision, matmul_ceiling
 from earthworks.training.schedule import Shape
 
 DEFAULT_MINUTES = 5.0
-TIMED_STEPS = (3, 30)  # of a throwaway model, after one that warms up, turn minutes into steps
-TIMED_SHARE = 0.01  # of the time goes to them: three steps alone were up to a quarter off
+TIMED_SHARE = 0.01  # of the time goes to timing steps: three alone were up to a quarter off
 MIN_STEPS = 20
 UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to validating, sampling and saving
 SAVE_SECONDS = 120.0  # between checkpoints
@@ -127,16 +126,7 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
 
 
 def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device, enough: float) -> float:
-    """Seconds of one update, on a throwaway model: the median of those made in `enough` seconds, after one that warms up
-    memory and threads."""
+    """Seconds of one update, on a throwaway model."""
     torch.manual_seed(settings["seed"])
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
-    task = Pretraining(model, packed, RunFolder("unused"), settings, device)
-    task.update(0)
-    seconds: list[float] = []
-    fewest, most = TIMED_STEPS
-    while len(seconds) < fewest or (sum(seconds) < enough and len(seconds) < most):
-        begun = time.perf_counter()
-        task.update(1 + len(seconds))
-        seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds))
+    return seconds_per_update(Pretraining(model, packed, RunFolder("unused"), settings, device), enough)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from earthworks.report.figures import Drawing
 
 # kind -> module with `describe(run) -> Page` and `compare(runs) -> Page`; imported when asked for, as they draw.
-KINDS = {"gopher": "earthworks.report.language_model"}
+KINDS = {"gopher": "earthworks.report.language_model", "wgan": "earthworks.report.generative"}
 
 
 @dataclass

@@ -15,11 +15,13 @@ PATIENCE = 10  # skipped steps in a row before the run is given up
 class Guard:
     """`guard.admits(loss, norm)` says whether an update is to be made.
 
-    It is not when the loss or the gradient norm is not finite, or when the loss lies more than 8 standard deviations above
-    the mean of the last 128 admitted ones. After 10 refusals in a row it raises EarthworksError (exit code 1).
+    It is not when the loss or the gradient norm is not finite, or when the loss lies more than `spike` (8) standard
+    deviations above the mean of the last 128 admitted ones. After 10 refusals in a row it raises EarthworksError (exit
+    code 1).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spike: float = SPIKE) -> None:
+        self.spike = spike
         self.losses: deque[float] = deque(maxlen=WINDOW)
         self.skipped = 0
         self.in_a_row = 0
@@ -44,7 +46,7 @@ class Guard:
         if len(self.losses) < WINDOW:
             return False
         values = torch.tensor(self.losses, dtype=torch.float64)
-        return loss > float(values.mean() + SPIKE * values.std().clamp(min=1e-3 * values.mean().abs()))
+        return loss > float(values.mean() + self.spike * values.std().clamp(min=1e-3 * values.mean().abs()))
 
     def state(self) -> dict[str, object]:
         return {"losses": list(self.losses), "skipped": self.skipped, "in_a_row": self.in_a_row}

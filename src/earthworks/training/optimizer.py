@@ -1,4 +1,4 @@
-"""Adam, AdamW and Muon behind one interface: named parameters in, `step(factor)`, tensors out for the checkpoint."""
+"""Adam, AdamW, RMSProp and Muon behind one interface: named parameters in, `step`, tensors out for the checkpoint."""
 
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 
-Kind = Literal["adam", "adamw", "muon"]
+Kind = Literal["adam", "adamw", "muon", "rmsprop"]
 
 NEWTON_SCHULZ = (
     3.4445,
@@ -16,6 +16,12 @@ NEWTON_SCHULZ = (
     2.0315,
 )  # Jordan et al. 2024: quintic whose iterates reach singular values in [0.7, 1.2]
 NEWTON_SCHULZ_STEPS = 5
+RMSPROP_DECAY = 0.99  # torch's own, which the code of Arjovsky et al. 2017 leaves as it is
+STATE = {  # what each keeps for a parameter
+    "Muon": ("momentum_buffer",),
+    "RMSprop": ("step", "square_avg"),
+    "AdamW": ("step", "exp_avg", "exp_avg_sq"),
+}
 
 
 class Optimizer:
@@ -23,6 +29,7 @@ class Optimizer:
 
     `adam` is Gopher's (no weight decay); `adamw` decays the matrices inside the `blocks`; `muon` orthogonalises the
     updates of these and leaves embeddings, gains and biases to AdamW at `embedding_rate` (by default `learning_rate`).
+    `rmsprop` (decay 0.99) is that of the Wasserstein GAN, at one rate for all.
     """
 
     def __init__(
@@ -44,9 +51,13 @@ class Optimizer:
         others = [p for p in self.names if not any(p is h for h in hidden)]
         decay = 0.0 if kind == "adam" else weight_decay
         fused = all(p.device.type in ("cpu", "cuda") for p in self.names)
+        betas = (float(betas[0]), float(betas[1]))  # torch refuses an integer 0
         adam: dict[str, Any] = {"betas": betas, "eps": epsilon, "fused": fused}
         self.parts: list[torch.optim.Optimizer] = []
-        if kind == "muon":
+        if kind == "rmsprop":
+            self.parts.append(torch.optim.RMSprop(list(self.names), lr=learning_rate, alpha=RMSPROP_DECAY, eps=epsilon))
+            rest = []
+        elif kind == "muon":
             self.parts.append(Muon(hidden, lr=learning_rate, momentum=momentum, weight_decay=weight_decay))
             rest = [{"params": others, "lr": embedding_rate or learning_rate, "weight_decay": 0.0}]
         else:
@@ -54,7 +65,8 @@ class Optimizer:
                 {"params": hidden, "lr": learning_rate, "weight_decay": decay},
                 {"params": others, "lr": embedding_rate or learning_rate, "weight_decay": 0.0},
             ]
-        self.parts.append(torch.optim.AdamW([group for group in rest if group["params"]], **adam))
+        if rest:
+            self.parts.append(torch.optim.AdamW([group for group in rest if group["params"]], **adam))
         for group in self.groups():
             group["peak"] = group["lr"]
 
@@ -92,7 +104,7 @@ class Optimizer:
             for part in self.parts
             for group in part.param_groups
             for parameter in group["params"]
-            for key in (("momentum_buffer",) if isinstance(part, Muon) else ("step", "exp_avg", "exp_avg_sq"))
+            for key in STATE[type(part).__name__]
         }
         odd = [
             *sorted(tensors.keys() ^ places.keys()),

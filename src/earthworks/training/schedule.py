@@ -18,8 +18,8 @@ class Schedule:
     """The factor by which each step multiplies the learning rate.
 
     `gopher` (the paper): linear from 1e-7 to the peak m over 1,500 steps, then m/10 + 0.45 m (1 + cos(pi p)), where p
-    runs from 0 to 1 over the rest. `linear` (short runs): linear from 0 over `warmup_steps`, then straight down to
-    `final_share` of the peak. Past `max_steps` both stay at their final rate.
+    runs from 0 to 1 over the rest. `linear` (short runs): linear from 0 over `warmup_steps`, held until the share `hold`
+    of the run, then straight down to `final_share` of the peak. Past `max_steps` both stay at their final rate.
     """
 
     shape: Shape
@@ -27,6 +27,7 @@ class Schedule:
     peak: float
     warmup_steps: int
     final_share: float
+    hold: float = 0.0  # 1: the rate never falls
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
@@ -41,7 +42,8 @@ class Schedule:
                 first = GOPHER_FIRST_RATE / self.peak
                 return first + (1 - first) * step / self.warmup_steps
             return (step + 1) / (self.warmup_steps + 1)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
+        falling = max(self.warmup_steps, self.hold * self.max_steps)
+        progress = min(1.0, max(0.0, step - falling) / max(1, self.max_steps - falling))
         if self.shape == "gopher":
             return self.final_share + (1 - self.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
         return 1 - (1 - self.final_share) * progress

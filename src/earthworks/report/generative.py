@@ -1,0 +1,240 @@
+"""The page of a generator and its critic: what it draws, how the critic's gap went, how near it came; and several compared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from earthworks.report.figures import DASHES, MUTED, SERIES, Drawing, count_axis, draw, finite, log_axis, noisy_curve, thin
+from earthworks.report.numbers import known, short, significant
+from earthworks.report.page import Page, Section, Table, names
+from earthworks.runs import RunFolder, read_json, read_metrics
+from earthworks.runs.progress import duration
+
+PANELS = 4  # pictures over time: the first, the last, and what lies evenly between
+MEASURES = {  # key of a validation: what it is called, and what it says
+    "sliced_2": "sliced W2 to held-out samples",
+    "quality": "share of high-quality samples",
+    "modes": "modes found",
+    "reverse_kl": "reverse KL of the modes, nats",
+}
+
+
+class GenerativeRun:
+    """One run as read from its folder; every file except config.yaml may be missing."""
+
+    def __init__(self, folder: RunFolder):
+        self.config = folder.read_config()
+        self.records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
+        file = folder.path / "evaluation.json"
+        self.measures: list[dict[str, Any]] = read_json(file)["measures"] if file.exists() else []
+        files = folder.samples.glob("step-*") if folder.samples.is_dir() else []
+        self.samples = sorted((int(file.stem[5:]), file) for file in files if file.stem[5:].isdigit())
+
+    def column(self, key: str) -> np.ndarray:
+        """(steps,) float64, NaN where it was not recorded."""
+        return np.array([float(record[key]) if known(record.get(key)) else np.nan for record in self.records])
+
+    def validation(self, key: str) -> np.ndarray:
+        """The same for what validations measured."""
+        values = [record.get("validation", {}).get(key) for record in self.records]
+        return np.array([float(value) if known(value) else np.nan for value in values])
+
+    def last(self, key: str) -> float | None:
+        """The last value that a validation gave."""
+        values = self.validation(key)
+        values = values[np.isfinite(values)]
+        return float(values[-1]) if len(values) else None
+
+
+def describe(folder: RunFolder) -> Page:
+    """The page of one run; sections whose files are not there yet are left out."""
+    run = GenerativeRun(folder)
+    sections = [drawn(run), critic(run), progress(run), measured(run), gradients(run)]
+    return Page(folder.path.resolve().name, verdict(run), tiles(run), [section for section in sections if section])
+
+
+def compare(folders: Sequence[RunFolder]) -> Page:
+    """The page of several runs: final numbers side by side, and the curves on the same axes."""
+    runs = {name: GenerativeRun(folder) for name, folder in zip(names(folders), folders, strict=True)}
+    found = [key for key in MEASURES if any(run.last(key) is not None for run in runs.values())]
+    rows = [(MEASURES[key], *(number(run.last(key)) for run in runs.values())) for key in found]
+    rows.append(("held-out critic gap", *(number(run.last("gap_held_out")) for run in runs.values())))
+    rows.append(("steps", *(f"{len(run.records):,}" for run in runs.values())))
+    keys = sorted({key for run in runs.values() for key in run.config})
+    settings = [(key, *(str(run.config.get(key, "")) for run in runs.values())) for key in keys]
+    settings = [row for row in settings if len(set(row[1:])) > 1]
+
+    def paint(axes: np.ndarray) -> None:
+        for each, key in zip(axes[0], found):
+            for i, (name, run) in enumerate(runs.items()):
+                x, y = finite(run.column("step"), run.validation(key))
+                each.plot(x, y, "o-", markersize=3, color=SERIES[i % 6], linestyle=DASHES[i % 6], label=name)
+            titled(each, MEASURES[key])
+
+    curves = [draw("compared", "The measures of all runs by step.", paint, columns=len(found), height=3.4)] if found else []
+    sections = [
+        Section("Results", "At the last validation of each run.", [Table("Final numbers", ("", *runs), rows)]),
+        Section("Curves", "The same measures by step.", curves),
+        Section("What differs", "Settings that are not the same.", [Table("Configuration", ("key", *runs), settings)]),
+    ]
+    return Page(f"{len(runs)} runs compared", "Gaps of different critics are on different scales: compare distances.", [], sections)
+
+
+def verdict(run: GenerativeRun) -> str:
+    """The run in a sentence."""
+    kind = f"A generator trained by the objective {run.config.get('objective')} on {Path(str(run.config.get('data'))).name}"
+    if not run.records:
+        return f"{kind}, before its first step."
+    text = f"{kind}, after {len(run.records):,} steps in {duration(run.records[-1].get('elapsed', 0.0))}."
+    if run.last("quality") is not None:
+        text += (
+            f" {run.last('quality'):.1%} of its samples lie within 3 standard deviations of a centre (a perfect one has "
+            f"98.89%), on {run.last('modes'):.0f} modes."
+        )
+    return text
+
+
+def tiles(run: GenerativeRun) -> list[tuple[str, str, str]]:
+    """The numbers a reader looks for first."""
+    shown = []
+    exact = next((m for m in run.measures if m["name"].startswith("wasserstein_1")), None)
+    if exact:
+        null = "" if exact.get("null") is None else f"; real against real {significant(exact['null'])}"
+        shown.append(("Exact W1 to held-out", significant(exact["value"]), f"n = {exact['n']:,}{null}"))
+    for key in ("quality", "reverse_kl", "sliced_2"):
+        value = run.last(key)
+        if value is not None and len(shown) < 3:
+            shown.append((MEASURES[key][0].upper() + MEASURES[key][1:], significant(value), "at the last validation"))
+    gap = run.last("gap_held_out")
+    if gap is not None:
+        shown.append(("Critic's gap, held out", significant(gap), "an estimate on the critic's own scale, not a distance"))
+    speed = run.column("images_per_second")
+    if len(speed):
+        shown.append(("Throughput", short(float(np.nanmedian(speed))), "real samples a second through the critic"))
+    return shown
+
+
+def drawn(run: GenerativeRun) -> Section | None:
+    """What the generator draws, over time, always from the same noise."""
+    if not run.samples:
+        return None
+    places = np.unique(np.linspace(0, len(run.samples) - 1, PANELS).round().astype(int))
+    chosen = [run.samples[place] for place in places]
+
+    def paint(axes: np.ndarray) -> None:
+        for each, (step, file) in zip(axes[0], chosen):
+            if file.suffix == ".npy":
+                points = np.load(file)
+                each.scatter(points[:, 0], points[:, 1], s=2, color=SERIES[0], alpha=0.4, linewidths=0, rasterized=True)
+                each.set_aspect("equal", "datalim")
+            else:
+                from PIL import Image
+
+                each.imshow(np.asarray(Image.open(file)), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                each.set_axis_off()
+            each.set_title(f"step {step:,}")
+
+    description = f"Samples after {', '.join(f'{step:,}' for step, _ in chosen)} steps."
+    picture = draw("samples", description, paint, columns=len(chosen), width=3.0 * len(chosen), height=3.3)
+    return Section("Samples", "From the moving average of the generator, on the same noise throughout.", [picture])
+
+
+def critic(run: GenerativeRun) -> Section | None:
+    """The gap on training and held-out samples, and the slope where it is penalised."""
+    if not np.isfinite(run.column("gap")).any():
+        return None
+    sloped = np.isfinite(run.column("slope")).any()
+
+    def paint(axes: np.ndarray) -> None:
+        steps = run.column("step")
+        noisy_curve(axes[0, 0], steps, run.column("gap"), SERIES[0], label="training batch")
+        for i, (key, label) in enumerate((("gap_train", "training samples"), ("gap_held_out", "held out"))):
+            x, y = finite(steps, run.validation(key))
+            axes[0, 0].plot(*thin(x, y), "o-", color=SERIES[i + 1], markersize=3, linewidth=1.2, label=label)
+        titled(axes[0, 0], "Gap: mean f(real) - mean f(generated)")
+        axes[0, 0].legend()
+        if sloped:
+            noisy_curve(axes[0, 1], steps, run.column("slope"), SERIES[3])
+            axes[0, 1].axhline(1, color=MUTED, linewidth=0.8)
+            titled(axes[0, 1], "Slope |grad f| between the samples, mean")
+
+    note = (
+        "The gap is at least 0 for a critic at its optimum and falls as the samples improve. When it is larger on training than "
+        "on held-out samples, the critic has learnt the training set by heart. It is on the critic's own scale: not a distance."
+    )
+    figure = draw("critic", "The critic's gap and slope by step.", paint, columns=2 if sloped else 1, height=3.4)
+    return Section("The critic", note, [figure])
+
+
+def progress(run: GenerativeRun) -> Section | None:
+    """How near the generator came, by measures that ask no critic."""
+    found = [key for key in MEASURES if run.last(key) is not None]
+    if not found:
+        return None
+
+    def paint(axes: np.ndarray) -> None:
+        for i, (each, key) in enumerate(zip(axes[0], found)):
+            x, y = finite(run.column("step"), run.validation(key))
+            each.plot(x, y, "o-", color=SERIES[i], markersize=3)
+            if key == "sliced_2":
+                log_axis(each)
+            titled(each, MEASURES[key])
+
+    figure = draw("quality", "Distance to the held-out samples by step.", paint, columns=len(found), height=3.2)
+    return Section("How near", "Measured on samples of the averaged generator, without the critic.", [figure])
+
+
+def measured(run: GenerativeRun) -> Section | None:
+    """The table of the evaluation: every number with its kind, its null, its interval and its n."""
+    if not run.measures:
+        return None
+    rows = [
+        (
+            measure["name"],
+            number(measure["value"]),
+            interval(measure.get("interval")),
+            number(measure.get("null")),
+            str(measure.get("kind", "")),
+            "" if measure.get("n") is None else f"{measure['n']:,}",
+            str(measure.get("remark", "")),
+        )
+        for measure in run.measures
+    ]
+    header = ("measure", "value", "95% interval", "null: real against real", "kind", "n", "remark")
+    note = "Beside each distance its null: the same measure between two samples of real data of the same sizes."
+    return Section("Measured", note, [Table("Evaluation", header, rows)])
+
+
+def gradients(run: GenerativeRun) -> Section | None:
+    """Norms of the gradients of both networks."""
+    keys = {"critic_gradient_norm": "critic", "generator_gradient_norm": "generator"}
+    if not any(np.isfinite(run.column(key)).any() for key in keys):
+        return None
+
+    def paint(axes: np.ndarray) -> None:
+        for i, (key, label) in enumerate(keys.items()):
+            noisy_curve(axes[0, 0], run.column("step"), run.column(key), SERIES[i], label=label)
+        titled(axes[0, 0], "Norm of the gradient")
+        log_axis(axes[0, 0])
+        axes[0, 0].legend()
+
+    figure = draw("gradients", "Gradient norms by step.", paint, width=6.4, height=3.0)
+    return Section("Gradients", "A generator's norm that falls by decades has nothing left to learn from its critic.", [figure])
+
+
+def titled(axes: Axes, title: str) -> None:
+    axes.set_title(title)
+    count_axis(axes, "step")
+
+
+def number(value: Any) -> str:
+    return significant(float(value)) if known(value) else ""
+
+
+def interval(value: Any) -> str:
+    if not value or not all(known(each) for each in value):
+        return ""
+    return f"[{significant(value[0])}, {significant(value[1])}]"

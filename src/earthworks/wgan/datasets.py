@@ -1,0 +1,313 @@
+"""What a GAN is trained on: toy laws that are known exactly, and images from wherever they lie."""
+
+import gzip
+import lzma
+import math
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earthworks.runs import EarthworksError
+from earthworks.runs.errors import missing_extra
+from earthworks.wgan.networks import value_range
+
+TOYS = ("ring", "grid", "swiss-roll")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+GRID_POINTS = 100_000  # fixed and shuffled once, as in the code of Gulrajani et al. 2017
+FRESH_POINTS = 100_000  # of the ring and the roll, which training draws anew: these are for measuring
+CIFAR_RECORD = 1 + 3 * 32 * 32
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and held-out samples, (n, *shape): points in float32, images in uint8 or float32 in [0, 1].
+
+    `labels` go with them where there are any; `centres` (k, d) and `std` describe a mixture of Gaussians; `draw(n, seed)`
+    gives fresh samples of a law that is known, and `fresh` says that training draws every batch anew.
+    """
+
+    name: str
+    train: Tensor
+    held_out: Tensor
+    labels: tuple[Tensor, Tensor] | None = None
+    centres: Tensor | None = None
+    std: float = 0.0
+    draw: Callable[[int, int], Tensor] | None = None
+    fresh: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train.shape[1:])
+
+    def scaled(self, samples: Tensor) -> Tensor:
+        """As the networks see them: images in [0, 1] with one channel, in [-1, 1] with more; points as they are."""
+        limits = value_range(self.shape)
+        if limits is None:
+            return samples
+        values = samples.float().div(255) if samples.dtype == torch.uint8 else samples.float()
+        return values if limits == (0.0, 1.0) else values * (limits[1] - limits[0]) + limits[0]
+
+
+def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Dataset:
+    """The data set called `name`, its held-out part chosen by `seed`.
+
+    `ring`, `grid`, `swiss-roll` (toys), `digits` (scikit-learn's 8 x 8), a .npy or .npz file, an IDX file or a folder of
+    them (MNIST; test files are the held-out part), CIFAR-10's binary batches, a folder of images (folders in it are
+    labels), `hf:owner/name`. Raises EarthworksError for what is not there, not all of one size and mode, not finite,
+    constant, or fewer than two.
+    """
+    if name in TOYS:
+        return toy(name, seed)
+    images, labels, tests = read_images(name)
+    images = check_samples(name, images)
+    if labels is not None and len(labels) != len(images):
+        raise EarthworksError(f"{name} has {len(images):,} images but {len(labels):,} labels")
+    if tests is not None:
+        held_out = check_samples(name, tests[0])
+        both = None if labels is None or tests[1] is None else (as_tensor(labels), as_tensor(tests[1]))
+        return Dataset(name, images, held_out, both)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    kept = min(len(images) - 1, max(1, round(validation * len(images))))
+    out, stay = order[:kept], order[kept:]
+    both = None if labels is None else (as_tensor(labels)[stay], as_tensor(labels)[out])
+    return Dataset(name, images[stay], images[out], both)
+
+
+# toys
+
+
+def toy(name: str, seed: int) -> Dataset:
+    """The 2-D laws of Gulrajani et al. 2017: per axis of about unit variance.
+
+    ring: 8 centres on a circle of radius 2, noise 0.02, all divided by 1.414, fresh every batch. grid: {-4, -2, 0, 2, 4}^2, noise 0.05,
+    divided by 2.828; 100,000 points are fixed. swiss-roll: scikit-learn's with noise 0.25, coordinates 0 and 2, divided by 7.5.
+    """
+    if name == "swiss-roll":
+        draw, centres, std = swiss_roll, None, 0.0
+    else:
+        if name == "ring":
+            angles = torch.arange(8) * (math.pi / 4)
+            centres, std, scale = 2 * torch.stack([angles.cos(), angles.sin()], 1), 0.02, 1.414
+        else:
+            line = torch.arange(-2, 3) * 2.0
+            centres, std, scale = torch.cartesian_prod(line, line), 0.05, 2.828
+        centres, std = centres / scale, std / scale
+
+        def draw(n: int, seed: int) -> Tensor:
+            random = torch.Generator().manual_seed(seed)
+            which = torch.randint(len(centres), (n,), generator=random)
+            return centres[which] + std * torch.randn(n, 2, generator=random)
+
+    points = draw(GRID_POINTS if name == "grid" else FRESH_POINTS, 2 * seed)
+    return Dataset(name, points, draw(10_000, 2 * seed + 1), None, centres, std, draw, fresh=name != "grid")
+
+
+def swiss_roll(n: int, seed: int) -> Tensor:
+    """t = 3 pi / 2 (1 + 2 u): (t cos t, t sin t) with noise 0.25 on each, divided by 7.5."""
+    from sklearn.datasets import make_swiss_roll
+
+    points, _ = make_swiss_roll(n, noise=0.25, random_state=seed % 2**32)
+    return torch.from_numpy(points[:, [0, 2]] / 7.5).float()
+
+
+# images
+
+
+def read_images(name: str) -> tuple[Tensor, np.ndarray | None, tuple[Tensor, np.ndarray | None] | None]:
+    """Samples, labels if there are any, and samples with labels of a test set if there is one."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return torch.from_numpy(digits.images / 16.0).float()[:, None], digits.target, None
+    if name.startswith("hf:"):
+        return hugging_face(name)
+    path = Path(name)
+    if not path.exists():
+        raise EarthworksError(
+            f"there is no {name}: --data takes {', '.join(TOYS)}, digits, a .npy or IDX file, a folder of images, or hf:..."
+        )
+    if path.is_dir():
+        return folder(path)
+    if path.suffix in (".npy", ".npz"):
+        return (*array_file(path), None)
+    if is_idx(path):
+        return images_of(read_idx(path)), labels_beside(path), None
+    if ".bin" in path.suffixes:
+        return (*cifar([path]), None)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise EarthworksError(f"{name} is one image; a GAN needs a folder of them")
+    raise EarthworksError(f"{name} is not a .npy, .npz, IDX or CIFAR-10 binary file, nor a folder of images")
+
+
+def folder(path: Path) -> tuple[Tensor, np.ndarray | None, tuple[Tensor, np.ndarray | None] | None]:
+    """IDX files (train-* and t10k-*), CIFAR-10 batches (data_batch_* and test_batch), or images."""
+    idx = sorted(file for file in path.iterdir() if "images" in file.name and "idx3" in file.name)
+    if idx:
+        tests = [file for file in idx if file.name.startswith(("t10k", "test"))]
+        trains = [file for file in idx if file not in tests] or tests
+        first = (images_of(read_idx(trains[0])), labels_beside(trains[0]))
+        return (*first, (images_of(read_idx(tests[0])), labels_beside(tests[0])) if tests != trains and tests else None)
+    batches = sorted(path.glob("*batch*.bin*"))
+    if batches:
+        tests = [file for file in batches if "test" in file.name]
+        trains = [file for file in batches if file not in tests] or tests
+        return (*cifar(trains), cifar(tests) if tests and tests != trains else None)
+    return (*image_folder(path), None)
+
+
+def image_folder(path: Path) -> tuple[Tensor, np.ndarray | None]:
+    """Every image below `path`; the first folder of its path is its label, where there are folders."""
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise EarthworksError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}), IDX files or CIFAR-10 batches")
+    arrays, first = [], ("", (0, 0), "")
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "I;16") else "RGB")
+                arrays.append(np.asarray(image))
+                here = (str(file), image.size, image.mode)
+        except (UnidentifiedImageError, OSError) as error:
+            raise EarthworksError(f"{file} could not be read as an image: {error}") from None
+        first = first if first[0] else here
+        if here[1:] != first[1:]:
+            raise EarthworksError(
+                f"the images must be of one size and mode: {first[0]} is {first[1][0]} x {first[1][1]} {first[2]}, "
+                f"{file} is {here[1][0]} x {here[1][1]} {here[2]}"
+            )
+    stacked = np.stack(arrays)
+    names = [file.relative_to(path).parts[0] if file.parent != path else "" for file in files]
+    labels = np.unique(names, return_inverse=True)[1] if len(set(names)) > 1 else None
+    return images_of(stacked), labels
+
+
+def array_file(path: Path) -> tuple[Tensor, np.ndarray | None]:
+    """A .npy of samples, or a .npz with `images` (or its first array) and perhaps `labels`."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        raise EarthworksError(f"{path} is not a readable {path.suffix} file of numbers") from None
+    labels = None
+    if isinstance(found, np.lib.npyio.NpzFile):
+        keys = list(found)
+        labels = found["labels"] if "labels" in keys else found["y"] if "y" in keys else None
+        array = found["images"] if "images" in keys else found["x"] if "x" in keys else found[keys[0]]
+    else:
+        array = found
+    if array.dtype.kind not in "fiub":
+        raise EarthworksError(f"{path} holds {array.dtype}, not numbers")
+    return images_of(array), labels
+
+
+def images_of(array: np.ndarray) -> Tensor:
+    """(n, d) stay points; (n, h, w), (n, h, w, c) or (n, c, h, w) become images (n, c, h, w)."""
+    if array.ndim == 2:
+        return torch.from_numpy(np.array(array)).float()
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4:
+        raise EarthworksError(
+            f"samples must be points (n, d) or images (n, height, width[, channels]); these have shape {array.shape}"
+        )
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.array(array))
+    values = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    if torch.isfinite(values).all() and (values.min() < 0 or values.max() > 1):
+        limits = f"[{float(values.min()):.3g}, {float(values.max()):.3g}]"
+        raise EarthworksError(f"images must be bytes (uint8) or numbers in [0, 1]; these lie in {limits}")
+    return values
+
+
+def content_of(path: Path, num_bytes: int = -1) -> bytes:
+    """The bytes of a file, unpacked where it is .gz or .xz."""
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rb") as stream:
+            return stream.read(num_bytes)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise EarthworksError(f"{path} could not be read: {error}") from None
+
+
+def is_idx(path: Path) -> bool:
+    head = content_of(path, 4)
+    return len(head) == 4 and head[:2] == b"\0\0" and head[2] == 8 and head[3] in (1, 3)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of unsigned bytes in an IDX file, perhaps gzipped: two zeros, 8, the number of axes, their sizes."""
+    content = content_of(path)
+    try:
+        axes = content[3]
+        shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+        return np.frombuffer(content, np.uint8, math.prod(shape), 4 + 4 * axes).reshape(shape)
+    except (ValueError, struct.error, IndexError):
+        raise EarthworksError(f"{path} is not a whole IDX file") from None
+
+
+def labels_beside(path: Path) -> np.ndarray | None:
+    """The labels that belong to an IDX file of images, by the naming of MNIST, or None."""
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    return read_idx(beside) if beside != path and beside.exists() else None
+
+
+def cifar(paths: list[Path]) -> tuple[Tensor, np.ndarray | None]:
+    """CIFAR-10's binary batches: a label byte, then 3 x 32 x 32 bytes."""
+    parts = []
+    for path in paths:
+        content = np.frombuffer(content_of(path), np.uint8)
+        if not len(content) or len(content) % CIFAR_RECORD:
+            raise EarthworksError(f"{path} is not a CIFAR-10 binary batch: {len(content):,} bytes are no multiple of 3,073")
+        parts.append(content.reshape(-1, CIFAR_RECORD))
+    records = np.concatenate(parts)
+    return torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy()), records[:, 0].astype(np.int64)
+
+
+def hugging_face(name: str) -> tuple[Tensor, np.ndarray | None, None]:
+    """hf:owner/dataset[:config][:split]: its column of images, and `label` if there is one."""
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("hf", "datasets", name) from None
+    dataset, *rest = name.removeprefix("hf:").split(":")
+    split = rest[-1] if rest else "train"
+    try:
+        table = datasets.load_dataset(dataset, *rest[:-1], split=split)
+    except Exception as error:  # its many kinds of failure are all this one to the user
+        raise EarthworksError(f"{name} could not be loaded: {str(error).splitlines()[0]}") from None
+    column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None:
+        raise EarthworksError(f"{name} has no column of images; its columns are {', '.join(table.column_names)}")
+    arrays = [np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")) for image in table[column]]
+    if len({array.shape for array in arrays}) > 1:
+        raise EarthworksError(f"the images of {name} are not all of one size and mode")
+    labels = np.asarray(table["label"]) if "label" in table.column_names else None
+    return images_of(np.stack(arrays)), labels, None
+
+
+def as_tensor(labels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(labels, np.int64))
+
+
+def check_samples(name: str, samples: Tensor) -> Tensor:
+    if len(samples) < 2:
+        raise EarthworksError(f"{name} holds {len(samples)} sample; a GAN needs at least two, and thousands to be any good")
+    if samples.is_floating_point() and not torch.isfinite(samples).all():
+        raise EarthworksError(f"{name} holds values that are not finite (NaN or infinity)")
+    if bool((samples == samples[:1]).all()):
+        raise EarthworksError(f"all {len(samples):,} samples of {name} are the same; there is nothing to learn")
+    if bool((samples[0] == samples[0].flatten()[0]).all()) and samples.ndim == 4:
+        flat = samples.flatten(1)
+        if bool((flat == flat[:, :1]).all()):
+            raise EarthworksError(f"every image of {name} is of one colour; there is nothing to learn")
+    return samples

@@ -1,0 +1,61 @@
+"""Samples as a person looks at them: a grid of images, or points."""
+
+import io
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earthworks.runs import RunFolder, write_bytes
+from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.networks import value_range
+
+SIDE = 560  # pixels a picture has at least: small images are enlarged by a whole factor
+
+
+def write_picture(run: RunFolder, step: int, samples: Tensor, data: Dataset) -> str:
+    """samples/step-N.png, or .npy of points; returns its name."""
+    run.samples.mkdir(exist_ok=True)
+    if len(data.shape) == 3:
+        name = f"step-{step}.png"
+        write_bytes(run.samples / name, png(grid(to_bytes(samples))))
+    else:
+        name = f"step-{step}.npy"
+        write_bytes(run.samples / name, array_bytes(samples.cpu().numpy()))
+    return f"samples/{name}"
+
+
+def to_bytes(samples: Tensor) -> np.ndarray:
+    """(n, c, h, w) in the range of the networks to bytes (n, h, w, c)."""
+    low, high = value_range(samples.shape[1:]) or (0.0, 1.0)
+    values = (samples.float() - low) / (high - low) * 255
+    return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """(n, h, w, c) bytes to one picture, a pixel of white between them; missing places stay white."""
+    n, height, width, channels = images.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    picture = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, np.uint8)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        top, left = row * (height + 1) + 1, column * (width + 1) + 1
+        picture[top : top + height, left : left + width] = image
+    factor = max(1, round(SIDE / picture.shape[1]))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
+def png(picture: np.ndarray) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(content, "PNG")
+    return content.getvalue()
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """As np.save would write it."""
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()

@@ -1,0 +1,103 @@
+"""Drawing from a trained generator."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from earthworks.runs import EarthworksError, RunFolder, write_bytes
+from earthworks.training import checkpoint as checkpoints
+from earthworks.training.precision import choose_device
+from earthworks.wgan.batches import noise_generator
+from earthworks.wgan.networks import build
+from earthworks.wgan.pictures import array_bytes, grid, png, to_bytes
+
+CHUNK = 256  # samples drawn in one pass: the result does not depend on it
+MOST_PICTURED = 400
+
+
+def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> tuple[nn.Module, nn.Module]:
+    """The averaged generator and the critic of a run, ready to be used: noise (n, noise) to samples, samples to scores."""
+    folder, config = wgan_run(run)
+    tensors, _ = checkpoints.load(checkpoints.choose(folder, checkpoint))
+    generator, critic = build(
+        config["network"],
+        config["shape"],
+        noise=config["noise"],
+        width=config["width"],
+        depth=config["depth"],
+        batch_norm=config["critic_batch_norm"],
+    )
+    try:
+        generator.load_state_dict(tensors["average"])
+        critic.load_state_dict(tensors["critic"])
+    except (RuntimeError, KeyError):
+        raise EarthworksError(f"a checkpoint of {run} does not match its config.yaml: one of them was altered") from None
+    where = choose_device(device)
+    return generator.to(where).eval().requires_grad_(False), critic.to(where).eval()
+
+
+def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    if config.get("kind") != "wgan":
+        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
+    return folder, config
+
+
+def sample(
+    run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last", device: str = "auto"
+) -> Tensor:
+    """`num` samples of the averaged generator, (num, *shape) in float32: images of one channel in [0, 1], of more in
+    [-1, 1], points as they are. The same seed gives the same samples, fewer being the first of more."""
+    if num < 1:
+        raise EarthworksError(f"--num is {num}; it must be at least 1")
+    generator, _ = load(run, checkpoint=checkpoint, device=device)
+    return draw(generator, num, seed=seed, noise=wgan_run(run)[1]["noise"])
+
+
+@torch.no_grad()
+def draw(generator: nn.Module, num: int, *, seed: int, noise: int) -> Tensor:
+    """(num, *shape): whole chunks are drawn, so that fewer samples are the first of more."""
+    device = next(generator.parameters()).device
+    random = noise_generator(seed, 0, device, purpose=1)
+    parts = [generator(torch.randn(CHUNK, noise, device=device, generator=random)) for _ in range(0, num, CHUNK)]
+    return torch.cat(parts)[:num].float().cpu()
+
+
+def sample_file(
+    run: str,
+    *,
+    num: int = 64,
+    output: str = "samples.png",
+    seed: int = 0,
+    checkpoint: str = "last",
+    device: str = "auto",
+) -> str:
+    """Draw from the generator of a run into a file.
+
+    Args:
+        run: the run folder.
+        num: samples to draw.
+        output: a .npy (float32, images in [0, 1] or [-1, 1]), or a .png of a grid of images.
+        seed: of the noise.
+        checkpoint: `last`, `best` (lowest validation), or a step.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+    """
+    path = Path(output)
+    if path.suffix not in (".npy", ".png"):
+        raise EarthworksError(f"--output {output} must end in .npy or .png")
+    samples = sample(run, num, seed=seed, checkpoint=checkpoint, device=device)
+    if path.suffix == ".npy":
+        content = array_bytes(np.ascontiguousarray(samples.numpy()))
+    elif samples.ndim == 2:
+        raise EarthworksError("these samples are points: write them to a .npy file")
+    elif num > MOST_PICTURED:
+        raise EarthworksError(f"a picture holds {MOST_PICTURED} images at most; write {num:,} to a .npy file")
+    else:
+        content = png(grid(to_bytes(samples)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+    return f"{num:,} samples of shape {' x '.join(map(str, samples.shape[1:]))} in {path}"

@@ -1,0 +1,157 @@
+"""The settings that nobody gave: from a preset of a paper, from the kind of data, and from a timed warm-up."""
+
+import math
+import time
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.training.pace import seconds_per_update
+from earthworks.training.precision import Precision
+from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.networks import Network, build
+from earthworks.wgan.objectives import OBJECTIVES, Objective
+from earthworks.wgan.task import Adversarial
+
+DEFAULT_MINUTES = 5.0
+MIN_STEPS = 20
+UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to measuring, drawing and saving
+TIMED_SHARE = 0.01
+VALIDATIONS = 25
+SAVE_SECONDS = 120.0
+
+# The settings of the papers, by name. Where a paper and its code differ, both are here.
+GULRAJANI = {"objective": "gp", "optimizer": "adam", "learning_rate": 1e-4, "beta2": 0.9, "critic_steps": 5, "hold": 1.0}
+PRESETS: dict[str, dict[str, Any]] = {
+    # Arjovsky et al. 2017, Algorithm 1
+    "wgan": {
+        **{"objective": "clip", "optimizer": "rmsprop", "learning_rate": 5e-5, "clip": 0.01},
+        **{"batch": 64, "critic_steps": 5, "hold": 1.0},
+    },
+    # Gulrajani et al. 2017, Algorithm 1: weight 10, beta1 0
+    "wgan-gp": {**GULRAJANI, "penalty": 10.0, "beta1": 0.0, "batch": 64},
+    # its code for the toy problems: weight 0.1, beta1 0.5, four layers of 512
+    "wgan-gp-toy-code": {
+        **GULRAJANI,
+        **{"penalty": 0.1, "beta1": 0.5, "batch": 256, "network": "mlp", "width": 512, "depth": 3, "noise": 2},
+    },
+    # its code for MNIST
+    "mnist": {
+        **GULRAJANI,
+        **{"penalty": 10.0, "beta1": 0.5, "batch": 50, "network": "dcgan", "width": 64, "noise": 128},
+    },
+    # its code for CIFAR-10, the convolutional network
+    "cifar-dcgan": {
+        **GULRAJANI,
+        **{"penalty": 10.0, "beta1": 0.5, "batch": 64, "network": "dcgan", "width": 128, "noise": 128},
+    },
+    # its appendix F for CIFAR-10, the residual network: rate to 0 over the run, the generator on twice the batch
+    "cifar-resnet": {
+        **{**GULRAJANI, "learning_rate": 2e-4, "hold": 0.0},
+        **{"penalty": 10.0, "beta1": 0.0, "batch": 64, "generator_batch": 128},
+        **{"network": "resnet", "width": 128, "noise": 128, "dequantize": True},
+    },
+}
+
+# Ours, for what no preset says. Fitted in docs/log.md.
+POINTS = {"network": "mlp", "width": 128, "depth": 3, "noise": 2, "batch": 256, "learning_rate": 1e-3, "penalty": 1.0}
+IMAGES = {"network": "dcgan", "depth": 3, "noise": 128, "batch": 64, "learning_rate": 2e-4, "penalty": 10.0}
+BY_OBJECTIVE: dict[str, dict[str, Any]] = {
+    "minimax": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
+    "non-saturating": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
+    "clip": {"optimizer": "rmsprop", "learning_rate": 5e-5, "hold": 1.0},
+    "gp": {},
+    "lp": {},
+}
+COMMON: dict[str, Any] = {
+    **{"objective": "gp", "optimizer": "adam", "beta1": 0.0, "beta2": 0.9, "critic_steps": 5, "clip": 0.01},
+    **{"hold": 0.5, "average": 0.999, "dequantize": False},
+}
+
+AT_LEAST_ONE = (
+    *("max_steps", "horizon", "batch", "generator_batch", "critic_steps", "width", "depth", "noise"),
+    *("evaluate_every", "sample_every", "save_every"),
+)
+ABOVE_ZERO = ("minutes", "learning_rate", "critic_learning_rate", "clip")
+BELOW_ONE = ("beta1", "beta2", "average")
+CHOICES = {"objective": Objective, "network": Network, "precision": Precision}
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
+    expected = (
+        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (ABOVE_ZERO, lambda value: 0 < value < math.inf, "above 0"),
+        (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (("hold",), lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (("validation",), lambda value: 0 < value < 1, "between 0 and 1"),
+        (("penalty",), lambda value: 0 <= value < math.inf, "at least 0"),
+    )
+    for names, holds, words in expected:
+        for name in names:
+            if settings[name] is not None and not holds(settings[name]):
+                raise EarthworksError(f"--{name} is {settings[name]}; it must be {words}")
+    choices = {name: get_args(kind) for name, kind in CHOICES.items()}
+    choices |= {"preset": tuple(PRESETS), "optimizer": ("adam", "adamw", "rmsprop")}
+    for name, possible in choices.items():
+        if settings[name] is not None and settings[name] not in possible:
+            raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(possible)}")
+    if settings["precision"] == "fp16":
+        raise EarthworksError("gradients of gradients overflow fp16: use --precision bf16 or fp32")
+
+
+def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """What was given, then the preset, then what suits the objective, the data, and everything."""
+    settings = dict(settings)
+    layers = [PRESETS.get(settings["preset"] or "", {})]
+    objective = settings["objective"] or layers[0].get("objective", COMMON["objective"])
+    images = {**IMAGES, "width": 64 if data.shape[0] == 1 else 128} if len(data.shape) == 3 else POINTS
+    layers += [BY_OBJECTIVE[objective], images, COMMON]
+    for layer in layers:
+        for name, value in layer.items():
+            if settings[name] is None:
+                settings[name] = value
+    settings["batch"] = min(settings["batch"], len(data.train))
+    settings["generator_batch"] = settings["generator_batch"] or settings["batch"]
+    settings["critic_learning_rate"] = settings["critic_learning_rate"] or settings["learning_rate"]
+    # as in the code of Gulrajani et al. 2017: normalization between samples only where nothing is penalised
+    settings["critic_batch_norm"] = OBJECTIVES[objective].penalty is None and settings["network"] == "dcgan"
+    if settings["channels_last"] is None:
+        settings["channels_last"] = len(data.shape) == 3
+    return settings
+
+
+def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun: float) -> tuple[dict[str, Any], float]:
+    """The number of steps and what follows from it, by a timed warm-up; also the seconds of one step."""
+    settings = dict(settings)
+    if settings["max_steps"] is None and settings["minutes"] is None:
+        settings["minutes"] = DEFAULT_MINUTES
+    seconds = 60 * (settings["minutes"] or 0.0)
+    by_time = settings["max_steps"] is None
+    torch.manual_seed(settings["seed"])
+    task = Adversarial(*networks(settings, data), data, RunFolder("unused"), {**settings, "horizon": 1000}, device)
+    step_seconds = seconds_per_update(task, TIMED_SHARE * seconds if by_time else 0.0)
+    if by_time:
+        left = seconds - (time.perf_counter() - begun)
+        settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
+    every = math.ceil(settings["max_steps"] / VALIDATIONS)
+    values = {
+        "horizon": settings["max_steps"],
+        "evaluate_every": every,
+        "sample_every": every,
+        "save_every": max(1, round(SAVE_SECONDS / step_seconds)),
+    }
+    return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}, step_seconds
+
+
+def networks(settings: dict[str, Any], data: Dataset) -> tuple[nn.Module, nn.Module]:
+    return build(
+        settings["network"],
+        data.shape,
+        noise=settings["noise"],
+        width=settings["width"],
+        depth=settings["depth"],
+        batch_norm=settings["critic_batch_norm"],
+    )

@@ -1,0 +1,199 @@
+"""A generator and its critic in training: one update, one measurement, one sample, and what a checkpoint of them holds."""
+
+import copy
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from earthworks.runs import RunFolder
+from earthworks.training.guard import Guard
+from earthworks.training.optimizer import Optimizer
+from earthworks.training.precision import autocast, synchronize
+from earthworks.training.schedule import Schedule
+from earthworks.transport.lipschitz import clip_weights, gradient_norms, interpolate, penalize
+from earthworks.wgan.batches import Batches, noise_generator
+from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.objectives import OBJECTIVES
+from earthworks.wgan.pictures import write_picture
+from earthworks.wgan.sampling import draw
+from earthworks.wgan.monitoring import quick_measures
+
+GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
+SHOWN = 64  # samples of a picture, on the same noise throughout
+MEASURED = 2048  # generated samples of a validation
+AVERAGE_WARMUP = 10  # the average of t steps begins as that of the last (10 + t) / 10
+
+
+class Adversarial:
+    """Generator against critic: the task that the loop runs. One step is `critic_steps` updates of the critic and one of
+    the generator (Gulrajani et al. 2017, Algorithm 1)."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        data: Dataset,
+        run: RunFolder,
+        settings: dict[str, Any],
+        device: torch.device,
+    ):
+        layout = torch.channels_last if settings["channels_last"] and len(data.shape) == 3 else torch.preserve_format
+        self.generator = generator.to(device, memory_format=layout)
+        self.critic = critic.to(device, memory_format=layout)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        self.data, self.run, self.settings, self.device = data, run, settings, device
+        self.objective = OBJECTIVES[settings["objective"]]
+        self.batches = Batches(data, settings, device)
+        self.critic_optimizer = self.make_optimizer(self.critic, settings["critic_learning_rate"])
+        self.generator_optimizer = self.make_optimizer(self.generator, settings["learning_rate"])
+        self.schedule = Schedule(
+            shape="linear", max_steps=settings["horizon"], peak=1.0, warmup_steps=0, final_share=0.0, hold=settings["hold"]
+        )
+        self.guard = Guard(spike=math.inf)  # a critic's loss has no level to keep to
+        self.generate = torch.compile(self.generator) if settings["compile"] else self.generator
+        self.images_seen = 0
+
+    def make_optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
+        settings = self.settings
+        betas = (settings["beta1"], settings["beta2"])
+        return Optimizer(settings["optimizer"], module.named_parameters(), learning_rate=learning_rate, betas=betas)
+
+    def update(self, step: int) -> dict[str, Any]:
+        begun = time.perf_counter()
+        random = noise_generator(self.settings["seed"], step, self.device)
+        factor = self.schedule.factor(step)
+        record: dict[str, Any] = {}
+        for number in range(self.settings["critic_steps"]):
+            record = self.critic_step(step * self.settings["critic_steps"] + number, random, factor)
+        record |= self.generator_step(random, factor)
+        self.update_average(step)
+        synchronize(self.device)
+        images = self.settings["critic_steps"] * self.settings["batch"]
+        self.images_seen += images
+        rate = images / (time.perf_counter() - begun)
+        shares = {"learning_rate": self.settings["learning_rate"] * factor, "images": images}
+        return {**record, **shares, "images_seen": self.images_seen, "images_per_second": rate}
+
+    def critic_step(self, number: int, random: torch.Generator, factor: float) -> dict[str, Any]:
+        """One update of the critic: real and generated samples in one pass, no graph through the generator."""
+        real = self.batches.batch(number, random)
+        with autocast(self.settings["precision"], self.device):
+            with torch.no_grad():
+                fake = self.generate(self.noise(len(real), random))
+            fake = fake.to(real.dtype)
+            scores = self.critic(torch.cat([real, fake])).float()
+            on_real, on_fake = scores.split(len(real))
+            loss = self.objective.critic(on_real, on_fake)
+            record: dict[str, Any] = {}
+            if self.objective.penalty:
+                between = interpolate(real, fake, generator=random)
+                slopes = gradient_norms(self.critic, between, create_graph=True)
+                penalty = penalize(slopes, self.objective.penalty)
+                loss = loss + self.settings["penalty"] * penalty
+                record = {"penalty": float(penalty.detach()), "slope": float(slopes.detach().mean())}
+        loss.backward()
+        norm = gradient_norm(self.critic)
+        record = {"loss": float(loss.detach()), "gap": float((on_real.mean() - on_fake.mean()).detach()), **record}
+        if self.guard.admits(record["loss"], norm):
+            self.critic_optimizer.step(factor)
+            if self.objective.clips:
+                clip_weights(self.critic, self.settings["clip"])
+        else:
+            self.critic_optimizer.zero_grad()
+            record["skipped"] = True
+        return {**record, "critic_gradient_norm": norm}
+
+    def generator_step(self, random: torch.Generator, factor: float) -> dict[str, Any]:
+        """One update of the generator; the critic's weights are left out of the graph."""
+        self.critic.requires_grad_(False)
+        with autocast(self.settings["precision"], self.device):
+            fake = self.generate(self.noise(self.settings["generator_batch"], random))
+            loss = self.objective.generator(self.critic(fake).float())
+        loss.backward()
+        self.critic.requires_grad_(True)
+        norm = gradient_norm(self.generator)
+        value = float(loss.detach())
+        if self.guard.admits(value, norm):
+            self.generator_optimizer.step(factor)
+        else:
+            self.generator_optimizer.zero_grad()
+        return {"generator_loss": value, "generator_gradient_norm": norm}
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """The exponential moving average of the generator's weights, which is what samples are drawn from."""
+        decay = min(self.settings["average"], (1 + step) / (AVERAGE_WARMUP + step))
+        averages, weights = list(self.average.parameters()), list(self.generator.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in zip(self.average.buffers(), self.generator.buffers()):
+            average.copy_(buffer)
+
+    def noise(self, num: int, random: torch.Generator) -> Tensor:
+        return torch.randn(num, self.settings["noise"], device=self.device, generator=random)
+
+    def draw(self, num: int, seed: int) -> Tensor:
+        """Samples of the averaged generator, in the scale of the networks."""
+        return draw(self.average.eval(), num, seed=seed, noise=self.settings["noise"]).to(self.device)
+
+    def validate(self) -> dict[str, Any] | None:
+        """The critic's gap on samples it was trained on and on held-out ones, against the same generated ones; its slope
+        between them; and how near the averaged generator has come, by measures that need no critic."""
+        seed = self.settings["seed"]
+        fake = self.draw(MEASURED, seed)
+        held_out = self.batches.held_out(MEASURED)
+        num = min(GAP_SAMPLES, len(held_out), len(self.data.train))
+        with torch.no_grad():
+            on_fake = self.critic(fake[:num]).float().mean()
+            gap_train = float(self.critic(self.batches.training(num)).float().mean() - on_fake)
+            gap_held_out = float(self.critic(held_out[:num]).float().mean() - on_fake)
+        random = noise_generator(seed, 0, self.device, purpose=2)
+        slopes = torch.ones(1)
+        if not self.settings["critic_batch_norm"]:
+            slopes = gradient_norms(self.critic, interpolate(held_out[:num], fake[:num], generator=random))
+        measures = quick_measures(fake, held_out, self.data)
+        return {**measures, "gap_train": gap_train, "gap_held_out": gap_held_out, "slope": float(slopes.mean())}
+
+    def sample(self, step: int) -> str:
+        num = SHOWN if len(self.data.shape) == 3 else MEASURED
+        return write_picture(self.run, step, self.draw(num, self.settings["seed"]), self.data)
+
+    def describe(self, record: dict[str, Any]) -> str:
+        parts = [f"gap {record['gap']:.3f}"]
+        if "slope" in record:
+            parts.append(f"slope {record['slope']:.2f}")
+        parts.append(f"{record['images_per_second']:,.0f} images/s")
+        if "validation" in record:
+            validation = record["validation"]
+            shown = {"held-out gap": validation["gap_held_out"], **validation["shown"]}
+            self.measured = " · ".join(f"{name} {value:.3g}" for name, value in shown.items())
+        if hasattr(self, "measured"):
+            parts.append(self.measured)
+        return " · ".join(parts)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {
+            "generator": dict(self.generator.state_dict()),
+            "critic": dict(self.critic.state_dict()),
+            "average": dict(self.average.state_dict()),
+            "generator_optimizer": self.generator_optimizer.state(),
+            "critic_optimizer": self.critic_optimizer.state(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {"images_seen": self.images_seen, "guard": self.guard.state()}
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        for name in ("generator", "critic", "average"):
+            getattr(self, name).load_state_dict(tensors[name])
+        self.generator_optimizer.load_state(tensors["generator_optimizer"])
+        self.critic_optimizer.load_state(tensors["critic_optimizer"])
+        self.guard.load_state(state["guard"])
+        self.images_seen = state["images_seen"]
+
+
+def gradient_norm(module: nn.Module) -> float:
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(torch.stack(torch._foreach_norm(gradients)).norm())

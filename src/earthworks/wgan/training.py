@@ -1,0 +1,200 @@
+"""Samples in, a trained generator out: one run, from its command to its report."""
+
+import importlib
+import inspect
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from earthworks.report import write_report
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs.folder import DERIVED
+from earthworks.runs.progress import duration
+from earthworks.training.loop import Cadence, fit
+from earthworks.training.precision import choose_device, choose_precision
+from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.settings import check, fill, networks, settle
+from earthworks.wgan.task import Adversarial
+
+CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
+FOUND = (*DERIVED, "shape", "critic_batch_norm")  # keys of config.yaml that no option sets
+
+
+def train(
+    data: str | None = None,
+    *,
+    run: str | None = None,
+    resume: str | None = None,
+    preset: str | None = None,
+    objective: str | None = None,
+    minutes: float | None = None,
+    max_steps: int | None = None,
+    network: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    noise: int | None = None,
+    batch: int | None = None,
+    generator_batch: int | None = None,
+    critic_steps: int | None = None,
+    penalty: float | None = None,
+    clip: float | None = None,
+    optimizer: str | None = None,
+    learning_rate: float | None = None,
+    critic_learning_rate: float | None = None,
+    beta1: float | None = None,
+    beta2: float | None = None,
+    hold: float | None = None,
+    horizon: int | None = None,
+    average: float | None = None,
+    dequantize: bool | None = None,
+    validation: float = 0.1,
+    precision: str = "fp32",
+    device: str = "auto",
+    channels_last: bool | None = None,
+    compile: bool = False,
+    seed: int = 0,
+    evaluate_every: int | None = None,
+    sample_every: int | None = None,
+    save_every: int | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Train a Wasserstein GAN, or a standard one, and write everything about it into one run folder, which is returned.
+
+    Args:
+        data: `digits`, `ring`, `grid`, `swiss-roll`, a .npy or .npz file, an IDX file or a folder of them, CIFAR-10's
+            binary batches, a folder of images, or `hf:owner/name`.
+        run: the run folder; by default runs/NAME-DATE.
+        resume: a run folder to go on with, to the bit; only --max_steps may be given beside it.
+        preset: the settings of a paper: `wgan`, `wgan-gp`, `wgan-gp-toy-code`, `mnist`, `cifar-dcgan`, `cifar-resnet`.
+        objective: `gp` (default), `lp` (one-sided), `clip`, `minimax` or `non-saturating`.
+        minutes: how long to train (5 if max_steps is not given), turned into steps after a timed warm-up.
+        max_steps: updates of the generator to make.
+        network: `mlp`, `dcgan` or `resnet`; by default by the data.
+        width: hidden units of the mlp, channels of the convolutions.
+        depth: hidden layers of the mlp.
+        noise: dimension of the generator's input.
+        batch: real samples of one update of the critic.
+        generator_batch: generated samples of one update of the generator.
+        critic_steps: updates of the critic for one of the generator.
+        penalty: weight of the gradient penalty.
+        clip: bound of the critic's weights (objective `clip`).
+        optimizer: `adam`, `adamw` or `rmsprop`.
+        learning_rate: of the generator.
+        critic_learning_rate: of the critic; by default the same.
+        beta1: Adam's decay of the first moment.
+        beta2: Adam's decay of the second moment.
+        hold: share of the run after which the rates fall linearly to 0; 1 keeps them.
+        horizon: the step at which they are 0; by default max_steps of the first command.
+        average: decay of the moving average of the generator's weights, from which samples are drawn.
+        dequantize: add noise of one level to images of bytes.
+        validation: held-out fraction, where the data have no test part.
+        precision: `fp32`, `bf16` (autocast; norms of gradients stay in fp32) or `auto`, which times both.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        channels_last: memory layout of images; by default yes.
+        compile: compile the generator by torch.compile; the critic is differentiated twice, which it cannot do.
+        seed: of weights, noise, sample order and split.
+        evaluate_every: updates between measurements.
+        sample_every: updates between pictures.
+        save_every: updates between checkpoints.
+        tensorboard: also write TensorBoard files (extra `tensorboard`).
+    """
+    settings = {name: value for name, value in locals().items() if name in inspect.signature(train).parameters}
+    importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
+    begun = time.perf_counter()
+    if resume is not None:
+        folder, settings = settings_of(resume, settings)
+        samples = load_dataset(settings["data"], validation=settings["validation"], seed=settings["seed"])
+        if list(samples.shape) != list(settings["shape"]):
+            raise EarthworksError(
+                f"{settings['data']} holds samples of shape {samples.shape} now, {resume} began with {settings['shape']}"
+            )
+        return conduct(folder, samples, settings, choose_device(device), begun)
+    if data is None:
+        raise EarthworksError("train needs --data (digits, grid, a folder of images, ...), or --resume RUN")
+    check(settings)
+    samples = load_dataset(data, validation=validation, seed=seed)
+    chosen_device = choose_device(device)
+    settings["precision"] = choose_precision(precision, chosen_device)
+    settings = fill(settings, samples)
+    networks(settings, samples)  # refuses what does not fit before anything is written
+    folder = RunFolder.create(run or default_run(data))
+    note(f"run folder {folder.path}")
+    with folder.beginning():
+        settings, step_seconds = settle(settings, samples, chosen_device, begun)
+        settings["run"] = str(folder.path)
+        parameters = [sum(p.numel() for p in module.parameters()) for module in networks(settings, samples)]
+        folder.write_config(
+            {"kind": "wgan", "parameters": sum(parameters), "shape": list(samples.shape), **settings}
+        )
+    note(
+        f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}"
+    )
+    return conduct(folder, samples, settings, chosen_device, begun)
+
+
+def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
+    """The settings of an existing run; nothing but its length may be changed."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    for name, value in given.items():
+        if name not in CHANGEABLE and value != defaults[name]:
+            raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    if config.get("kind") != "wgan":
+        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
+    unknown = config.keys() - set(FOUND) - defaults.keys()
+    if unknown:
+        raise EarthworksError(f"{folder.config_file} holds settings that no option has: {', '.join(sorted(unknown))}")
+    settings = {**defaults, **{name: value for name, value in config.items() if name not in DERIVED}}
+    settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
+    if given["max_steps"] is not None:
+        settings["max_steps"] = given["max_steps"]
+    check(settings)
+    done = max(folder.steps(), default=0)
+    if settings["max_steps"] < done:
+        raise EarthworksError(f"{run} has made {done} steps already; --max_steps {settings['max_steps']} is too few")
+    if settings["max_steps"] != config.get("max_steps"):
+        folder.write_config({**config, "max_steps": settings["max_steps"]})
+    return folder, settings
+
+
+def default_run(data: str) -> str:
+    """runs/NAME-DATE."""
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(data).name.split(".")[0])
+    return f"runs/{stem.strip('-') or 'images'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def conduct(folder: RunFolder, samples: Dataset, settings: dict[str, Any], device: torch.device, begun: float) -> Path:
+    """Say what is about to happen, train, report."""
+    torch.manual_seed(settings["seed"])
+    generator, critic = networks(settings, samples)
+    counts = [sum(p.numel() for p in module.parameters()) for module in (generator, critic)]
+    note(
+        f"{settings['objective']}, {settings['network']}: generator {counts[0]:,} and critic {counts[1]:,} parameters, "
+        f"{len(samples.train):,} training samples of shape {' x '.join(map(str, samples.shape))}, "
+        f"{len(samples.held_out):,} held out, batch {settings['batch']}, {settings['critic_steps']} critic steps, "
+        f"{settings['max_steps']:,} steps, {settings['precision']} on {device}"
+    )
+    task = Adversarial(generator, critic, samples, folder, settings, device)
+    fit(
+        task,
+        folder,
+        max_steps=settings["max_steps"],
+        cadence=Cadence(
+            evaluate=settings["evaluate_every"], sample=settings["sample_every"], save=settings["save_every"]
+        ),
+        command=f"earthworks wgan train --resume {folder.path}",
+        begun=begun,
+        tensorboard=settings["tensorboard"],
+    )
+    note(f"report {write_report([folder.path])}")
+    note(f"next: earthworks wgan sample {folder.path} --num 64 --output samples.png")
+    return folder.path
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
