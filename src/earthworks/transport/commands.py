@@ -1,0 +1,198 @@
+"""`earthworks transport measure`: every distance that applies between two files of points."""
+
+import csv
+import json as to_json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earthworks.runs import EarthworksError, Progress
+from earthworks.transport.clouds import cloud
+from earthworks.transport.critic import critic_estimate
+from earthworks.transport.exact import wasserstein
+from earthworks.transport.gaussian import gaussian_wasserstein
+from earthworks.transport.pictures import write_figure
+from earthworks.transport.result import OF_LAWS, Distance
+from earthworks.transport.sinkhorn import sinkhorn_divergence
+from earthworks.transport.sliced import max_sliced_wasserstein, sliced_wasserstein
+
+
+def measure(
+    a: str,
+    b: str,
+    *,
+    points: int = 500,
+    num_permutations: int = 200,
+    num_directions: int = 200,
+    critic: bool = False,
+    seed: int = 0,
+    json: bool = False,
+    figure: str | None = None,
+) -> str:
+    """How far apart two clouds of points are: a table of distances, each with its kind, its null and its interval.
+
+    The null is what chance gives for one law at the same sizes; a value near it says nothing. Distances that cost more
+    than a sort (exact, max-sliced, Sinkhorn) are taken on at most `points` random points of each file, and show it in n.
+
+    Args:
+        a: the first cloud, .npy or .csv: a point a row; images of four axes are flattened.
+        b: the second cloud.
+        points: most points of each file for the exact, max-sliced and Sinkhorn distances.
+        num_permutations: divisions of the pooled points for the null; no p-value is below 1 / (1 + this).
+        num_directions: directions of the sliced distances.
+        critic: also train a critic (a minute), and show its estimate of wasserstein_1 on points held out.
+        seed: of subsamples, directions, permutations and resamples.
+        json: print a list of records instead of a table.
+        figure: write a .png with the plan (of clouds in the plane) and the nulls here.
+    """
+    if figure is not None and Path(figure).suffix != ".png":
+        raise EarthworksError(f"--figure {figure} cannot be written: expected a name ending in .png")
+    for name, value in (("points", points), ("num_permutations", num_permutations), ("num_directions", num_directions)):
+        if value < 1:
+            raise EarthworksError(f"--{name} {value} is too few; expected at least 1")
+    x, y = read_cloud(a), read_cloud(b)
+    if x.shape[1] != y.shape[1]:
+        raise EarthworksError(f"{a} has points of dimension {x.shape[1]}, {b} of dimension {y.shape[1]}")
+    found = []
+    with Progress("measuring", quiet=0) as progress:
+        for name, compute in applicable(x, y, points, num_directions, critic, seed):
+            progress.show(f"measuring {name}", force=True)
+            with torch.no_grad() if name != "critic_estimate" else torch.enable_grad():
+                distance = compute()
+            found.append(distance.assess(num_permutations, seed))
+    if figure is not None:
+        write_figure(found, figure)
+    if json:
+        return to_json.dumps([record(each) for each in found], indent=2)
+    return table(found, len(x), len(y))
+
+
+def applicable(
+    x: Tensor, y: Tensor, points: int, num_directions: int, critic: bool, seed: int
+) -> list[tuple[str, Callable[[], Distance]]]:
+    """(name, how to compute it). On a line the exact distance is a sort of all points, and every slice is the line."""
+    generator = torch.Generator().manual_seed(seed)
+    few = min(len(x), len(y), points)
+    u, v = (z[torch.randperm(len(z), generator=generator)[:few]] for z in (x, y))
+    chosen: list[tuple[str, Callable[[], Distance]]]
+    if x.shape[1] == 1:
+        chosen = [(f"wasserstein_{p}", lambda p=p: wasserstein(x, y, p=p)) for p in (1, 2)]
+    else:
+        sliced = {"num_directions": num_directions, "seed": seed}
+        chosen = [
+            *((f"wasserstein_{p}", lambda p=p: wasserstein(u, v, p=p)) for p in (1, 2)),
+            *((f"sliced_wasserstein_{p}", lambda p=p: sliced_wasserstein(x, y, p=p, **sliced)) for p in (1, 2)),
+            ("max_sliced_wasserstein_2", lambda: max_sliced_wasserstein(u, v, seed=seed)),
+        ]
+    chosen += [
+        ("sinkhorn_divergence", lambda: sinkhorn_divergence(u, v)),
+        ("gaussian_wasserstein", lambda: gaussian_wasserstein(x, y)),
+    ]
+    if critic:
+        chosen.append(("critic_estimate", lambda: critic_estimate(x, y, seed=seed)))
+    return chosen
+
+
+def read_cloud(file: str) -> Tensor:
+    """The points of a .npy or .csv file as (n, d). One sentence for whatever cannot be read as points."""
+    path = Path(file)
+    if path.suffix not in (".npy", ".csv"):
+        raise EarthworksError(f"{file} is of no kind that can be read: expected .npy or .csv")
+    try:
+        values = read_npy(path) if path.suffix == ".npy" else read_csv(path)
+    except FileNotFoundError:
+        raise EarthworksError(f"{file} does not exist") from None
+    except OSError as error:
+        raise EarthworksError(f"{file} cannot be read: {error.strerror or error}") from None
+    return cloud(torch.from_numpy(values), file)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError):
+        raise EarthworksError(f"{path} is not an array of numbers in NumPy's .npy format") from None
+    if values.dtype.kind not in "biuf":
+        raise EarthworksError(f"{path} holds {values.dtype} where numbers were expected")
+    return np.ascontiguousarray(values, np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else float)
+
+
+def read_csv(path: Path) -> np.ndarray:
+    """Rows of numbers between commas; a first row that is not all numbers is taken for names."""
+    rows: list[list[float]] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            for fields in reader:
+                if not any(field.strip() for field in fields):
+                    continue
+                try:
+                    rows.append([float(field) for field in fields])
+                except ValueError:
+                    if rows or reader.line_num > 1:
+                        raise EarthworksError(
+                            f"line {reader.line_num} of {path} is not all numbers: {','.join(fields)[:60]!r}"
+                        ) from None
+                    continue
+                if len(rows[-1]) != len(rows[0]):
+                    raise EarthworksError(
+                        f"line {reader.line_num} of {path} has {len(rows[-1])} numbers, the lines before it {len(rows[0])}"
+                    )
+    except (UnicodeDecodeError, csv.Error):
+        raise EarthworksError(f"{path} is not a text of numbers between commas") from None
+    if not rows:
+        raise EarthworksError(f"{path} is empty: it holds no row of numbers")
+    return np.array(rows)
+
+
+def record(distance: Distance) -> dict[str, Any]:
+    """A distance as JSON takes it; `null` is the mean of the null."""
+    assert distance.null is not None
+    assert distance.interval is not None
+    return {
+        "name": distance.name,
+        "value": finite(float(distance)),
+        "kind": distance.kind,
+        "null": finite(float(distance.null.mean())),
+        "interval": [finite(end) for end in distance.interval],
+        "interval_of": distance.interval_of,
+        "p_value": distance.p_value,
+        "n": distance.n,
+        "m": distance.m,
+        "d": distance.d,
+        "solver": distance.solver,
+        "converged": distance.converged,
+    }
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def table(found: list[Distance], n: int, m: int) -> str:
+    width = max(len(each.name) for each in found)
+    lines = [
+        f"{n:,} points and {m:,} points, d = {found[0].d}",
+        "",
+        f"{'':<{width}} {'value':>9} {'null':>9} {'p':>6}  {'95 % interval':<20}  {'n':>7} {'m':>7}  kind: solver",
+    ]
+    for each in found:
+        assert each.null is not None
+        assert each.interval is not None
+        low, high = each.interval
+        mark = "" if each.interval_of == OF_LAWS else "*"
+        lines.append(
+            f"{each.name:<{width}} {float(each):>9.4g} {float(each.null.mean()):>9.3g} {each.p_value:>6.3f}  "
+            f"{f'[{low:.4g}, {high:.4g}]{mark}':<20}  {each.n:>7,} {each.m:>7,}  {each.kind}: {each.solver}"
+        )
+    lines += [
+        "",
+        "null: the mean of the same number for random divisions of the pooled points, as if both came from one law.",
+        "* interval of the mean of this number over samples of these sizes; the others are of it between the two laws.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""What a distance says about itself: the number, what kind of number it is, from how many points, and how sure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from earthworks.runs import EarthworksError
+from earthworks.transport.intervals import bootstrap_interval, influence_interval
+from earthworks.transport.permutation import OnPool, p_value, permuted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Kind = Literal["distance", "cost", "lower bound", "upper bound", "estimate"]
+Statistic = Callable[[Tensor, Tensor], Tensor]  # two samples -> a 0-d tensor, larger for laws further apart
+
+OF_LAWS = "this number between the two laws"
+OF_MEAN = "the mean of this number over samples of these sizes"
+
+
+@dataclass(eq=False, kw_only=True)
+class Distance:
+    """A distance between two distributions, or a bound or an estimate of one.
+
+    `value` is a 0-d tensor (with grad where the quantity has one); `kind` says what it is of the population or batch
+    quantity that `name` names; `n` and `m` are the sample sizes, `d` the dimension, `p` the order, `solver` what ran;
+    `plan` (n, m) and `potentials` (n,), (m,) are set where the solver has them; `details` holds what else the solver
+    knows (iterations, marginal violation, standard error), as plain numbers. After `assess()`: `null` (B,), `p_value`,
+    `interval` and what it is an interval of, `interval_of`.
+    """
+
+    name: str
+    value: Tensor
+    kind: Kind
+    n: int
+    m: int
+    d: int
+    p: float | None = None
+    solver: str = ""
+    converged: bool = True
+    plan: Tensor | None = None
+    potentials: tuple[Tensor, Tensor] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    samples: tuple[Tensor, Tensor] | None = None  # what `assess` permutes and resamples
+    statistic: Statistic | None = None
+    on_pool: Callable[[Tensor], OnPool] | None = None  # the same statistic by index, for what can share work
+    influence: tuple[Tensor, Tensor] | None = None  # d value / d weight of each point, (n,) and (m,)
+    null: Tensor | None = None
+    p_value: float | None = None
+    interval: tuple[float, float] | None = None
+    interval_of: str = ""
+
+    def __float__(self) -> float:
+        return float(self.value.detach())
+
+    def assess(self, num_permutations: int = 200, seed: int = 0) -> "Distance":
+        """Add the null, its p-value and a 95 % interval; returns self.
+
+        The null is this statistic for `num_permutations` random divisions of all n + m points into n and m: what two
+        samples of one law would give at these sizes. Read the value beside it: where they agree, the number is bias.
+        The p-value is exact (`permutation_test`).
+
+        The interval is one of two things, and `interval_of` says which.
+        * Of *this number between the two laws*, for statistics whose bias vanishes faster than their noise: in one
+          dimension, sliced, Gaussian, Sinkhorn. The basic bootstrap, `num_permutations` resamples of either sample;
+          where the permutation test does not reject at 5 % it reaches down to 0, because there the bootstrap fails.
+        * Of *the mean of this number over samples of these sizes*, for the exact distance in d >= 2 and the
+          max-sliced one, whose bias no resampling removes. It holds the distance between the laws only where the null
+          is small beside the value. Normal, from the variance of the potentials: del Barrio and Loubes 2019.
+
+        Takes `num_permutations` further evaluations, and as many again for the bootstrap. NaN ends for a sample of one
+        point. Raises EarthworksError for what has no unweighted samples: weights do not say how many observations they
+        stand for.
+        """
+        if self.samples is None or self.statistic is None:
+            reason = "weighted samples" if self.samples is not None else "what was not made from two samples"
+            raise EarthworksError(f"{self.name} has no null and no interval for {reason}")
+        statistic = self.statistic
+        pool = torch.cat(self.samples).detach()
+        on_pool = self.on_pool(pool) if self.on_pool else lambda i, j: statistic(pool[i], pool[j])
+        value = float(self)
+        self.null = permuted(on_pool, self.n, self.m, num_permutations, seed)
+        self.p_value = p_value(value, self.null)
+        if self.influence is not None:
+            self.interval = influence_interval(value, *self.influence)
+            self.interval_of = OF_MEAN
+        else:
+            self.interval = bootstrap_interval(value, on_pool, self.n, self.m, num_permutations, seed)
+            self.interval_of = OF_LAWS
+            if self.p_value > 0.05:
+                self.interval = (min(0.0, self.interval[0]), self.interval[1])
+        return self
+
+    def __str__(self) -> str:
+        """`wasserstein_1 = 0.947 (distance; n=500, m=500, d=2; assignment; null 0.21, p 0.005; 95 % interval ...)`."""
+        parts = [self.kind, f"n={self.n}, m={self.m}, d={self.d}", self.solver]
+        if not self.converged and "converged" not in self.solver:
+            parts.append("NOT converged")
+        if self.null is not None:
+            parts.append(f"null {float(self.null.mean()):.3g}, p {self.p_value:.2g}")
+        if self.interval is not None:
+            what = "95 % interval" if self.interval_of == OF_LAWS else "95 % interval at this n"
+            parts.append(f"{what} [{self.interval[0]:.3g}, {self.interval[1]:.3g}]")
+        return f"{self.name} = {float(self):.4g} ({'; '.join(part for part in parts if part)})"
+
+    def plot(self, axes: "Axes | None" = None) -> "Axes":
+        """The null as a histogram with the value, once assessed; before that the plan of a 2-D cloud as arrows."""
+        from earthworks.transport.pictures import paint_null, paint_plan
+
+        if axes is None:
+            from matplotlib.figure import Figure
+
+            axes = Figure(figsize=(5, 4), layout="constrained").add_subplot()
+        (paint_plan if self.null is None else paint_null)(self, axes)
+        return axes
+
+    def figure(self, path: str | Path) -> Path:
+        """Write what there is to see, plan and null, to a .png file."""
+        from earthworks.transport.pictures import write_figure
+
+        return write_figure([self], path)
