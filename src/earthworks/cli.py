@@ -21,9 +21,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "generate": ("earthworks.gopher.commands", "generate_text", "write text with a trained model"),
         "evaluate": ("earthworks.gopher.commands", "evaluate", "bits per byte and perplexity on text"),
     },
+    "transport": {
+        "measure": ("earthworks.transport.commands", "measure", "how far apart two clouds of points are"),
+    },
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),
         "sample": ("earthworks.wgan.sampling", "sample_file", "draw from a trained generator"),
+        "evaluate": ("earthworks.wgan.evaluating", "evaluate_run", "distances, coverage and memorisation, with their nulls"),
     },
 }
 SINGLE: dict[str, tuple[str, str, str]] = {

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from earthworks.report.figures import DASHES, MUTED, SERIES, Drawing, count_axis, draw, finite, log_axis, noisy_curve, thin
+from earthworks.report.figures import (
+    DASHES,
+    MUTED,
+    SERIES,
+    Drawing,
+    count_axis,
+    draw,
+    finite,
+    log_axis,
+    noisy_curve,
+    thin,
+)
 from earthworks.report.numbers import known, short, significant
 from earthworks.report.page import Page, Section, Table, names
 from earthworks.runs import RunFolder, read_json, read_metrics
@@ -74,13 +85,20 @@ def compare(folders: Sequence[RunFolder]) -> Page:
                 each.plot(x, y, "o-", markersize=3, color=SERIES[i % 6], linestyle=DASHES[i % 6], label=name)
             titled(each, MEASURES[key])
 
-    curves = [draw("compared", "The measures of all runs by step.", paint, columns=len(found), height=3.4)] if found else []
+    curves = (
+        [draw("compared", "The measures of all runs by step.", paint, columns=len(found), height=3.4)] if found else []
+    )
     sections = [
         Section("Results", "At the last validation of each run.", [Table("Final numbers", ("", *runs), rows)]),
         Section("Curves", "The same measures by step.", curves),
         Section("What differs", "Settings that are not the same.", [Table("Configuration", ("key", *runs), settings)]),
     ]
-    return Page(f"{len(runs)} runs compared", "Gaps of different critics are on different scales: compare distances.", [], sections)
+    return Page(
+        f"{len(runs)} runs compared",
+        "Gaps of different critics are on different scales: compare distances.",
+        [],
+        sections,
+    )
 
 
 def verdict(run: GenerativeRun) -> str:
@@ -110,7 +128,9 @@ def tiles(run: GenerativeRun) -> list[tuple[str, str, str]]:
             shown.append((MEASURES[key][0].upper() + MEASURES[key][1:], significant(value), "at the last validation"))
     gap = run.last("gap_held_out")
     if gap is not None:
-        shown.append(("Critic's gap, held out", significant(gap), "an estimate on the critic's own scale, not a distance"))
+        shown.append(
+            ("Critic's gap, held out", significant(gap), "an estimate on the critic's own scale, not a distance")
+        )
     speed = run.column("images_per_second")
     if len(speed):
         shown.append(("Throughput", short(float(np.nanmedian(speed))), "real samples a second through the critic"))
@@ -222,7 +242,9 @@ def gradients(run: GenerativeRun) -> Section | None:
         axes[0, 0].legend()
 
     figure = draw("gradients", "Gradient norms by step.", paint, width=6.4, height=3.0)
-    return Section("Gradients", "A generator's norm that falls by decades has nothing left to learn from its critic.", [figure])
+    return Section(
+        "Gradients", "A generator's norm that falls by decades has nothing left to learn from its critic.", [figure]
+    )
 
 
 def titled(axes: Axes, title: str) -> None:

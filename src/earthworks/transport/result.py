@@ -89,7 +89,8 @@ class Distance:
             self.interval = influence_interval(value, *self.influence)
             self.interval_of = OF_MEAN
         else:
-            self.interval = bootstrap_interval(value, on_pool, self.n, self.m, num_permutations, seed)
+            power = 1 if self.kind == "cost" else self.p or 1
+            self.interval = bootstrap_interval(value, on_pool, self.n, self.m, num_permutations, seed, power)
             self.interval_of = OF_LAWS
             if self.p_value > 0.05:
                 self.interval = (min(0.0, self.interval[0]), self.interval[1])

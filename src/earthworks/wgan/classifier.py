@@ -100,7 +100,7 @@ def train_classifier(
     150,000 images seen, but none more than 30 times, in batches of 100, Adam with a rate that rises to 2e-3 and falls to 0:
     half a minute for MNIST on one core. `seed` decides weights and order, and so, on one machine, the digest; the caller's
     random state is left as it was. `on_progress` hears the share done. Images it was trained on lie apart from
-    others in its features (10,000 of MNIST's to the 10,000 held out: Fréchet 3.9 where 1.2 is the null), so measure
+    others in its features (10,000 of MNIST's to the 10,000 held out: Fréchet 4.3 where 1.5 is the null), so measure
     generated images against held-out ones.
     Raises EarthworksError for missing labels, one class, integers for images, and NaN.
     """

@@ -18,6 +18,8 @@ from earthworks.runs.errors import missing_extra
 from earthworks.wgan.networks import value_range
 
 TOYS = ("ring", "grid", "swiss-roll")
+STACKED = "stacked:"  # before the name of labelled images of one channel: three at random as red, green and blue
+NUM_STACKED = 128_000  # as in the protocol of VEEGAN and PacGAN
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 GRID_POINTS = 100_000  # fixed and shuffled once, as in the code of Gulrajani et al. 2017
 FRESH_POINTS = 100_000  # of the ring and the roll, which training draws anew: these are for measuring
@@ -59,11 +61,14 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
 
     `ring`, `grid`, `swiss-roll` (toys), `digits` (scikit-learn's 8 x 8), a .npy or .npz file, an IDX file or a folder of
     them (MNIST; test files are the held-out part), CIFAR-10's binary batches, a folder of images (folders in it are
-    labels), `hf:owner/name`. Raises EarthworksError for what is not there, not all of one size and mode, not finite,
+    labels), `hf:owner/name`; `stacked:NAME` puts three random images of NAME into the channels of one, labelled by the
+    number that their labels spell (stacked MNIST: 1,000 modes). Raises EarthworksError for what is not there, not all of one size and mode, not finite,
     constant, or fewer than two.
     """
     if name in TOYS:
         return toy(name, seed)
+    if name.startswith(STACKED):
+        return stacked(load_dataset(name.removeprefix(STACKED), validation=validation, seed=seed), seed)
     images, labels, tests = read_images(name)
     images = check_samples(name, images)
     if labels is not None and len(labels) != len(images):
@@ -77,6 +82,19 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
     out, stay = order[:kept], order[kept:]
     both = None if labels is None else (as_tensor(labels)[stay], as_tensor(labels)[out])
     return Dataset(name, images[stay], images[out], both)
+
+
+def stacked(digits: Dataset, seed: int) -> Dataset:
+    """Three random images as the channels of one; its label is 100 a + 10 b + c of theirs."""
+    if digits.labels is None or digits.shape[0] != 1 or len(digits.shape) != 3 or int(digits.labels[0].max()) > 9:
+        raise EarthworksError(f"{STACKED}{digits.name} needs images of one channel with labels from 0 to 9")
+    random = torch.Generator().manual_seed(seed)
+    parts, labels = [], []
+    for images, names, num in zip((digits.train, digits.held_out), digits.labels, (NUM_STACKED, NUM_STACKED // 5)):
+        which = torch.randint(len(images), (num, 3), generator=random)
+        parts.append(images[which, 0])
+        labels.append(names[which] @ torch.tensor([100, 10, 1]))
+    return Dataset(f"{STACKED}{digits.name}", parts[0], parts[1], (labels[0], labels[1]))
 
 
 # toys
@@ -173,7 +191,11 @@ def image_folder(path: Path) -> tuple[Tensor, np.ndarray | None]:
     for file in files:
         try:
             with Image.open(file) as image:
-                image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "I;16") else "RGB")
+                image = (
+                    image
+                    if image.mode in ("L", "RGB")
+                    else image.convert("L" if image.mode in ("1", "I;16") else "RGB")
+                )
                 arrays.append(np.asarray(image))
                 here = (str(file), image.size, image.mode)
         except (UnidentifiedImageError, OSError) as error:
@@ -267,7 +289,9 @@ def cifar(paths: list[Path]) -> tuple[Tensor, np.ndarray | None]:
     for path in paths:
         content = np.frombuffer(content_of(path), np.uint8)
         if not len(content) or len(content) % CIFAR_RECORD:
-            raise EarthworksError(f"{path} is not a CIFAR-10 binary batch: {len(content):,} bytes are no multiple of 3,073")
+            raise EarthworksError(
+                f"{path} is not a CIFAR-10 binary batch: {len(content):,} bytes are no multiple of 3,073"
+            )
         parts.append(content.reshape(-1, CIFAR_RECORD))
     records = np.concatenate(parts)
     return torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy()), records[:, 0].astype(np.int64)
@@ -301,7 +325,9 @@ def as_tensor(labels: np.ndarray) -> Tensor:
 
 def check_samples(name: str, samples: Tensor) -> Tensor:
     if len(samples) < 2:
-        raise EarthworksError(f"{name} holds {len(samples)} sample; a GAN needs at least two, and thousands to be any good")
+        raise EarthworksError(
+            f"{name} holds {len(samples)} sample; a GAN needs at least two, and thousands to be any good"
+        )
     if samples.is_floating_point() and not torch.isfinite(samples).all():
         raise EarthworksError(f"{name} holds values that are not finite (NaN or infinity)")
     if bool((samples == samples[:1]).all()):

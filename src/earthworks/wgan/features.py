@@ -91,20 +91,22 @@ def custom(path: str) -> Extractor:
         raise EarthworksError(f"features {path!r}: expected module:function, such as my_features:embed")
     sys.path.insert(0, os.getcwd())
     try:
-        found: Any = getattr(importlib.import_module(module), name, None)
+        found: Any = importlib.import_module(module)
     except ImportError as error:
         raise EarthworksError(f"features {path!r}: {module} cannot be imported ({error})") from None
     finally:
         sys.path.remove(os.getcwd())
+    found = getattr(found, name, None)
     if not callable(found):
         raise EarthworksError(f"features {path!r}: {module} has no function {name}")
+    compute: Any = found.eval() if isinstance(found, nn.Module) else found
     if isinstance(found, nn.Module):
-        return Extractor(path, digest_of(list(found.eval().state_dict().values())), found)
+        return Extractor(path, digest_of(list(found.state_dict().values())), compute)
     try:
         source = inspect.getsource(found)
     except (OSError, TypeError):  # compiled, or made at run time
         source = path
-    return Extractor(path, hashlib.sha256(source.encode()).hexdigest(), found)
+    return Extractor(path, hashlib.sha256(source.encode()).hexdigest(), compute)
 
 
 def digest_of(tensors: list[Tensor]) -> str:

@@ -34,7 +34,9 @@ def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> 
         generator.load_state_dict(tensors["average"])
         critic.load_state_dict(tensors["critic"])
     except (RuntimeError, KeyError):
-        raise EarthworksError(f"a checkpoint of {run} does not match its config.yaml: one of them was altered") from None
+        raise EarthworksError(
+            f"a checkpoint of {run} does not match its config.yaml: one of them was altered"
+        ) from None
     where = choose_device(device)
     return generator.to(where).eval().requires_grad_(False), critic.to(where).eval()
 
@@ -47,9 +49,7 @@ def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     return folder, config
 
 
-def sample(
-    run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last", device: str = "auto"
-) -> Tensor:
+def sample(run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last", device: str = "auto") -> Tensor:
     """`num` samples of the averaged generator, (num, *shape) in float32: images of one channel in [0, 1], of more in
     [-1, 1], points as they are. The same seed gives the same samples, fewer being the first of more."""
     if num < 1:

@@ -23,7 +23,14 @@ VALIDATIONS = 25
 SAVE_SECONDS = 120.0
 
 # The settings of the papers, by name. Where a paper and its code differ, both are here.
-GULRAJANI = {"objective": "gp", "optimizer": "adam", "learning_rate": 1e-4, "beta2": 0.9, "critic_steps": 5, "hold": 1.0}
+GULRAJANI = {
+    "objective": "gp",
+    "optimizer": "adam",
+    "learning_rate": 1e-4,
+    "beta2": 0.9,
+    "critic_steps": 5,
+    "hold": 1.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     # Arjovsky et al. 2017, Algorithm 1
     "wgan": {
@@ -56,8 +63,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Ours, for what no preset says. Fitted in docs/log.md.
+SMALL_IMAGE = 16  # pixels: below it an mlp, as there is nothing to convolve
 POINTS = {"network": "mlp", "width": 128, "depth": 3, "noise": 2, "batch": 256, "learning_rate": 1e-3, "penalty": 1.0}
 IMAGES = {"network": "dcgan", "depth": 3, "noise": 128, "batch": 64, "learning_rate": 2e-4, "penalty": 10.0}
+SMALL_IMAGES = {**IMAGES, "network": "mlp", "width": 256, "learning_rate": 5e-4}
 BY_OBJECTIVE: dict[str, dict[str, Any]] = {
     "minimax": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
     "non-saturating": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
@@ -107,8 +116,7 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     settings = dict(settings)
     layers = [PRESETS.get(settings["preset"] or "", {})]
     objective = settings["objective"] or layers[0].get("objective", COMMON["objective"])
-    images = {**IMAGES, "width": 64 if data.shape[0] == 1 else 128} if len(data.shape) == 3 else POINTS
-    layers += [BY_OBJECTIVE[objective], images, COMMON]
+    layers += [BY_OBJECTIVE[objective], suited(data.shape), COMMON]
     for layer in layers:
         for name, value in layer.items():
             if settings[name] is None:
@@ -121,6 +129,15 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     if settings["channels_last"] is None:
         settings["channels_last"] = len(data.shape) == 3
     return settings
+
+
+def suited(shape: tuple[int, ...]) -> dict[str, Any]:
+    """What suits samples of this shape."""
+    if len(shape) == 1:
+        return POINTS
+    if min(shape[1:]) < SMALL_IMAGE:
+        return SMALL_IMAGES
+    return {**IMAGES, "width": 64 if shape[0] == 1 else 128}
 
 
 def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun: float) -> tuple[dict[str, Any], float]:

@@ -50,7 +50,12 @@ class Adversarial:
         self.critic_optimizer = self.make_optimizer(self.critic, settings["critic_learning_rate"])
         self.generator_optimizer = self.make_optimizer(self.generator, settings["learning_rate"])
         self.schedule = Schedule(
-            shape="linear", max_steps=settings["horizon"], peak=1.0, warmup_steps=0, final_share=0.0, hold=settings["hold"]
+            shape="linear",
+            max_steps=settings["horizon"],
+            peak=1.0,
+            warmup_steps=0,
+            final_share=0.0,
+            hold=settings["hold"],
         )
         self.guard = Guard(spike=math.inf)  # a critic's loss has no level to keep to
         self.generate = torch.compile(self.generator) if settings["compile"] else self.generator

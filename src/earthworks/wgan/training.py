@@ -127,9 +127,7 @@ def train(
         settings, step_seconds = settle(settings, samples, chosen_device, begun)
         settings["run"] = str(folder.path)
         parameters = [sum(p.numel() for p in module.parameters()) for module in networks(settings, samples)]
-        folder.write_config(
-            {"kind": "wgan", "parameters": sum(parameters), "shape": list(samples.shape), **settings}
-        )
+        folder.write_config({"kind": "wgan", "parameters": sum(parameters), "shape": list(samples.shape), **settings})
     note(
         f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}"
     )

@@ -1,0 +1,173 @@
+"""What the last checkpoint of a run says about its health, once it is asked: signs, headroom, memory, spread."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earthworks.transport.lipschitz import gradient_norms, interpolate
+from earthworks.wgan.batches import noise_generator
+from earthworks.wgan.findings import Finding, Undecided
+from earthworks.wgan.task import Adversarial
+
+SAMPLES = 1024  # of each kind, at most
+FEWEST_SAMPLES = 20  # of which a standard error means something
+ERRORS = 4.0  # standard errors that a difference must have
+MORE_STEPS, MORE_SECONDS = 200, 20.0  # of the critic, with the generator frozen, at most
+HEADROOM = 2.0  # a gap this many times the run's own shows a critic that lags
+MEMORY = 0.3  # of the gap on training samples that is not there on held-out ones
+NEAR = 0.1  # two real samples are near each other when nearer than this share of all pairs of them
+CROWDED = 3.0  # generated samples are near each other so many times as often as real ones
+LOST = 0.1  # of the samples that a mode ought to have: one with fewer is lost
+
+
+def standard_error(scores: Tensor) -> float:
+    return float(scores.double().std() / math.sqrt(len(scores)))
+
+
+@torch.no_grad()
+def scores_of(task: Adversarial, samples: Tensor) -> Tensor:
+    """(n,) raw scores of samples of one kind, in passes of the run's batch size as in training."""
+    return torch.cat([task.critic(part).float() for part in samples.split(SAMPLES)])
+
+
+@torch.no_grad()
+def generated(task: Adversarial, num: int) -> Tensor:
+    """What the critic was trained against: samples of the generator itself, not of its average."""
+    random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
+    return task.generator(task.noise(num, random))
+
+
+def generator_sign(task: Adversarial) -> Finding | Undecided | None:
+    """Whether a step down the generator's loss raises the mean score of its samples, to first order: the cosine of minus
+    the gradient of its loss and the gradient of mean f(G z)."""
+    random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
+    weights = list(task.generator.parameters())
+    task.critic.requires_grad_(False)
+    scores = task.critic(task.generator(task.noise(SAMPLES, random))).float()
+    down = torch.autograd.grad(-task.objective.generator(scores), weights, retain_graph=True)
+    up = torch.autograd.grad(scores.mean(), weights)
+    task.critic.requires_grad_(True)
+    a, b = (torch.cat([gradient.flatten() for gradient in each]).double() for each in (down, up))
+    size = float(a.norm() * b.norm())
+    if not size > 0:
+        return Undecided("generator's sign", "the critic sends no gradient at all")
+    cosine = float(a @ b) / size
+    if cosine >= 0:
+        return None
+    return Finding(
+        "generator's sign reversed",
+        f"A step of the generator lowers the critic's score of its samples, where it should raise it: cosine {cosine:.2f} "
+        "between the step and the direction of rising scores.",
+        "The generator minimises -E f(G z); turn the sign of its loss.",
+        {"cosine": cosine},
+    )
+
+
+def critic_headroom(fresh: Adversarial, recorded_rate: float) -> Finding | Undecided | None:
+    """How much higher the held-out gap gets when the critic alone is trained for some more steps.
+
+    `fresh` has the run's weights and a new optimizer at a rate no lower than the generator's.
+    """
+    if fresh.objective.critic.__name__ == "discriminator_loss":
+        return None  # its scores have no scale of their own: further steps always raise the gap
+    real = fresh.batches.held_out(SAMPLES)
+    if len(real) < FEWEST_SAMPLES:
+        return Undecided("critic under-trained", f"only {len(real)} samples are held out; give a larger --validation")
+    fake = generated(fresh, SAMPLES)
+
+    def gap() -> tuple[float, float]:
+        on_real, on_fake = scores_of(fresh, real), scores_of(fresh, fake)
+        return float(on_real.mean() - on_fake.mean()), math.hypot(standard_error(on_real), standard_error(on_fake))
+
+    before, error_before = gap()
+    random = noise_generator(fresh.settings["seed"], 0, fresh.device, purpose=6)
+    begun, steps = time.perf_counter(), 0
+    while steps < MORE_STEPS and time.perf_counter() - begun < MORE_SECONDS:
+        fresh.critic_step(steps, random, 1.0)
+        steps += 1
+    after, error = gap()
+    evidence = {"gap": before, "gap_after": after, "error": math.hypot(error, error_before), "steps": steps}
+    if after - before <= ERRORS * evidence["error"] or after <= HEADROOM * before:
+        return None
+    sign = (
+        "is negative, worse than that of a critic that scores everything alike"
+        if before < 0
+        else "is far from the largest"
+    )
+    return Finding(
+        "critic under-trained",
+        f"The critic's gap on held-out samples {sign}: it is {before:.3g}, and {steps} further steps of the critic, with the "
+        f"generator frozen, bring it to {after:.3g} (standard error of the difference {evidence['error']:.2g}). The generator "
+        "follows a critic that has not found the difference between real and generated samples.",
+        "Raise --critic_steps (5 in the papers) or --critic_learning_rate.",
+        evidence,
+    )
+
+
+def critic_memory(task: Adversarial) -> Finding | Undecided | None:
+    """Whether the critic scores the samples it was trained on higher than others of the same law."""
+    if task.data.fresh:
+        return None  # every batch was drawn anew: there is nothing to learn by heart
+    train, held_out = task.batches.training(SAMPLES), task.batches.held_out(SAMPLES)
+    fewest = min(len(train), len(held_out))
+    if fewest < FEWEST_SAMPLES:
+        return Undecided(
+            "critic overfitting", f"only {fewest} samples are on one side of the split; give another --validation"
+        )
+    on_train, on_held_out, on_fake = (scores_of(task, x) for x in (train, held_out, generated(task, SAMPLES)))
+    gap, held_out_gap = (float(scores.mean() - on_fake.mean()) for scores in (on_train, on_held_out))
+    difference, error = gap - held_out_gap, math.hypot(standard_error(on_train), standard_error(on_held_out))
+    if difference <= ERRORS * error or difference <= MEMORY * gap:
+        return None
+    return Finding(
+        "critic overfitting",
+        f"The critic has learnt its training samples by heart: its gap is {gap:.3g} on them and {held_out_gap:.3g} on held-out "
+        f"ones, a difference of {difference:.3g} with standard error {error:.2g} ({len(train):,} and {len(held_out):,} samples).",
+        "Use more data, a smaller critic (--width), fewer steps, or the checkpoint `best`.",
+        {"gap_train": gap, "gap_held_out": held_out_gap, "difference": difference, "error": error},
+    )
+
+
+def lost_modes(task: Adversarial) -> Finding | Undecided | None:
+    """Whether generated samples are of fewer kinds than real ones: by the centres of a mixture, else by how often two of
+    them are near each other."""
+    real = task.batches.held_out(SAMPLES)
+    real = real if len(real) >= FEWEST_SAMPLES else task.batches.training(SAMPLES)
+    if len(real) < FEWEST_SAMPLES:
+        return Undecided("collapsed modes", f"{len(real)} real samples are too few to compare with")
+    fake = task.draw(SAMPLES, task.settings["seed"])
+    if task.data.centres is not None:
+        centres = task.data.centres.to(fake)
+        counts = torch.bincount(torch.cdist(fake, centres).argmin(1), minlength=len(centres))
+        lost = int((counts < LOST * len(fake) / len(centres)).sum())
+        if not lost:
+            return None
+        return Finding(
+            "collapsed modes",
+            f"{lost} of the {len(centres)} modes are lost: of {len(fake):,} generated samples fewer than a tenth of their share "
+            f"lie nearest to them (the fullest mode has {int(counts.max())}, a fair share is {len(fake) / len(centres):.0f}).",
+            "Use --objective gp, train longer, or raise --width and --batch.",
+            {"lost": lost, "modes": len(centres), "samples": len(fake)},
+        )
+    radius = float(pair_distances(real).quantile(NEAR))
+    near = (torch.cdist(fake.flatten(1), fake.flatten(1)) < radius).double().fill_diagonal_(0).sum(1) / (len(fake) - 1)
+    share, error = float(near.mean()), 2 * standard_error(near)
+    evidence = {"near": share, "near_real": NEAR, "error": error, "radius": radius, "kinds": 1 / max(share, 1e-9)}
+    if share - ERRORS * error <= CROWDED * NEAR:
+        return None
+    return Finding(
+        "collapsed modes",
+        f"Generated samples are too much alike: two of them are near each other in {share:.0%} of all pairs (standard error "
+        f"{error:.1%}), two real ones in {NEAR:.0%} (near: within {radius:.3g}). They are as varied as {1 / share:.1f} equally "
+        f"frequent kinds, real ones as {1 / NEAR:.0f}.",
+        "Use --objective gp, train longer, or raise --width and --batch.",
+        evidence,
+    )
+
+
+def pair_distances(x: Tensor) -> Tensor:
+    """Distances of all pairs of (n, *shape): (n (n - 1) / 2,)."""
+    return torch.pdist(x.flatten(1))
