@@ -194,7 +194,11 @@ def main() -> None:
         spread = "/".join(f"{row[name]['nats']:.3f}" for row in rows)
         lines.append(
             f"| {label} | {middle('nats'):.4f} ({spread}) | {middle('seconds'):.1f} | {middle('seconds') / base:.3f} | "
-            + ("| | |" if name == "recipe" else f"{middle('whole'):.1f} | {middle('steps'):,.0f} | {middle('tokens'):,.0f} |")
+            + (
+                "| | |"
+                if name == "recipe"
+                else f"{middle('whole'):.1f} | {middle('steps'):,.0f} | {middle('tokens'):,.0f} |"
+            )
         )
     write_result("shakespeare-novel" if arguments.novel else "shakespeare", "\n".join(lines))
 

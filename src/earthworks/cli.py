@@ -27,7 +27,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),
         "sample": ("earthworks.wgan.sampling", "sample_file", "draw from a trained generator"),
-        "evaluate": ("earthworks.wgan.evaluating", "evaluate_run", "distances, coverage and memorisation, with their nulls"),
+        "diagnose": ("earthworks.wgan.diagnosis", "diagnose_run", "what is wrong with a run, with the evidence"),
+        "evaluate": (
+            "earthworks.wgan.evaluating",
+            "evaluate_run",
+            "distances, coverage and memorisation, with their nulls",
+        ),
     },
 }
 SINGLE: dict[str, tuple[str, str, str]] = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from earthworks.runs import EarthworksError
-from earthworks.transport import sinkhorn
+from earthworks.transport import entropic
 from earthworks.transport.sinkhorn import sinkhorn_divergence
 
 
@@ -138,20 +138,47 @@ def test_the_reported_violation_is_that_of_the_marginals():
 
 def test_over_relaxation_changes_the_road_and_not_the_place(monkeypatch):
     x, y = cloud(80, 2), cloud(80, 2, seed=1) + 1
-    options = {"regularization": 0.05, "tolerance": 1e-10, "max_iterations": 100_000}
+    monkeypatch.setattr(entropic, "NEWTON", 0)
+    options = {"regularization": 0.2, "tolerance": 1e-10, "max_iterations": 20_000}
     quick = sinkhorn_divergence(x, y, **options)
-    monkeypatch.setattr(sinkhorn, "STRONGEST", 1.0)
+    monkeypatch.setattr(entropic, "STRONGEST", 1.0)
     plain = sinkhorn_divergence(x, y, **options)
     assert float(quick) == pytest.approx(float(plain), rel=1e-9)
     assert quick.details["iterations"] < plain.details["iterations"] / 2
+
+
+@pytest.mark.parametrize("share", [0.05, 0.01, 0.002])
+def test_newton_ends_where_iteration_would_take_hundreds_of_thousands(share):
+    # A plan that is nearly a permutation: x + m in 16 dimensions, neighbours far apart.
+    x, move = cloud(60, 16), cloud(1, 16, seed=1)
+    y = (x + move)[torch.arange(60).flip(0)]
+    regularization = share * float((torch.cdist(x, y) ** 2).median())
+    found = sinkhorn_divergence(x, y, regularization=regularization, tolerance=1e-9)
+    assert found.converged
+    assert found.details["iterations"] < 150
+    assert float(found) == pytest.approx(float(move.square().sum()), rel=1e-8)
+
+
+def test_newton_and_iteration_meet(monkeypatch):
+    x, y = cloud(40, 2), cloud(30, 2, seed=1) + 1
+    weights = torch.softmax(cloud(1, 40, seed=2)[0], 0) * (torch.arange(40) % 7 > 0)
+    options = {"a": weights / weights.sum(), "regularization": 0.02, "tolerance": 1e-10, "max_iterations": 200_000}
+    monkeypatch.setattr(entropic, "PATIENCE", 0)
+    short = sinkhorn_divergence(x, y, **options)
+    monkeypatch.setattr(entropic, "NEWTON", 0)
+    long = sinkhorn_divergence(x, y, **options)
+    assert short.converged
+    assert long.converged
+    assert float(short) == pytest.approx(float(long), rel=1e-9)
+    assert short.details["iterations"] < 40
 
 
 def test_costs_that_are_not_kept_give_the_same(monkeypatch):
     x, y = cloud(70, 3).requires_grad_(), cloud(50, 3, seed=1) + 1
     kept = sinkhorn_divergence(x, y, p=1)
     (slope,) = torch.autograd.grad(kept.value, x)
-    monkeypatch.setattr(sinkhorn, "STORED", 0)
-    monkeypatch.setattr(sinkhorn, "BLOCK", 7 * 50)
+    monkeypatch.setattr(entropic, "STORED", 0)
+    monkeypatch.setattr(entropic, "BLOCK", 7 * 50)
     again = sinkhorn_divergence(x, y, p=1)
     (slope_again,) = torch.autograd.grad(again.value, x)
     assert float(again) == pytest.approx(float(kept), rel=1e-9)
@@ -162,9 +189,10 @@ def test_costs_that_are_not_kept_give_the_same(monkeypatch):
 
 def test_scalings_that_outgrow_float64_are_taken_into_the_potentials(monkeypatch):
     x, y = cloud(40, 2), cloud(40, 2, seed=1) * 2 + 1
-    far = sinkhorn_divergence(x, y, regularization=0.02, max_iterations=20_000)
-    monkeypatch.setattr(sinkhorn, "RANGE", 0.5)  # absorbed at nearly every window
-    again = sinkhorn_divergence(x, y, regularization=0.02, max_iterations=20_000)
+    monkeypatch.setattr(entropic, "NEWTON", 0)
+    far = sinkhorn_divergence(x, y, regularization=0.1, max_iterations=20_000)
+    monkeypatch.setattr(entropic, "RANGE", 0.5)  # absorbed at nearly every window
+    again = sinkhorn_divergence(x, y, regularization=0.1, max_iterations=20_000)
     assert far.converged
     assert again.converged
     assert float(again) == pytest.approx(float(far), rel=1e-6)

@@ -11,7 +11,6 @@ from earthworks.report.figures import (
     DASHES,
     MUTED,
     SERIES,
-    Drawing,
     count_axis,
     draw,
     finite,

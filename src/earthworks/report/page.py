@@ -6,7 +6,7 @@ together. Everything that a run folder holds is untrusted text: Jinja escapes it
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -107,7 +107,7 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
     return target
 
 
-def write_joint_report(runs: dict[str, str | Path], title: str, output: str | Path) -> Path:
+def write_joint_report(runs: Mapping[str, str | Path], title: str, output: str | Path) -> Path:
     """One page about runs of several kinds, each under the name it is given here: their sections one after the other."""
     joint = Page(title, "", [])
     for name, path in runs.items():

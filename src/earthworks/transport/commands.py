@@ -119,7 +119,9 @@ def read_npy(path: Path) -> np.ndarray:
         raise EarthworksError(f"{path} is not an array of numbers in NumPy's .npy format") from None
     if values.dtype.kind not in "biuf":
         raise EarthworksError(f"{path} holds {values.dtype} where numbers were expected")
-    return np.ascontiguousarray(values, np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else float)
+    return np.ascontiguousarray(
+        values, np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else float
+    )
 
 
 def read_csv(path: Path) -> np.ndarray:

@@ -19,7 +19,7 @@ from earthworks.transport.result import Distance
 
 MOST_CLUSTERS = 500  # Pillutla et al. 2021: a tenth of the samples, at most 500
 PER_CLUSTER = 10
-POINTS = 100  # on the frontier, which give the area to 3e-5
+POINTS = 100  # on the frontier, which give the area to 5e-5
 
 
 def divergence_frontier(

@@ -25,23 +25,24 @@ def influence_interval(value: float, h_x: Tensor, h_y: Tensor) -> tuple[float, f
 def bootstrap_interval(
     value: float, evaluate: OnPool, n: int, m: int, num_resamples: int, seed: int, power: float = 1
 ) -> tuple[float, float]:
-    """The basic bootstrap of T^power: [2 T^p - q(97.5 %), 2 T^p - q(2.5 %)], q the quantiles of T^p over resamples of
-    either sample; cut at 0, and the root taken.
+    """[2 C - mean C* - 1.96 s, C + 1.96 s] for the cost C = T^power, s and mean those of C* over resamples of either
+    sample; cut at 0, and the root taken.
 
-    A resample lies further apart than the samples do by about as much as the samples do beyond the laws: reflected at
-    the value, that bias is taken off, where percentiles would count it twice. It is additive in costs, W_p^p, and not
-    in distances: `power` is p for a number of which the p-th root was taken. (Two samples of 3,000 from one Gaussian in
-    d = 64: the Gaussian W_2 is 0.88, its reflected interval without the power [0.50, 0.56], with it [0, 0.26].)
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 13; Davison and Hinkley, Bootstrap Methods, 5.2.
+    A resample lies further apart than the samples do by about as much as the samples do beyond the laws. That is what
+    the lower end takes off; the upper end takes off nothing, because far from 0, where there is no bias, the bootstrap
+    still sees some. Bias is additive in costs, W_p^p, and not in distances: `power` is p where the p-th root was taken.
+    Measured at n = 100, 200 intervals each, in one dimension, sliced and Gaussian in d = 5: 90 % to 100 % held the number
+    between the laws; of reflected percentiles 83 % to 99 %, of T +- 1.96 s near the null 2 %.
+    Source: Davison and Hinkley, Bootstrap Methods and their Application, 5.2 (normal intervals, bias correction).
     """
     if min(n, m) < 2:
         return math.nan, math.nan
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.empty(num_resamples, dtype=torch.float64)
+    costs = torch.empty(num_resamples, dtype=torch.float64)
     for k in range(num_resamples):
         i = torch.randint(n, (n,), generator=generator)
         j = torch.randint(m, (m,), generator=generator) + n
-        draws[k] = float(evaluate(i, j)) ** power
-    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    centre = 2 * value**power
-    return max(0.0, centre - high) ** (1 / power), max(0.0, centre - low) ** (1 / power)
+        costs[k] = float(evaluate(i, j)) ** power
+    cost, spread = value**power, NORMAL * float(costs.std())
+    low, high = min(cost, 2 * cost - float(costs.mean())) - spread, cost + spread
+    return max(0.0, low) ** (1 / power), high ** (1 / power)

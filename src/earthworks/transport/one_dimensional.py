@@ -13,9 +13,7 @@ from earthworks.transport.result import Distance
 PARALLEL = 1 << 17  # numbers from which starting threads (0.1 ms) is worth it
 
 
-def wasserstein_1d(
-    x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, b: Tensor | None = None
-) -> Distance:
+def wasserstein_1d(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, b: Tensor | None = None) -> Distance:
     """W_p = ( int_0^1 |F^-1(t) - G^-1(t)|^p dt )^(1/p), F and G the distribution functions of the two samples.
 
     x (n,) or (n, 1), y (m,) or (m, 1); `a` (n,) and `b` (m,) weights, uniform by default; any p >= 1; in the units of

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from earthworks.training.distributed import rank, world_size
 from earthworks.wgan.datasets import Dataset
 
 LEVELS = 256  # of a byte: dequantization adds noise of one level's width
@@ -30,7 +31,8 @@ class Batches:
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
 
     def batch(self, number: int, random: torch.Generator) -> Tensor:
-        """Batch `number` of the run, (batch, *shape) in float32."""
+        """Batch `number` of the run, (batch, *shape) in float32; in a process group each rank has one of its own."""
+        number = number * world_size() + rank()
         if self.data.fresh:
             assert self.data.draw is not None
             seed = int(np.random.SeedSequence([self.seed, number, 3]).generate_state(1)[0])

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,7 +143,7 @@ def read_images(name: str) -> tuple[Tensor, np.ndarray | None, tuple[Tensor, np.
     if name == "digits":
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
+        digits: Any = load_digits()
         return torch.from_numpy(digits.images / 16.0).float()[:, None], digits.target, None
     if name.startswith("hf:"):
         return hugging_face(name)

@@ -1,17 +1,101 @@
-"""Is a run healthy? Its log and its last checkpoint are asked the questions that a person would ask."""
+"""Is a run healthy? Its log and its last checkpoint are asked what an experienced eye would look for."""
 
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.training import checkpoint as checkpoints
-from earthworks.training.precision import choose_device
 from earthworks.wgan import examination, symptoms
 from earthworks.wgan.datasets import load_dataset
 from earthworks.wgan.findings import Diagnosis, Finding, Undecided
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import networks
 from earthworks.wgan.task import Adversarial
+
+FEWEST_STEPS = 100  # of the generator: before, medians mean little and every critic lags
+
+
+def diagnose(run: str | Path) -> Diagnosis:
+    """What is wrong with a run, with the evidence, and what could not be judged. Nothing in its folder is changed.
+
+    Read from metrics.jsonl: steps skipped; the sign of the critic's loss; a discriminator below chance; the generator's
+    gradient against its own beginning; the slope of a penalised critic. Asked of the last checkpoint: the sign of the
+    generator's step; what further critic steps reach with the generator held still (at most 20 seconds); scores of
+    training against held-out samples; how many kinds of samples there are. Thresholds stand with their reasons in
+    symptoms.py and examination.py; differences count from 4 standard errors on.
+
+    Raises EarthworksError where there is no run of a GAN. Works on the CPU. Sources: Arjovsky and Bottou 2017 (vanishing
+    gradients); Arjovsky et al. 2017; Gulrajani et al. 2017, section 5 (train against held-out gap).
+    """
+    folder, config = wgan_run(run)
+    records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
+    answers = dict(answers_about(folder, config, records))
+    return Diagnosis(
+        run=str(run),
+        steps=len(records),
+        findings=[answer for answer in answers.values() if isinstance(answer, Finding)],
+        undecided=[answer for answer in answers.values() if isinstance(answer, Undecided)],
+        examined=[fault for fault, answer in answers.items() if answer is None],
+    )
+
+
+def answers_about(
+    folder: RunFolder, config: dict[str, Any], records: list[dict[str, Any]]
+) -> Iterator[tuple[str, Finding | Undecided | None]]:
+    """Each fault that such a run can have, with what was found: causes before what follows from them."""
+    if not records:
+        yield "any fault", Undecided("any fault", "the run has not made its first step")
+        return
+    wasserstein = config["objective"] not in ("minimax", "non-saturating")
+    yield "skipped steps", symptoms.skipped_steps(records)
+    if wasserstein:
+        yield "critic's sign reversed", symptoms.critic_sign(config, records)
+    try:
+        task, step = last_checkpoint(folder, config)
+    except EarthworksError as error:
+        yield "the rest", Undecided("the networks", str(error))
+        return
+    recorded = next((record.get("generator_loss") for record in records if record["step"] == step), None)
+    yield "generator's sign reversed", examination.generator_sign(task, recorded)
+    if len(records) < FEWEST_STEPS:
+        reason = f"the run is too short, {len(records)} steps; at least {FEWEST_STEPS} are needed"
+        yield "the rest", Undecided("critic, gradients, penalty, modes", reason)
+        return
+    if task.objective.penalty:
+        yield "penalty not biting", symptoms.slope_of_the_critic(config, records)
+    num_weights = sum(parameter.numel() for parameter in task.generator.parameters())
+    yield "vanishing or exploding generator gradient", symptoms.generator_gradient(config, records, num_weights)
+    if not task.data.fresh:  # where every batch is drawn anew there is nothing to learn by heart
+        yield "critic overfitting", examination.critic_memory(task)
+    yield "collapsed modes", examination.lost_modes(task, symptoms.still_improving(records))
+    if wasserstein:  # last, because it trains the critic
+        yield "critic under-trained", examination.critic_headroom(task)
+    else:
+        yield "critic under-trained", symptoms.below_chance(records)
+
+
+def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversarial, int]:
+    """The networks of the newest checkpoint with their data and new optimizers, on the CPU; and its step."""
+    newest = checkpoints.choose(folder, "last")
+    tensors, state = checkpoints.load(newest)
+    data = load_dataset(config["data"], validation=config["validation"], seed=config["seed"])
+    rate = max(config["learning_rate"], config["critic_learning_rate"])
+    settings = {**config, "critic_learning_rate": rate, "precision": "fp32", "compile": False}
+    task = Adversarial(*networks(settings, data), data, folder, settings, torch.device("cpu"))
+    task.load_networks(tensors)
+    return task, state["step"]
+
+
+def diagnose_run(run: str, *, json: bool = False) -> str:
+    """Say what is wrong with a run: critic under-trained or overfitted, gradients, modes, penalty, signs.
+
+    Args:
+        run: the run folder.
+        json: print the findings with their evidence as JSON.
+    """
+    diagnosis = diagnose(run)
+    return json_format.dumps(diagnosis.as_dict(), indent=2) if json else str(diagnosis)

@@ -105,8 +105,9 @@ def all_measures(
 ) -> Iterator[dict[str, Any]]:
     """One measure after the other, cheap and exact ones first."""
     yield from transported(samples, critic, seed)
-    if dataset.centres is not None:
-        yield from coverage(lambda points: mode_coverage(points, dataset.centres, dataset.std, seed=seed), samples)
+    centres = dataset.centres
+    if centres is not None:
+        yield from coverage(lambda points: mode_coverage(points, centres, dataset.std, seed=seed), samples)
     classifier = labelled_classifier(folder, dataset, device) if len(dataset.shape) == 3 else None
     for extractor in extractors(dataset, samples, features, classifier):
         yield from in_features(extractor, samples, seed)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ FEWEST_SAMPLES = 20  # of which a standard error means something
 ERRORS = 4.0  # standard errors that a difference must have
 MORE_STEPS, MORE_SECONDS = 200, 20.0  # of the critic, with the generator frozen, at most
 HEADROOM = 2.0  # a gap this many times the run's own shows a critic that lags
-MEMORY = 0.3  # of the gap on training samples that is not there on held-out ones
+MEMORY = 0.25  # of the gap on training samples that is not there on held-out ones
 NEAR = 0.1  # two real samples are near each other when nearer than this share of all pairs of them
 CROWDED = 3.0  # generated samples are near each other so many times as often as real ones
 LOST = 0.1  # of the samples that a mode ought to have: one with fewer is lost
@@ -40,77 +39,90 @@ def generated(task: Adversarial, num: int) -> Tensor:
     return task.generator(task.noise(num, random))
 
 
-def generator_sign(task: Adversarial) -> Finding | Undecided | None:
+def generator_sign(task: Adversarial, recorded: float | None) -> Finding | Undecided | None:
     """Whether a step down the generator's loss raises the mean score of its samples, to first order: the cosine of minus
-    the gradient of its loss and the gradient of mean f(G z)."""
+    the gradient of its loss and the gradient of mean f(G z). And whether the loss `recorded` at the checkpoint's step is
+    the one that the checkpoint has, or minus it."""
     random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
     weights = list(task.generator.parameters())
     task.critic.requires_grad_(False)
     scores = task.critic(task.generator(task.noise(SAMPLES, random))).float()
-    down = torch.autograd.grad(-task.objective.generator(scores), weights, retain_graph=True)
+    loss = task.objective.generator(scores)
+    down = torch.autograd.grad(-loss, weights, retain_graph=True)
     up = torch.autograd.grad(scores.mean(), weights)
     task.critic.requires_grad_(True)
     a, b = (torch.cat([gradient.flatten() for gradient in each]).double() for each in (down, up))
     size = float(a.norm() * b.norm())
-    if not size > 0:
-        return Undecided("generator's sign", "the critic sends no gradient at all")
-    cosine = float(a @ b) / size
-    if cosine >= 0:
+    now, error = (
+        float(loss.detach()),
+        standard_error(scores.detach()) * math.sqrt(SAMPLES / task.settings["generator_batch"]),
+    )
+    if size > 0 and float(a @ b) < 0:
+        cosine = float(a @ b) / size
+        how = f"the cosine between its step and the direction of rising scores is {cosine:.2f}"
+        evidence = {"cosine": cosine}
+    elif recorded is not None and abs(recorded - now) - abs(recorded + now) > 2 * ERRORS * error:
+        how = f"the loss recorded at the last checkpoint is {recorded:.3g}, where its weights have {now:.3g}"
+        evidence = {"recorded": recorded, "expected": now}
+    else:
         return None
     return Finding(
         "generator's sign reversed",
-        f"A step of the generator lowers the critic's score of its samples, where it should raise it: cosine {cosine:.2f} "
-        "between the step and the direction of rising scores.",
+        f"The generator is trained to lower the critic's score of its samples, where it should raise it: {how}.",
         "The generator minimises -E f(G z); turn the sign of its loss.",
-        {"cosine": cosine},
+        evidence,
     )
 
 
-def critic_headroom(fresh: Adversarial, recorded_rate: float) -> Finding | Undecided | None:
-    """How much higher the held-out gap gets when the critic alone is trained for some more steps.
+def critic_headroom(task: Adversarial) -> Finding | Undecided | None:
+    """How much higher the held-out gap gets, a unit of slope, when the critic alone is trained for some more steps. (For
+    Wasserstein critics: the scores of a discriminator have no scale, and further steps always raise its gap.)
 
-    `fresh` has the run's weights and a new optimizer at a rate no lower than the generator's.
+    Changes the critic of `task`, whose optimizer is to be a new one, at a rate no lower than the generator's.
     """
-    if fresh.objective.critic.__name__ == "discriminator_loss":
-        return None  # its scores have no scale of their own: further steps always raise the gap
-    real = fresh.batches.held_out(SAMPLES)
+    real = task.batches.held_out(SAMPLES)
     if len(real) < FEWEST_SAMPLES:
         return Undecided("critic under-trained", f"only {len(real)} samples are held out; give a larger --validation")
-    fake = generated(fresh, SAMPLES)
+    fake = generated(task, len(real))
 
     def gap() -> tuple[float, float]:
-        on_real, on_fake = scores_of(fresh, real), scores_of(fresh, fake)
-        return float(on_real.mean() - on_fake.mean()), math.hypot(standard_error(on_real), standard_error(on_fake))
+        on_real, on_fake = scores_of(task, real), scores_of(task, fake)
+        slope = 1.0
+        if not task.settings["critic_batch_norm"]:
+            random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
+            slope = max(1.0, float(gradient_norms(task.critic, interpolate(real, fake, generator=random)).mean()))
+        error = math.hypot(standard_error(on_real), standard_error(on_fake))
+        return float(on_real.mean() - on_fake.mean()) / slope, error / slope
 
     before, error_before = gap()
-    random = noise_generator(fresh.settings["seed"], 0, fresh.device, purpose=6)
+    random = noise_generator(task.settings["seed"], 0, task.device, purpose=6)
     begun, steps = time.perf_counter(), 0
     while steps < MORE_STEPS and time.perf_counter() - begun < MORE_SECONDS:
-        fresh.critic_step(steps, random, 1.0)
+        task.critic_step(steps, random, 1.0)
         steps += 1
-    after, error = gap()
-    evidence = {"gap": before, "gap_after": after, "error": math.hypot(error, error_before), "steps": steps}
-    if after - before <= ERRORS * evidence["error"] or after <= HEADROOM * before:
+    after, error_after = gap()
+    error = math.hypot(error_before, error_after)
+    negative = before < -ERRORS * error_before
+    if not after - before > ERRORS * error or not (negative or after > HEADROOM * before):
         return None
-    sign = (
-        "is negative, worse than that of a critic that scores everything alike"
-        if before < 0
-        else "is far from the largest"
+    found = (
+        "is negative, worse than that of a critic that scores all alike"
+        if negative
+        else "is far below what it could be"
     )
     return Finding(
         "critic under-trained",
-        f"The critic's gap on held-out samples {sign}: it is {before:.3g}, and {steps} further steps of the critic, with the "
-        f"generator frozen, bring it to {after:.3g} (standard error of the difference {evidence['error']:.2g}). The generator "
-        "follows a critic that has not found the difference between real and generated samples.",
+        f"The critic's gap on held-out samples {found}: it is {before:.3g}, and {steps} further steps of the critic, "
+        f"with the generator held still, bring it to {after:.3g} (both divided by the critic's slope where that is above "
+        f"1; standard error of the difference {error:.2g}). The generator follows a critic that has not found how its "
+        "samples differ.",
         "Raise --critic_steps (5 in the papers) or --critic_learning_rate.",
-        evidence,
+        {"gap": before, "gap_after": after, "error": error, "steps": steps},
     )
 
 
 def critic_memory(task: Adversarial) -> Finding | Undecided | None:
     """Whether the critic scores the samples it was trained on higher than others of the same law."""
-    if task.data.fresh:
-        return None  # every batch was drawn anew: there is nothing to learn by heart
     train, held_out = task.batches.training(SAMPLES), task.batches.held_out(SAMPLES)
     fewest = min(len(train), len(held_out))
     if fewest < FEWEST_SAMPLES:
@@ -124,16 +136,17 @@ def critic_memory(task: Adversarial) -> Finding | Undecided | None:
         return None
     return Finding(
         "critic overfitting",
-        f"The critic has learnt its training samples by heart: its gap is {gap:.3g} on them and {held_out_gap:.3g} on held-out "
-        f"ones, a difference of {difference:.3g} with standard error {error:.2g} ({len(train):,} and {len(held_out):,} samples).",
+        f"The critic has learnt its training samples by heart: its gap is {gap:.3g} on {len(train):,} of them and "
+        f"{held_out_gap:.3g} on {len(held_out):,} held-out ones, a difference of {difference:.3g} with standard error "
+        f"{error:.2g}.",
         "Use more data, a smaller critic (--width), fewer steps, or the checkpoint `best`.",
         {"gap_train": gap, "gap_held_out": held_out_gap, "difference": difference, "error": error},
     )
 
 
-def lost_modes(task: Adversarial) -> Finding | Undecided | None:
+def lost_modes(task: Adversarial, improving: bool) -> Finding | Undecided | None:
     """Whether generated samples are of fewer kinds than real ones: by the centres of a mixture, else by how often two of
-    them are near each other."""
+    them are near each other. While a run is still `improving` its samples may yet spread."""
     real = task.batches.held_out(SAMPLES)
     real = real if len(real) >= FEWEST_SAMPLES else task.batches.training(SAMPLES)
     if len(real) < FEWEST_SAMPLES:
@@ -145,29 +158,35 @@ def lost_modes(task: Adversarial) -> Finding | Undecided | None:
         lost = int((counts < LOST * len(fake) / len(centres)).sum())
         if not lost:
             return None
+        if improving:
+            return Undecided(
+                "collapsed modes",
+                f"{lost} of {len(centres)} modes have no samples yet, but the distance is still falling",
+            )
         return Finding(
             "collapsed modes",
-            f"{lost} of the {len(centres)} modes are lost: of {len(fake):,} generated samples fewer than a tenth of their share "
-            f"lie nearest to them (the fullest mode has {int(counts.max())}, a fair share is {len(fake) / len(centres):.0f}).",
+            f"{lost} of the {len(centres)} modes are lost: of {len(fake):,} generated samples fewer than a tenth of a fair "
+            f"share, which is {len(fake) / len(centres):.0f}, lie nearest to each of them (the fullest mode has "
+            f"{int(counts.max())}).",
             "Use --objective gp, train longer, or raise --width and --batch.",
             {"lost": lost, "modes": len(centres), "samples": len(fake)},
         )
-    radius = float(pair_distances(real).quantile(NEAR))
+    radius = float(torch.pdist(real.flatten(1)).quantile(NEAR))
     near = (torch.cdist(fake.flatten(1), fake.flatten(1)) < radius).double().fill_diagonal_(0).sum(1) / (len(fake) - 1)
     share, error = float(near.mean()), 2 * standard_error(near)
     evidence = {"near": share, "near_real": NEAR, "error": error, "radius": radius, "kinds": 1 / max(share, 1e-9)}
     if share - ERRORS * error <= CROWDED * NEAR:
         return None
+    if improving:
+        return Undecided(
+            "collapsed modes",
+            f"the samples are much alike ({share:.0%} of pairs are near), but the distance is still falling",
+        )
     return Finding(
         "collapsed modes",
         f"Generated samples are too much alike: two of them are near each other in {share:.0%} of all pairs (standard error "
-        f"{error:.1%}), two real ones in {NEAR:.0%} (near: within {radius:.3g}). They are as varied as {1 / share:.1f} equally "
-        f"frequent kinds, real ones as {1 / NEAR:.0f}.",
+        f"{error:.1%}), two real ones in {NEAR:.0%} (near: within {radius:.3g}). They are as varied as {1 / share:.1f} "
+        f"equally frequent kinds, real ones as {1 / NEAR:.0f}.",
         "Use --objective gp, train longer, or raise --width and --batch.",
         evidence,
     )
-
-
-def pair_distances(x: Tensor) -> Tensor:
-    """Distances of all pairs of (n, *shape): (n (n - 1) / 2,)."""
-    return torch.pdist(x.flatten(1))

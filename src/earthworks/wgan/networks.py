@@ -6,6 +6,7 @@ in the code of Gulrajani et al. 2017. No critic that is penalised has batch norm
 sample depend on the others. Legend of shapes: n samples, c channels, h height, w width.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -163,7 +164,7 @@ class DCGANCritic(nn.Module):
         smallest = sides(shape)[-1]
         channels = [shape[0], *(width << stage for stage in range(len(sides(shape)) - 1))]
         layers: list[nn.Module] = []
-        for stage, (inputs, outputs) in enumerate(zip(channels, channels[1:])):
+        for stage, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
             layers.append(initialize(nn.Conv2d(inputs, outputs, 5, stride=2, padding=2), stride=2))
             layers += [nn.BatchNorm2d(outputs)] if batch_norm and stage else []
             layers.append(nn.LeakyReLU(LEAK))
@@ -232,7 +233,7 @@ class ResNetGenerator(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 Block(a, b, resample="up", norms=(nn.BatchNorm2d(a), nn.BatchNorm2d(b)))
-                for a, b in zip(widths, widths[1:])
+                for a, b in itertools.pairwise(widths)
             )
         )
         self.norm = nn.BatchNorm2d(widths[-1])
@@ -272,7 +273,7 @@ class ResNetCritic(nn.Module):
             widths = resnet_widths(shape, width)[::-1]
             self.first = initialize(nn.Conv2d(shape[0], width, 3, padding=1), relu=False)
             blocks = [
-                Block(a, b, resample="down", norms=(LayerNorm(a), LayerNorm(a))) for a, b in zip(widths, widths[1:])
+                Block(a, b, resample="down", norms=(LayerNorm(a), LayerNorm(a))) for a, b in itertools.pairwise(widths)
             ]
             features = widths[-1] * (shape[1] // 16) * (shape[2] // 16)
         self.blocks = nn.Sequential(*blocks)

@@ -96,19 +96,19 @@ def check(settings: dict[str, Any]) -> None:
         (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
         (("hold",), lambda value: 0 <= value <= 1, "between 0 and 1"),
         (("validation",), lambda value: 0 < value < 1, "between 0 and 1"),
-        (("penalty",), lambda value: 0 <= value < math.inf, "at least 0"),
+        (("penalty", "seed"), lambda value: 0 <= value < math.inf, "at least 0"),
     )
     for names, holds, words in expected:
         for name in names:
             if settings[name] is not None and not holds(settings[name]):
                 raise EarthworksError(f"--{name} is {settings[name]}; it must be {words}")
+    if settings["precision"] == "fp16":
+        raise EarthworksError("gradients of gradients overflow fp16: use --precision bf16 or fp32")
     choices = {name: get_args(kind) for name, kind in CHOICES.items()}
     choices |= {"preset": tuple(PRESETS), "optimizer": ("adam", "adamw", "rmsprop")}
     for name, possible in choices.items():
         if settings[name] is not None and settings[name] not in possible:
             raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(possible)}")
-    if settings["precision"] == "fp16":
-        raise EarthworksError("gradients of gradients overflow fp16: use --precision bf16 or fp32")
 
 
 def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
@@ -126,6 +126,8 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     settings["critic_learning_rate"] = settings["critic_learning_rate"] or settings["learning_rate"]
     # as in the code of Gulrajani et al. 2017: normalization between samples only where nothing is penalised
     settings["critic_batch_norm"] = OBJECTIVES[objective].penalty is None and settings["network"] == "dcgan"
+    if settings["network"] == "mlp" and settings["precision"] == "auto":
+        settings["precision"] = "fp32"
     if settings["channels_last"] is None:
         settings["channels_last"] = len(data.shape) == 3
     return settings
@@ -153,9 +155,10 @@ def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun:
     if by_time:
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
-    every = math.ceil(settings["max_steps"] / VALIDATIONS)
+    max_steps = int(settings["max_steps"] or 0)
+    every = math.ceil(max_steps / VALIDATIONS)
     values = {
-        "horizon": settings["max_steps"],
+        "horizon": max_steps,
         "evaluate_every": every,
         "sample_every": every,
         "save_every": max(1, round(SAVE_SECONDS / step_seconds)),

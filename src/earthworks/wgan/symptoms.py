@@ -10,8 +10,8 @@ from earthworks.wgan.objectives import OBJECTIVES
 
 Records = list[dict[str, Any]]
 
-FEWEST_STEPS = 100  # so that a tenth of the steps is a median that means something
-SHARE = 0.1  # "at first" and "at last" are medians over this share of the steps
+SHARE = 0.1  # "at last" is the median over this share of the steps
+FIRST = 20  # "at first" the median of so many: a discriminator is sure of itself within tens of steps
 DECADES = 2.0  # a Wasserstein critic's generator gradient stays within one (Arjovsky et al. 2017, and our own curves)
 EPSILON = 1e-8  # that Adam and RMSProp add to a gradient's size: one below it moves no weight
 STEEP, FLAT = 2.0, 0.5  # slopes beyond which the gap is off by a factor of two; healthy runs lie at 1.0 to 1.3
@@ -23,20 +23,19 @@ def column(records: Records, key: str) -> np.ndarray:
     return np.array([np.nan if record.get(key) is None else float(record[key]) for record in records])
 
 
-def ends(values: np.ndarray) -> tuple[float, float, int]:
-    """Medians of the first and of the last tenth of the finite values, and of how many each is."""
+def at_last(values: np.ndarray) -> tuple[float, int]:
+    """Median of the last tenth of the finite values, and of how many it is."""
     values = values[np.isfinite(values)]
     num = max(1, round(SHARE * len(values)))
-    return float(np.median(values[:num])), float(np.median(values[-num:])), num
+    return float(np.median(values[-num:])), num
 
 
-def too_short(question: str, records: Records) -> Undecided | None:
-    if len(records) >= FEWEST_STEPS:
-        return None
-    return Undecided(question, f"the run is too short, {len(records)} steps; at least {FEWEST_STEPS} are needed")
+def decades_between(before: float, after: float) -> float:
+    tiny = 1e-300
+    return math.log10(max(after, tiny) / max(before, tiny))
 
 
-def skipped_steps(config: dict[str, Any], records: Records) -> Finding | None:
+def skipped_steps(records: Records) -> Finding | None:
     """Updates that were not made because a loss or a gradient was not finite."""
     bad = [record["step"] for record in records if record.get("skipped") or record.get("loss") is None]
     if not bad:
@@ -53,8 +52,6 @@ def skipped_steps(config: dict[str, Any], records: Records) -> Finding | None:
 def critic_sign(config: dict[str, Any], records: Records) -> Finding | None:
     """A Wasserstein critic's loss is minus its gap plus the penalty, to the last digits: with plus the gap, it is trained
     to be low on real samples."""
-    if config["objective"] in ("minimax", "non-saturating"):
-        return None
     loss, gap = column(records, "loss"), column(records, "gap")
     penalty = (
         (config["penalty"] or 0.0) * column(records, "penalty") if OBJECTIVES[config["objective"]].penalty else 0.0
@@ -73,14 +70,9 @@ def critic_sign(config: dict[str, Any], records: Records) -> Finding | None:
     )
 
 
-def below_chance(config: dict[str, Any], records: Records) -> Finding | Undecided | None:
+def below_chance(records: Records) -> Finding | None:
     """A discriminator that knows nothing has loss 2 log 2; a worse one lags behind the generator."""
-    if config["objective"] not in ("minimax", "non-saturating"):
-        return None
-    if short := too_short("critic under-trained", records):
-        return short
-    loss = column(records, "loss")
-    _, late, num = ends(loss)
+    late, num = at_last(column(records, "loss"))
     if not late > CHANCE:
         return None
     return Finding(
@@ -92,63 +84,65 @@ def below_chance(config: dict[str, Any], records: Records) -> Finding | Undecide
     )
 
 
-def generator_gradient(config: dict[str, Any], records: Records) -> Finding | Undecided | None:
+def generator_gradient(config: dict[str, Any], records: Records, num_weights: int) -> Finding | Undecided | None:
     """Whether the norm of the generator's gradient fell or rose by decades, or is lost beside the optimizer's epsilon."""
-    if short := too_short("generator's gradient", records):
-        return short
     norms = column(records, "generator_gradient_norm")
-    if not np.isfinite(norms).any():
-        return Undecided("generator's gradient", "no finite norm of it was recorded")
-    early, late, num = ends(norms)
-    weights = config["generator_parameters"]
-    size = late / math.sqrt(weights)
-    decades = math.log10(max(late, 1e-45) / max(early, 1e-45))
-    evidence = {"early": early, "late": late, "decades": decades, "steps": num}
-    if decades <= -DECADES or size < EPSILON:
-        fell = f"from {early:.2g} (median of the first {num} steps) to {late:.2g} (of the last {num})"
-        why = (
-            f"the norm of its gradient fell {fell}, by {-decades:.1f} factors of ten"
-            if decades <= -DECADES
-            else f"its gradient is {size:.1g} a weight (norm {late:.2g}), below the {EPSILON:g} that the optimizer adds to it"
+    norms = norms[np.isfinite(norms)]
+    if not len(norms):
+        return Undecided("vanishing or exploding generator gradient", "no finite norm of it was recorded")
+    late, num = at_last(norms)
+    first, size = float(np.median(norms[:FIRST])), late / math.sqrt(num_weights)
+    fell = -decades_between(first, late)
+    evidence = {"first": first, "late": late, "decades": -fell, "a_weight": size}
+    if fell >= DECADES or size < EPSILON:
+        how = (
+            f"the norm of its gradient fell from {first:.2g} (median of the first {FIRST} steps) to {late:.2g} (of the last "
+            f"{num}), by {fell:.1f} factors of ten"
+            if fell >= DECADES
+            else f"its gradient is {size:.1g} a weight (norm {late:.2g}), less than the {EPSILON:g} that the optimizer adds"
         )
-        advice = (
-            "Raise --clip, or use --objective gp, which holds the critic's slope at 1."
-            if config["objective"] == "clip"
-            else "Use --objective gp: a critic that is not saturated keeps its slope."
-        )
-        return Finding("vanishing generator gradient", f"The generator has stopped learning: {why}.", advice, evidence)
-    if decades >= DECADES:
-        return Finding(
-            "exploding generator gradient",
-            f"The norm of the generator's gradient rose from {early:.2g} (median of the first {num} steps) to {late:.2g} (of "
-            f"the last {num}), by {decades:.1f} factors of ten: the critic has become very steep.",
-            "Raise --penalty, or lower the learning rates; with --objective clip lower --clip.",
-            evidence,
-        )
-    return None
+        advice = "Use --objective gp, which holds the critic's slope at 1 where a sure or clipped critic has none"
+        advice += "; or raise --clip." if config["objective"] == "clip" else "."
+        return Finding("vanishing generator gradient", f"The generator learns no more: {how}.", advice, evidence)
+    # against the second tenth: a critic that begins flat, as a clipped one does, steepens at first and is none the worse
+    tenth = max(1, len(norms) // 10)
+    before = float(np.median(norms[tenth : 2 * tenth]))
+    rose = decades_between(before, late)
+    if rose < DECADES:
+        return None
+    return Finding(
+        "exploding generator gradient",
+        f"The norm of the generator's gradient rose from {before:.2g} (median of steps {tenth + 1} to {2 * tenth}) to "
+        f"{late:.2g} (of the last {num}), by {rose:.1f} factors of ten: the critic has become very steep.",
+        "Raise --penalty, or lower the learning rates; with --objective clip lower --clip.",
+        {**evidence, "first": before, "decades": rose},
+    )
 
 
 def slope_of_the_critic(config: dict[str, Any], records: Records) -> Finding | Undecided | None:
-    """Whether the penalty holds the critic's slope near 1 (for `lp`: not far above)."""
+    """Whether the penalty holds the critic's slope near 1 (`lp`: not far above)."""
     sided = OBJECTIVES[config["objective"]].penalty
-    if sided is None:
-        return None
-    if short := too_short("penalty", records):
-        return short
     slopes = column(records, "slope")
     if not np.isfinite(slopes).any():
-        return Undecided("penalty", "no finite slope was recorded")
-    _, late, num = ends(slopes)
+        return Undecided("penalty not biting", "no finite slope was recorded")
+    late, num = at_last(slopes)
     if late <= STEEP and (sided == "one" or late >= FLAT):
         return None
     wanted = "at most 1" if sided == "one" else "near 1"
-    consequence = "far above" if late > STEEP else "far below"
     return Finding(
         "penalty not biting",
-        f"The critic's slope between real and generated samples is {late:.3g} (median of the last {num} steps); the penalty, "
-        f"of weight {config['penalty']:g}, should hold it {wanted}. Its gap is {consequence} what a slope of 1 would give.",
+        f"The critic's slope between real and generated samples is {late:.3g} (median of the last {num} steps); the "
+        f"penalty, of weight {config['penalty']:g}, should hold it {wanted}. The gap says nothing about a distance then.",
         "Raise --penalty (10 in the paper; 1 for points)."
         if late > STEEP
-        else "Raise --critic_steps or --critic_learning_rate.",
+        else "Raise --critic_steps or --critic_learning_rate: the critic has not grown to its slope.",
         {"slope": late, "penalty": config["penalty"]},
     )
+
+
+def still_improving(records: Records) -> bool:
+    """Whether the sliced distance to held-out samples still fell by a tenth over the last third of the validations."""
+    values = column([record["validation"] for record in records if "validation" in record], "sliced_2")
+    values = values[np.isfinite(values)]
+    third = len(values) // 3
+    return third > 0 and float(np.median(values[-third:])) < 0.9 * float(np.median(values[-2 * third : -third]))

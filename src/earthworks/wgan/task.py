@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earthworks.runs import RunFolder
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.training.distributed import average_gradients, rank, world_size
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, synchronize
@@ -16,10 +17,10 @@ from earthworks.training.schedule import Schedule
 from earthworks.transport.lipschitz import clip_weights, gradient_norms, interpolate, penalize
 from earthworks.wgan.batches import Batches, noise_generator
 from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.monitoring import quick_measures
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.pictures import write_picture
 from earthworks.wgan.sampling import draw
-from earthworks.wgan.monitoring import quick_measures
 
 GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
 SHOWN = 64  # samples of a picture, on the same noise throughout
@@ -41,8 +42,8 @@ class Adversarial:
         device: torch.device,
     ):
         layout = torch.channels_last if settings["channels_last"] and len(data.shape) == 3 else torch.preserve_format
-        self.generator = generator.to(device, memory_format=layout)
-        self.critic = critic.to(device, memory_format=layout)
+        self.generator = generator.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        self.critic = critic.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.data, self.run, self.settings, self.device = data, run, settings, device
         self.objective = OBJECTIVES[settings["objective"]]
@@ -57,7 +58,8 @@ class Adversarial:
             final_share=0.0,
             hold=settings["hold"],
         )
-        self.guard = Guard(spike=math.inf)  # a critic's loss has no level to keep to
+        # a critic's loss has no level to keep to; two guards, so that one network's steps do not hide the other's in a row
+        self.critic_guard, self.generator_guard = Guard(spike=math.inf), Guard(spike=math.inf)
         self.generate = torch.compile(self.generator) if settings["compile"] else self.generator
         self.images_seen = 0
 
@@ -68,19 +70,27 @@ class Adversarial:
 
     def update(self, step: int) -> dict[str, Any]:
         begun = time.perf_counter()
-        random = noise_generator(self.settings["seed"], step, self.device)
+        random = noise_generator(self.settings["seed"], step, self.device, rank=rank())
         factor = self.schedule.factor(step)
         record: dict[str, Any] = {}
+        skipped = self.skipped
         for number in range(self.settings["critic_steps"]):
             record = self.critic_step(step * self.settings["critic_steps"] + number, random, factor)
         record |= self.generator_step(random, factor)
+        if self.skipped > skipped:
+            record["skipped"] = self.skipped - skipped
         self.update_average(step)
         synchronize(self.device)
-        images = self.settings["critic_steps"] * self.settings["batch"]
+        images = self.settings["critic_steps"] * self.settings["batch"] * world_size()
         self.images_seen += images
         rate = images / (time.perf_counter() - begun)
         shares = {"learning_rate": self.settings["learning_rate"] * factor, "images": images}
         return {**record, **shares, "images_seen": self.images_seen, "images_per_second": rate}
+
+    @property
+    def skipped(self) -> int:
+        """Updates of either network that were left out."""
+        return self.critic_guard.skipped + self.generator_guard.skipped
 
     def critic_step(self, number: int, random: torch.Generator, factor: float) -> dict[str, Any]:
         """One update of the critic: real and generated samples in one pass, no graph through the generator."""
@@ -89,8 +99,7 @@ class Adversarial:
             with torch.no_grad():
                 fake = self.generate(self.noise(len(real), random))
             fake = fake.to(real.dtype)
-            scores = self.critic(torch.cat([real, fake])).float()
-            on_real, on_fake = scores.split(len(real))
+            on_real, on_fake = self.scores(real, fake)
             loss = self.objective.critic(on_real, on_fake)
             record: dict[str, Any] = {}
             if self.objective.penalty:
@@ -100,16 +109,24 @@ class Adversarial:
                 loss = loss + self.settings["penalty"] * penalty
                 record = {"penalty": float(penalty.detach()), "slope": float(slopes.detach().mean())}
         loss.backward()
+        average_gradients(self.critic)
         norm = gradient_norm(self.critic)
         record = {"loss": float(loss.detach()), "gap": float((on_real.mean() - on_fake.mean()).detach()), **record}
-        if self.guard.admits(record["loss"], norm):
+        if self.critic_guard.admits(record["loss"], norm):
             self.critic_optimizer.step(factor)
             if self.objective.clips:
                 clip_weights(self.critic, self.settings["clip"])
         else:
             self.critic_optimizer.zero_grad()
-            record["skipped"] = True
         return {**record, "critic_gradient_norm": norm}
+
+    def scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw scores of both, in one pass; in two where batch normalization would mix them, because the generator's step
+        shows the critic generated samples alone (as the code of Arjovsky et al. 2017 does)."""
+        if self.settings["critic_batch_norm"]:
+            return self.critic(real).float(), self.critic(fake).float()
+        on_real, on_fake = self.critic(torch.cat([real, fake])).float().split(len(real))
+        return on_real, on_fake
 
     def generator_step(self, random: torch.Generator, factor: float) -> dict[str, Any]:
         """One update of the generator; the critic's weights are left out of the graph."""
@@ -119,9 +136,10 @@ class Adversarial:
             loss = self.objective.generator(self.critic(fake).float())
         loss.backward()
         self.critic.requires_grad_(True)
+        average_gradients(self.generator)
         norm = gradient_norm(self.generator)
         value = float(loss.detach())
-        if self.guard.admits(value, norm):
+        if self.generator_guard.admits(value, norm):
             self.generator_optimizer.step(factor)
         else:
             self.generator_optimizer.zero_grad()
@@ -188,15 +206,26 @@ class Adversarial:
         }
 
     def state(self) -> dict[str, Any]:
-        return {"images_seen": self.images_seen, "guard": self.guard.state()}
+        guards = {"critic_guard": self.critic_guard.state(), "generator_guard": self.generator_guard.state()}
+        return {"images_seen": self.images_seen, **guards}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-        for name in ("generator", "critic", "average"):
-            getattr(self, name).load_state_dict(tensors[name])
+        self.load_networks(tensors)
         self.generator_optimizer.load_state(tensors["generator_optimizer"])
         self.critic_optimizer.load_state(tensors["critic_optimizer"])
-        self.guard.load_state(state["guard"])
+        self.critic_guard.load_state(state["critic_guard"])
+        self.generator_guard.load_state(state["generator_guard"])
         self.images_seen = state["images_seen"]
+
+    def load_networks(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """The weights of a checkpoint. Raises EarthworksError when they are of other networks."""
+        try:
+            for name in ("generator", "critic", "average"):
+                getattr(self, name).load_state_dict(tensors[name])
+        except (RuntimeError, KeyError):
+            raise EarthworksError(
+                f"the checkpoint's weights are not those of the networks in {self.run.config_file}: one of them was altered"
+            ) from None
 
 
 def gradient_norm(module: nn.Module) -> float:

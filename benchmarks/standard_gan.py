@@ -1,0 +1,133 @@
+"""What the standard GAN does that a Wasserstein GAN does not: lost modes, and a generator's gradient that vanishes.
+
+    python benchmarks/standard_gan.py [--steps 2000] [--seeds 3] [--minutes 1]
+
+1. The generator frozen at its first weights, its rival trained on: norm of the generator's gradient by the rival's steps, for
+   `minimax`, `non-saturating`, `clip` and `gp` (Arjovsky and Bottou 2017, figure 2, on the ring).
+2. Modes found by each objective on the ring and the grid in equal time.
+"""
+
+import argparse
+import copy
+import inspect
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from harness import RESULTS, header, quiet, write_result
+from mixtures import measure
+
+from earthworks.runs import RunFolder
+from earthworks.wgan.batches import noise_generator
+from earthworks.wgan.datasets import load_dataset
+from earthworks.wgan.settings import fill, networks
+from earthworks.wgan.task import Adversarial, gradient_norm
+from earthworks.wgan.training import train
+
+OBJECTIVES = ("minimax", "non-saturating", "clip", "gp")
+MARKS = (1, 20, 50, 100, 200, 500, 1000, 2000, 4000)
+
+
+def gradients(data: str, objective: str, steps: int, seed: int) -> dict[int, float]:
+    """Norm of the gradient that the frozen generator would follow, by the steps of its rival."""
+    dataset = load_dataset(data, seed=seed)
+    settings = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    given = {"objective": objective, "max_steps": steps, "horizon": 10**9, "seed": seed, "hold": 1.0}
+    if objective != "clip":  # the same optimizer for all that Adam suits
+        given |= {"learning_rate": 1e-3, "beta1": 0.0, "beta2": 0.9}
+    settings = fill({**settings, **given, "width": 256}, dataset)
+    torch.manual_seed(seed)
+    task = Adversarial(*networks(settings, dataset), dataset, RunFolder("unused"), settings, torch.device("cpu"))
+    random = noise_generator(seed, 0, torch.device("cpu"))
+    noise = torch.randn(2048, settings["noise"], generator=torch.Generator().manual_seed(seed))
+    found = {}
+    for step in range(1, steps + 1):
+        task.critic_step(step - 1, random, 1.0)
+        if step in MARKS:
+            generator = copy.deepcopy(task.generator)
+            task.objective.generator(task.critic(generator(noise))).backward()
+            found[step] = gradient_norm(generator)
+            task.critic.zero_grad()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if not arguments.busy:
+        quiet()
+    lines = [header(), ""]
+    curves = {}
+    for data in ("ring", "grid"):
+        lines += [
+            f"Norm of the frozen generator's gradient on the {data}, median of {arguments.seeds} seeds, by steps of its rival:",
+            "",
+        ]
+        marks = [mark for mark in MARKS if mark <= arguments.steps]
+        lines += [f"| objective | {' | '.join(map(str, marks))} |", "|" + " --- |" * (len(marks) + 1)]
+        for objective in OBJECTIVES:
+            found = [gradients(data, objective, arguments.steps, seed) for seed in range(arguments.seeds)]
+            curves[data, objective] = [statistics.median(each[mark] for each in found) for mark in marks]
+            lines.append(f"| {objective} | " + " | ".join(f"{value:.2e}" for value in curves[data, objective]) + " |")
+            print(lines[-1], flush=True)
+        lines.append("")
+    draw(curves, [mark for mark in MARKS if mark <= arguments.steps])
+    lines += [
+        f"Modes found, share of high-quality samples and reverse KL after {arguments.minutes:g} min each, by seed:",
+        "",
+    ]
+    lines += ["| data | objective | modes | high quality | reverse KL |", "| --- | --- | --- | --- | --- |"]
+    with tempfile.TemporaryDirectory() as temporary:
+        for data in ("ring", "grid"):
+            for objective in OBJECTIVES:
+                rows = []
+                for seed in range(arguments.seeds):
+                    run = Path(temporary) / f"{data}-{objective}-{seed}"
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "earthworks.cli",
+                        "wgan",
+                        "train",
+                        "--data",
+                        data,
+                        "--run",
+                        str(run),
+                    ]
+                    command += ["--objective", objective, "--minutes", str(arguments.minutes), "--seed", str(seed)]
+                    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                    subprocess.run(command, check=True, env=environment, capture_output=True)
+                    rows.append(measure(run, data))
+                cells = [", ".join(f"{row['modes']:.0f}" for row in rows)]
+                cells += [", ".join(f"{row['high_quality']:.1%}" for row in rows)]
+                cells += [", ".join(f"{row['reverse_kl']:.3g}" for row in rows)]
+                lines.append(f"| {data} | {objective} | {' | '.join(cells)} |")
+                print(lines[-1], flush=True)
+    write_result("standard_gan", "\n".join(lines))
+
+
+def draw(curves: dict[tuple[str, str], list[float]], marks: list[int]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for each, data in zip(figure.subplots(1, 2), ("ring", "grid")):
+        for objective in OBJECTIVES:
+            each.loglog(marks, curves[data, objective], "o-", markersize=3, label=objective)
+        each.set_title(f"{data}: norm of the frozen generator's gradient", fontsize=9)
+        each.set_xlabel("steps of its rival")
+        each.legend(fontsize=8)
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / "standard_gan.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The entropic transport problem, solved: potentials whose plan has the marginals asked for.
+
+    OT_eps(a, b) = min_P <P, C> + eps KL(P | a b^T)  =  max_{f, g} <a, f> + <b, g>    (at f, g with marginals a and b)
+    f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps),   g_j likewise,   P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)
+
+Three roads to one place: log-sum-exps while eps descends, which come near; scalings with over-relaxation, which are five
+times as fast and enough for most; and Newton's method where these crawl, as they do when the plan is nearly a permutation.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STORED = 1 << 25  # pairs whose costs are kept, 256 MiB in float64; more are computed again at every iteration
+BLOCK = 1 << 18  # pairs handled at once, 2 MiB: a block stays in cache through the passes of a log-sum-exp
+SCALING = 4.0  # by which the strength falls between two levels of the warm start
+WINDOW = 20  # iterations between two estimates of the rate, from which the over-relaxation follows
+STRONGEST = 1.95  # over-relaxation: 2 is where it stops converging
+RANGE = 50.0  # |log u| beyond which u is taken into the potential: exp(-745) is the least number float64 holds
+PATIENCE = 100  # iterations before Newton's method takes over
+NEWTON = 1 << 33  # n^2 m up to which it does: 2,048 points a side, half a second a step on one core
+STEP = 20.0  # the farthest a Newton step moves a potential, in units of eps
+
+
+@dataclass(frozen=True)
+class Settings:
+    p: float
+    eps: float
+    max_iterations: int
+    tolerance: float
+
+
+class Problem:
+    """OT_eps between (x, a) and (y, b), solved: potentials `f`, `g`, the `cost` with its first derivatives, how many
+    `iterations` it took and the `violation` of the marginals. A problem of a cloud with itself has g = f."""
+
+    def __init__(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, settings: Settings):
+        self.x, self.y, self.a, self.b, self.settings = x.detach(), y.detach(), a.detach(), b.detach(), settings
+        self.costs = Costs(self.x, self.y, settings.p)
+        with torch.no_grad():
+            self.f, self.g = warm_start(self)
+            solve = iterate_symmetric if x is y else iterate
+            self.f, self.g, self.iterations, self.violation = solve(self)
+        # <a, f> + <b, g> has the value and, f and g held constant, the derivatives in a and b
+        cost = (a * self.f).sum() + (b * self.g).sum()
+        if x.requires_grad or y.requires_grad:
+            with torch.no_grad():
+                slope_x, slope_y = slopes(self)
+            cost = cost + first_order(x, slope_x) + first_order(y, slope_y)
+        self.cost = cost
+
+
+class Costs:
+    """C_ij = |x_i - y_j|^p: a matrix where it has at most STORED entries, else computed block by block."""
+
+    def __init__(self, x: Tensor, y: Tensor, p: float, stored: Tensor | None = None):
+        self.x, self.y, self.p = x, y, p
+        self.stored = stored
+        if stored is None and len(x) * len(y) <= STORED:
+            self.stored = self.between(x, y)
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        found = distances(x, y)
+        return found if self.p == 1 else found.pow_(self.p)
+
+    @property
+    def T(self) -> "Costs":
+        return Costs(self.y, self.x, self.p, None if self.stored is None else self.stored.T)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Consecutive rows and their costs; what is yielded may be a view of the matrix, so leave it as it is."""
+        step = max(1, BLOCK // len(self.y))
+        for start in range(0, len(self.x), step):
+            rows = slice(start, start + step)
+            yield rows, self.between(self.x[rows], self.y) if self.stored is None else self.stored[rows]
+
+
+class Kernel:
+    """K_ij = exp((f_i + g_j - C_ij) / eps), as a matrix or block by block, for products with vectors.
+
+    Near the solution the products are of order 1: the iteration on the scalings u and v of K is the iteration on
+    f + eps log u and g + eps log v, at a fifth of the time of log-sum-exps, and as stable while u and v stay in RANGE.
+    """
+
+    def __init__(self, costs: Costs, f: Tensor, g: Tensor, eps: float):
+        self.costs, self.f, self.g, self.eps = costs, f, g, eps
+        self.stored = None
+        if costs.stored is not None:
+            self.stored = torch.empty_like(costs.stored)
+            for rows, block in costs.blocks():
+                self.stored[rows] = self.of(rows, block)
+
+    def of(self, rows: slice, costs: Tensor) -> Tensor:
+        exponent = costs.neg().add_(self.f[rows, None]).add_(self.g).div_(self.eps)
+        # below exp(-700) numbers lose their digits and products slow down tenfold; such a pair carries no mass
+        return exponent.masked_fill_(exponent < -700, -math.inf).exp_()
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        if self.stored is not None:
+            yield slice(None), self.stored
+        else:
+            for rows, block in self.costs.blocks():
+                yield rows, self.of(rows, block)
+
+    def rows(self, weights: Tensor) -> Tensor:
+        """K w."""
+        return torch.cat([block @ weights for _, block in self.blocks()])
+
+    def columns(self, weights: Tensor) -> Tensor:
+        """K^T w."""
+        total = torch.zeros_like(self.g)
+        for rows, block in self.blocks():
+            total += weights[rows] @ block
+        return total
+
+
+def warm_start(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Two sweeps of log-sum-exps at each strength from the largest cost down to the one asked for."""
+    costs, a, b, eps = problem.costs, problem.a, problem.b, problem.settings.eps
+    g = torch.zeros_like(b)
+    level = max(SCALING * eps, *(float(block.max()) for _, block in costs.blocks()))
+    f = torch.zeros_like(a)
+    while level > eps:
+        level = max(level / SCALING, eps)
+        for _ in range(2):
+            f = softmin(costs, b.log() + g / level, level)
+            g = softmin(costs.T, a.log() + f / level, level)
+    return f, g
+
+
+def softmin(costs: Costs, h: Tensor, eps: float) -> Tensor:
+    """-eps log sum_j exp(h_j - C_ij / eps) for each i."""
+    found = torch.empty(len(costs.x), dtype=h.dtype, device=h.device)
+    for rows, block in costs.blocks():
+        exponent = block.div(-eps).add_(h)
+        top = exponent.amax(1, keepdim=True)
+        found[rows] = exponent.sub_(top).exp_().sum(1).log_().add_(top[:, 0])
+    return found.mul_(-eps)
+
+
+def iterate(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
+    """u <- u^(1-w) (K b v)^-w, v likewise, until the marginals fit. w = 1 is Sinkhorn's iteration; of its rate r, seen in
+    the fall of the violation, follows the best w = 2 / (1 + sqrt(1 - r)), which takes the square root of the
+    number of iterations."""
+    a, b, eps, settings = problem.a, problem.b, problem.settings.eps, problem.settings
+    kernel = Kernel(problem.costs, problem.f, problem.g, eps)
+    u, v = torch.ones_like(a), torch.ones_like(b)
+    relaxation, before, iteration = 1.0, math.inf, 0
+    mass_x = kernel.rows(b * v)
+    mass_y = kernel.columns(a * u)
+    while True:
+        violation = float((a * (u * mass_x - 1).abs()).sum() + (b * (v * mass_y - 1).abs()).sum())
+        if violation <= settings.tolerance or iteration == settings.max_iterations:
+            return kernel.f + eps * u.log(), kernel.g + eps * v.log(), iteration, violation
+        if iteration == PATIENCE and len(a) ** 2 * len(b) <= NEWTON and kernel.stored is not None:
+            return newton(problem, kernel.f + eps * u.log(), iteration)
+        if iteration % WINDOW == 0:
+            relaxation, before = over_relaxation(relaxation, violation, before), violation
+            if max(float(u.log().abs().max()), float(v.log().abs().max())) > RANGE:
+                kernel = Kernel(problem.costs, kernel.f + eps * u.log(), kernel.g + eps * v.log(), eps)
+                u, v = torch.ones_like(a), torch.ones_like(b)
+                mass_x = kernel.rows(b * v)
+        u = u ** (1 - relaxation) * mass_x**-relaxation
+        mass_y = kernel.columns(a * u)
+        v = v ** (1 - relaxation) * mass_y**-relaxation
+        mass_x = kernel.rows(b * v)
+        iteration += 1
+
+
+def over_relaxation(current: float, violation: float, before: float) -> float:
+    """The best relaxation for the rate that `current` shows: s = (s + w - 1)^2 / (s w^2) is the rate at w = 1."""
+    if before == math.inf:
+        return current
+    seen = (violation / before) ** (1 / WINDOW)
+    if seen >= 1:
+        return 1.0  # too bold, too early
+    plain = min((seen + current - 1) ** 2 / (seen * current**2), 1.0)
+    return min(2 / (1 + math.sqrt(1 - plain)), STRONGEST)
+
+
+def newton(problem: "Problem", f: Tensor, iteration: int) -> tuple[Tensor, Tensor, int, float]:
+    """Newton's method on f alone, g its best answer, so that the columns of P always fit: with r = a - P 1,
+
+        (diag(P 1) - P diag(1/b) P^T) df = eps r,    and half the step, and half again, until <a, f> + <b, g> does not fall.
+
+    The matrix is the Laplacian of the graph with weights P diag(1/b) P^T, its diagonal summed from these: nearly
+    separate parts of the plan, whose masses Sinkhorn evens out over thousands of iterations, keep their digits.
+    Two clouds of 1,024 at 0.002 of the median cost: 1e-8 in 22 steps, 3 s on one core. O(n^2 m + n^3) a step.
+    """
+    a, b, eps, settings = problem.a, problem.b, problem.settings.eps, problem.settings
+    nodes = (a > 0).nonzero()[1:, 0]  # the first is held: potentials are defined up to a constant
+
+    def answer(f: Tensor) -> tuple[Tensor, float]:
+        g = softmin(problem.costs.T, a.log() + f / eps, eps)
+        return g, float((a * f).sum() + (b * g).sum())
+
+    g, height = answer(f)
+    while True:
+        plan = Kernel(problem.costs, f, g, eps).stored
+        assert plan is not None
+        plan *= a[:, None] * b
+        missing = a - plan.sum(1)
+        violation = float(missing.abs().sum() + (b - plan.sum(0)).abs().sum())
+        if violation <= settings.tolerance or iteration == settings.max_iterations:
+            return f, g, iteration, violation
+        step = eps * solve_laplacian(plan, b, missing, nodes)
+        share = min(1.0, STEP * eps / float(step.abs().max()))
+        slack = 1e-13 * (abs(height) + eps)  # near the top the height rises by less than it is rounded
+        g, found = answer(f + share * step)
+        while found < height - slack and share > 1e-12:
+            share /= 2
+            g, found = answer(f + share * step)
+        f, height = f + share * step, found
+        iteration += 1
+
+
+def solve_laplacian(plan: Tensor, b: Tensor, right: Tensor, nodes: Tensor) -> Tensor:
+    """L^+ right up to a constant, L the Laplacian with weights P diag(1/b) P^T, by Cholesky among `nodes`."""
+    half = plan / b.sqrt().clamp(min=1e-150)
+    weights = (half @ half.T).fill_diagonal_(0)
+    matrix = weights.neg_().diagonal_scatter(weights.sum(1).neg())[nodes][:, nodes]
+    scale = matrix.diagonal().clamp(min=1e-300).rsqrt()  # unit diagonal
+    matrix = matrix * scale[:, None] * scale
+    jitter = 1e-14
+    while True:
+        matrix.diagonal().add_(jitter)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed:
+            break
+        jitter *= 100
+    found = torch.zeros_like(right)
+    found[nodes] = scale * torch.cholesky_solve((scale * right[nodes])[:, None], factor)[:, 0]
+    return found
+
+
+def iterate_symmetric(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
+    """u <- sqrt(u / (K a u)): between a cloud and itself f = g, and averaging converges in a few iterations."""
+    a, eps, settings = problem.a, problem.settings.eps, problem.settings
+    f = (problem.f + problem.g) / 2
+    kernel = Kernel(problem.costs, f, f, eps)
+    u, iteration = torch.ones_like(a), 0
+    while True:
+        mass = kernel.rows(a * u)
+        violation = 2 * float((a * (u * mass - 1).abs()).sum())
+        if violation <= settings.tolerance or iteration == settings.max_iterations:
+            f = f + eps * u.log()
+            return f, f, iteration, violation
+        u = (u / mass).sqrt()
+        iteration += 1
+
+
+def slopes(problem: Problem) -> tuple[Tensor, Tensor]:
+    """d OT_eps / dx_i = sum_j P_ij p |x_i - y_j|^(p-2) (x_i - y_j), and the same for y; 0 where x_i = y_j."""
+    x, y, p, eps = problem.x, problem.y, problem.settings.p, problem.settings.eps
+    slope_x, slope_y = torch.empty_like(x), torch.zeros_like(y)
+    kernel = Kernel(problem.costs, problem.f, problem.g, eps)
+    for rows, costs in problem.costs.blocks():
+        pull = kernel.of(rows, costs) * problem.a[rows, None] * problem.b * p
+        if p != 2:
+            pull = torch.where(costs > 0, pull * costs ** ((p - 2) / p), 0.0)
+        slope_x[rows] = pull.sum(1, keepdim=True) * x[rows] - pull @ y
+        slope_y += pull.sum(0)[:, None] * y - pull.T @ x[rows]
+    return slope_x, slope_y
+
+
+def first_order(x: Tensor, slope: Tensor) -> Tensor:
+    """Zero, with the derivative `slope`."""
+    moved = (x * slope).sum()
+    return moved - moved.detach()
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j| by differences: the square expanded loses nearby points to rounding."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
