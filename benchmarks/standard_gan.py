@@ -2,8 +2,8 @@
 
     python benchmarks/standard_gan.py [--steps 2000] [--seeds 3] [--minutes 1]
 
-1. The generator frozen at its first weights, its rival trained on: norm of the generator's gradient by the rival's steps, for
-   `minimax`, `non-saturating`, `clip` and `gp` (Arjovsky and Bottou 2017, figure 2, on the ring).
+1. The generator frozen at its first weights, its rival trained on: norm of the generator's gradient by its steps,
+   for `minimax`, `non-saturating`, `clip` and `gp` (Arjovsky and Bottou 2017, figure 2, on the ring).
 2. Modes found by each objective on the ring and the grid in equal time.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
     curves = {}
     for data in ("ring", "grid"):
         lines += [
-            f"Norm of the frozen generator's gradient on the {data}, median of {arguments.seeds} seeds, by steps of its rival:",
+            f"Norm of the frozen generator's gradient, {data}, median of {arguments.seeds} seeds, by its rival's steps:",
             "",
         ]
         marks = [mark for mark in MARKS if mark <= arguments.steps]

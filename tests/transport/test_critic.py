@@ -24,7 +24,7 @@ def test_parallel_lines_are_theta_apart(constraint, theta):
     result = critic_estimate(x, y, constraint=constraint, **QUICK)
     expected = abs(theta)
     if constraint.endswith("sided"):
-        # A shift by w, in the units trained in, is where slope s pays: max of s w - 10 (s - 1)^2 at s = 1 + w / 20.
+        # A shift by w, in units of the spread, is where slope s pays: max of s w - 10 (s - 1)^2 at s = 1 + w / 20.
         spread = math.sqrt((theta**2 / 4 + 1 / 12) / 2)
         expected *= 1 + abs(theta) / spread / 20
     assert float(result) == pytest.approx(expected, rel=0.03)
@@ -218,26 +218,28 @@ def test_what_cannot_be_estimated_is_refused_in_a_sentence(x, named, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "steps", "one_sided_cosine"), [((2, 4), 1500, 0.70), ((16, 16), 3000, 0.87)], ids=["2-4", "16-16"]
+    ("size", "steps", "least"), [((2, 4), 1500, 0.70), ((16, 16), 3000, 0.87)], ids=["2-4", "16-16"]
 )
-def test_on_the_benchmark_the_one_sided_critic_is_within_a_tenth_and_cones_are_nearer(size, steps, one_sided_cosine):
+def test_on_the_benchmark_the_one_sided_critic_is_within_a_tenth_and_cones_within_a_fiftieth(size, steps, least):
     funnels = Funnels.random(*size, seed=0)
     exact, _ = funnels.distance()
     random = torch.Generator().manual_seed(0)
-    scores = {}
-    for name in ("one-sided", "cones"):
-        critic, _ = fit_critic(
-            name,
-            lambda n: (funnels.sample(n, random).float(), funnels.contract(funnels.sample(n, random)).float()),
-            steps=steps,
-            generator=random,
-        )
+
+    def draw(n):
+        return funnels.sample(n, random).float(), funnels.contract(funnels.sample(n, random)).float()
+
+    def train(name, steps):
+        critic, _ = fit_critic(name, draw, steps=steps, generator=random)
         x, y = funnels.sample(1 << 15, random), funnels.contract(funnels.sample(1 << 15, random))
         points = y[:4096].float().requires_grad_()
         (g,) = torch.autograd.grad(critic(points).sum(), points)
-        error = (critic(x.float()).mean() - critic(y.float()).mean()).item() / exact - 1
-        scores[name] = abs(error), float(F.cosine_similarity(g.double(), funnels.gradient(y[:4096])).mean())
-    assert scores["one-sided"][0] <= 0.10
-    assert scores["one-sided"][1] >= one_sided_cosine
-    assert scores["cones"][0] < scores["one-sided"][0]
-    assert scores["cones"][1] > scores["one-sided"][1]
+        # The known potential takes the noise out: E f(P) - E f(Q) - W1 = E (f - u)(P) - E (f - u)(Q).
+        over = [(critic(part.float()).flatten().double() - funnels.potential(part)).mean().item() for part in (x, y)]
+        return (over[0] - over[1]) / exact, F.cosine_similarity(g.double(), funnels.gradient(y[:4096])).mean().item()
+
+    error, cosine = train("one-sided", steps)
+    assert abs(error) <= 0.10
+    assert cosine >= least
+    error, better = train("cones", steps // 2)
+    assert -0.02 <= error <= 0.002
+    assert better > cosine

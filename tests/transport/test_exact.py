@@ -72,6 +72,7 @@ def test_no_permutation_is_cheaper(pair):
     assert distance(x, y, p=2) ** 2 == pytest.approx(cheapest, abs=1e-9)
 
 
+@settings(max_examples=100)
 @given(clouds(), st.sampled_from([1.0, 1.5, 2.0, 3.0]))
 def test_plan_and_potentials_prove_each_other_optimal(pair, p):
     x, y = pair

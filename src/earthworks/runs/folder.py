@@ -12,7 +12,8 @@ from earthworks.runs.environment import environment
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import TEMPORARY, one_sentence, write_bytes, write_json
 
-DERIVED = ("kind", "parameters")  # keys of config.yaml to be read only; the others are settings of a command
+# keys of config.yaml to be read only; the others are settings of a command
+DERIVED = ("kind", "parameters", "shape", "critic_batch_norm")
 
 
 class RunFolder:

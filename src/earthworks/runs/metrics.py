@@ -22,12 +22,8 @@ class Metrics:
 
     def append(self, **values: Any) -> None:
         """Write one line, at once visible to readers; numbers that are not finite become null, as JSON has none."""
-        values = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in values.items()
-        }
         with one_sentence(self.path):
-            write_all(self.descriptor, (json.dumps(values) + "\n").encode())
+            write_all(self.descriptor, (json.dumps(finite(values)) + "\n").encode())
 
     def sync(self) -> None:
         """fsync: called before a checkpoint takes its name, so that the checkpoint never knows more than the log."""
@@ -36,6 +32,15 @@ class Metrics:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def finite(value: Any) -> Any:
+    """The same with null for every number that is not finite, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def readable_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:

@@ -30,7 +30,7 @@ Constraint = Literal["one-sided", "two-sided", "clipping", "spectral", "sort", "
 
 PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017
 CLIP_BOUND = 0.04  # Korotin et al. 2022
-K = 128  # cones of each kind
+K = 256  # cones of each kind
 STEADY = (0.9, 0.99)  # momentum: a critic that cannot be steep climbs a smooth hill
 SOFTNESS = 0.3  # temperature of the cones at first, in units of the spread of a coordinate
 FEW_ITERATIONS = 4  # of Björck's, after a retraction
@@ -67,7 +67,7 @@ RECIPES: dict[str, Recipe] = {
     "spectral": Recipe(lambda x, y: spectral_normalize(multilayer(x))),
     "sort": Recipe(lambda x, y: sorting(x, 2), certified=True, learning_rate=5e-3, betas=STEADY),
     "full-sort": Recipe(lambda x, y: sorting(x, None), certified=True, learning_rate=5e-3, betas=STEADY),
-    "cones": Recipe(lambda x, y: Cones(y[:K], x[:K]), certified=True, learning_rate=2e-2, betas=STEADY),
+    "cones": Recipe(lambda x, y: Cones(y[:K], x[:K]), certified=True, learning_rate=3e-2, betas=STEADY),
 }
 
 

@@ -10,9 +10,11 @@ from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
 from earthworks.transport.clouds import check_clouds, check_order, check_weights
 from earthworks.transport.one_dimensional import power, root, wasserstein_1d
+from earthworks.transport.permutation import OnPool
 from earthworks.transport.result import Distance
 
 LP_LARGEST = 60_000  # n m up to which SciPy's linear program stands in for POT: seconds, and 100 times as slow
+KEPT = 4096  # points of a pool whose cost matrix is kept while it is permuted: 128 MiB
 PIVOTS = 10**8  # of the network simplex: 4,096 + 4,096 points need under 10^6
 
 
@@ -65,7 +67,9 @@ def wasserstein(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, 
     def statistic(x: Tensor, y: Tensor) -> Tensor:
         return root(optimal_cost(ground_cost(x, y, p)), p)
 
-    def on_pool(pool: Tensor):
+    def on_pool(pool: Tensor) -> OnPool:
+        if len(pool) > KEPT:
+            return lambda i, j: statistic(pool[i], pool[j])
         costs = ground_cost(pool, pool, p)
         return lambda i, j: root(optimal_cost(costs[np.ix_(i.numpy(), j.numpy())]), p)
 

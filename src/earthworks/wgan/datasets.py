@@ -63,8 +63,8 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
     `ring`, `grid`, `swiss-roll` (toys), `digits` (scikit-learn's 8 x 8), a .npy or .npz file, an IDX file or a folder of
     them (MNIST; test files are the held-out part), CIFAR-10's binary batches, a folder of images (folders in it are
     labels), `hf:owner/name`; `stacked:NAME` puts three random images of NAME into the channels of one, labelled by the
-    number that their labels spell (stacked MNIST: 1,000 modes). Raises EarthworksError for what is not there, not all of one size and mode, not finite,
-    constant, or fewer than two.
+    number that their labels spell (stacked MNIST: 1,000 modes). Raises EarthworksError for what is not there, not all of
+    one size and mode, not finite, constant, or fewer than two.
     """
     if name in TOYS:
         return toy(name, seed)
@@ -75,7 +75,12 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
     if labels is not None and len(labels) != len(images):
         raise EarthworksError(f"{name} has {len(images):,} images but {len(labels):,} labels")
     if tests is not None:
-        held_out = check_samples(name, tests[0])
+        held_out = check_samples(f"the test part of {name}", tests[0])
+        if held_out.shape[1:] != images.shape[1:]:
+            shapes = f"{tuple(images.shape[1:])} and {tuple(held_out.shape[1:])}"
+            raise EarthworksError(f"the training and test images of {name} are not of one shape: {shapes}")
+        if tests[1] is not None and len(tests[1]) != len(held_out):
+            raise EarthworksError(f"the test part of {name} has {len(held_out):,} images but {len(tests[1]):,} labels")
         both = None if labels is None or tests[1] is None else (as_tensor(labels), as_tensor(tests[1]))
         return Dataset(name, images, held_out, both)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
@@ -104,8 +109,9 @@ def stacked(digits: Dataset, seed: int) -> Dataset:
 def toy(name: str, seed: int) -> Dataset:
     """The 2-D laws of Gulrajani et al. 2017: per axis of about unit variance.
 
-    ring: 8 centres on a circle of radius 2, noise 0.02, all divided by 1.414, fresh every batch. grid: {-4, -2, 0, 2, 4}^2, noise 0.05,
-    divided by 2.828; 100,000 points are fixed. swiss-roll: scikit-learn's with noise 0.25, coordinates 0 and 2, divided by 7.5.
+    ring: 8 centres on a circle of radius 2, noise 0.02, all divided by 1.414, fresh every batch. grid: centres
+    {-4, -2, 0, 2, 4}^2, noise 0.05, divided by 2.828; 100,000 points are fixed. swiss-roll: scikit-learn's with noise
+    0.25, coordinates 0 and 2, divided by 7.5, fresh every batch.
     """
     if name == "swiss-roll":
         draw, centres, std = swiss_roll, None, 0.0
@@ -192,13 +198,8 @@ def image_folder(path: Path) -> tuple[Tensor, np.ndarray | None]:
     for file in files:
         try:
             with Image.open(file) as image:
-                image = (
-                    image
-                    if image.mode in ("L", "RGB")
-                    else image.convert("L" if image.mode in ("1", "I;16") else "RGB")
-                )
-                arrays.append(np.asarray(image))
-                here = (str(file), image.size, image.mode)
+                arrays.append(pixels(image))
+                here = (str(file), image.size, "L" if arrays[-1].ndim == 2 else "RGB")
         except (UnidentifiedImageError, OSError) as error:
             raise EarthworksError(f"{file} could not be read as an image: {error}") from None
         first = first if first[0] else here
@@ -213,19 +214,26 @@ def image_folder(path: Path) -> tuple[Tensor, np.ndarray | None]:
     return images_of(stacked), labels
 
 
+def pixels(image: Any) -> np.ndarray:
+    """(h, w) or (h, w, 3) bytes of a Pillow image. Of 16 bits the upper 8: Pillow itself cuts them off at 255."""
+    if image.mode.startswith("I"):
+        return (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return np.asarray(image)
+
+
 def array_file(path: Path) -> tuple[Tensor, np.ndarray | None]:
     """A .npy of samples, or a .npz with `images` (or its first array) and perhaps `labels`."""
     try:
         found = np.load(path, allow_pickle=False)
+        arrays = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else {"images": found}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile):
         raise EarthworksError(f"{path} is not a readable {path.suffix} file of numbers") from None
-    labels = None
-    if isinstance(found, np.lib.npyio.NpzFile):
-        keys = list(found)
-        labels = found["labels"] if "labels" in keys else found["y"] if "y" in keys else None
-        array = found["images"] if "images" in keys else found["x"] if "x" in keys else found[keys[0]]
-    else:
-        array = found
+    if not arrays:
+        raise EarthworksError(f"{path} holds no arrays; expected one called images, and perhaps labels")
+    labels = arrays.get("labels", arrays.get("y"))
+    array = arrays[next(key for key in ("images", "x", *arrays) if key in arrays)]
     if array.dtype.kind not in "fiub":
         raise EarthworksError(f"{path} holds {array.dtype}, not numbers")
     return images_of(array), labels
@@ -243,10 +251,12 @@ def images_of(array: np.ndarray) -> Tensor:
         raise EarthworksError(
             f"samples must be points (n, d) or images (n, height, width[, channels]); these have shape {array.shape}"
         )
+    if array.shape[1] not in (1, 3):
+        raise EarthworksError(f"images have 1 or 3 channels; an array of shape {array.shape} has neither")
     if array.dtype == np.uint8:
         return torch.from_numpy(np.array(array))
     values = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    if torch.isfinite(values).all() and (values.min() < 0 or values.max() > 1):
+    if values.numel() and torch.isfinite(values).all() and (values.min() < 0 or values.max() > 1):
         limits = f"[{float(values.min()):.3g}, {float(values.max()):.3g}]"
         raise EarthworksError(f"images must be bytes (uint8) or numbers in [0, 1]; these lie in {limits}")
     return values
@@ -313,7 +323,7 @@ def hugging_face(name: str) -> tuple[Tensor, np.ndarray | None, None]:
     column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
         raise EarthworksError(f"{name} has no column of images; its columns are {', '.join(table.column_names)}")
-    arrays = [np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")) for image in table[column]]
+    arrays = [pixels(image) for image in table[column]]
     if len({array.shape for array in arrays}) > 1:
         raise EarthworksError(f"the images of {name} are not all of one size and mode")
     labels = np.asarray(table["label"]) if "label" in table.column_names else None
@@ -321,6 +331,8 @@ def hugging_face(name: str) -> tuple[Tensor, np.ndarray | None, None]:
 
 
 def as_tensor(labels: np.ndarray) -> Tensor:
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        raise EarthworksError(f"labels are one whole number a sample; these are {labels.dtype} of shape {labels.shape}")
     return torch.from_numpy(np.ascontiguousarray(labels, np.int64))
 
 

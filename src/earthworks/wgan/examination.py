@@ -165,8 +165,8 @@ def lost_modes(task: Adversarial, improving: bool) -> Finding | Undecided | None
             )
         return Finding(
             "collapsed modes",
-            f"{lost} of the {len(centres)} modes are lost: of {len(fake):,} generated samples fewer than a tenth of a fair "
-            f"share, which is {len(fake) / len(centres):.0f}, lie nearest to each of them (the fullest mode has "
+            f"Modes lost: {lost} of {len(centres)}. Of {len(fake):,} generated samples fewer than a tenth of a fair share, "
+            f"which is {len(fake) / len(centres):.0f}, lie nearest to each of these (the fullest mode has "
             f"{int(counts.max())}).",
             "Use --objective gp, train longer, or raise --width and --batch.",
             {"lost": lost, "modes": len(centres), "samples": len(fake)},

@@ -64,13 +64,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # Ours, for what no preset says. Fitted in docs/log.md.
 SMALL_IMAGE = 16  # pixels: below it an mlp, as there is nothing to convolve
-POINTS = {"network": "mlp", "width": 128, "depth": 3, "noise": 2, "batch": 256, "learning_rate": 1e-3, "penalty": 1.0}
+POINTS = {
+    **{"network": "mlp", "width": 128, "depth": 3, "noise": 2},
+    **{"batch": 128, "learning_rate": 2e-3, "penalty": 1.0, "critic_steps": 2},
+}
 IMAGES = {"network": "dcgan", "depth": 3, "noise": 128, "batch": 64, "learning_rate": 2e-4, "penalty": 10.0}
 SMALL_IMAGES = {**IMAGES, "network": "mlp", "width": 256, "learning_rate": 5e-4}
 BY_OBJECTIVE: dict[str, dict[str, Any]] = {
     "minimax": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
     "non-saturating": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
-    "clip": {"optimizer": "rmsprop", "learning_rate": 5e-5, "hold": 1.0},
+    "clip": {"optimizer": "rmsprop", "learning_rate": 5e-5, "critic_steps": 5, "hold": 1.0},
     "gp": {},
     "lp": {},
 }
@@ -130,6 +133,7 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
         settings["precision"] = "fp32"
     if settings["channels_last"] is None:
         settings["channels_last"] = len(data.shape) == 3
+    refuse_idle_steps(settings)
     return settings
 
 
@@ -166,8 +170,19 @@ def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun:
     return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}, step_seconds
 
 
+def refuse_idle_steps(settings: dict[str, Any]) -> None:
+    """Raise EarthworksError where steps would be made after the rates have come to 0."""
+    horizon, max_steps = settings["horizon"], settings["max_steps"]
+    if horizon and max_steps and max_steps > horizon and settings["hold"] < 1:
+        raise EarthworksError(
+            f"the learning rates are 0 from step {horizon} on (--horizon), so --max_steps {max_steps} would change nothing "
+            "more: begin a new run with a larger --horizon, or with --hold 1, which keeps the rates"
+        )
+
+
 def networks(settings: dict[str, Any], data: Dataset) -> tuple[nn.Module, nn.Module]:
-    return build(
+    """Generator and critic of these settings. Raises EarthworksError for what does not fit."""
+    pair = build(
         settings["network"],
         data.shape,
         noise=settings["noise"],
@@ -175,3 +190,10 @@ def networks(settings: dict[str, Any], data: Dataset) -> tuple[nn.Module, nn.Mod
         depth=settings["depth"],
         batch_norm=settings["critic_batch_norm"],
     )
+    normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for each in pair for module in each.modules())
+    if normalized and min(settings["batch"], settings["generator_batch"]) < 2:
+        raise EarthworksError(
+            f"a batch of one has no spread for the batch normalization of --network {settings['network']} to divide by: "
+            "give a --batch and --generator_batch of at least 2, or --network mlp"
+        )
+    return pair

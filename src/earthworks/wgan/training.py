@@ -17,11 +17,26 @@ from earthworks.runs.progress import duration
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 from earthworks.wgan.datasets import Dataset, load_dataset
-from earthworks.wgan.settings import check, fill, networks, settle
+from earthworks.wgan.settings import check, fill, networks, refuse_idle_steps, settle
 from earthworks.wgan.task import Adversarial
 
 CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
-FOUND = (*DERIVED, "shape", "critic_batch_norm")  # keys of config.yaml that no option sets
+# keys of config.yaml without which there is no going on
+REQUIRED = (
+    *("data", "shape", "objective", "network", "width", "depth", "noise", "batch", "generator_batch", "critic_steps"),
+    *(
+        "optimizer",
+        "learning_rate",
+        "critic_learning_rate",
+        "beta1",
+        "beta2",
+        "hold",
+        "horizon",
+        "max_steps",
+        "average",
+    ),
+    *("critic_batch_norm", "channels_last", "evaluate_every", "sample_every", "save_every"),
+)
 
 
 def train(
@@ -145,14 +160,18 @@ def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, A
     config = folder.read_config()
     if config.get("kind") != "wgan":
         raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
-    unknown = config.keys() - set(FOUND) - defaults.keys()
+    unknown = config.keys() - set(DERIVED) - defaults.keys()
     if unknown:
         raise EarthworksError(f"{folder.config_file} holds settings that no option has: {', '.join(sorted(unknown))}")
-    settings = {**defaults, **{name: value for name, value in config.items() if name not in DERIVED}}
+    settings = {**defaults, **config}
     settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
     if given["max_steps"] is not None:
         settings["max_steps"] = given["max_steps"]
+    missing = [name for name in REQUIRED if settings.get(name) is None]
+    if missing:
+        raise EarthworksError(f"{folder.config_file} lacks {', '.join(missing)}: it was altered")
     check(settings)
+    refuse_idle_steps(settings)
     done = max(folder.steps(), default=0)
     if settings["max_steps"] < done:
         raise EarthworksError(f"{run} has made {done} steps already; --max_steps {settings['max_steps']} is too few")

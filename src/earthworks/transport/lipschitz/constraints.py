@@ -87,9 +87,9 @@ def retract(module: nn.Module) -> None:
     """Puts the orthonormal matrix itself in place of the one it was made from, after each step: from there a few
     iterations are enough, 4 instead of 15 at Adam's usual rates."""
     for layer in linear_layers(module):
-        chain = layer.parametrizations["weight"] if parametrize.is_parametrized(layer, "weight") else ()
-        if any(isinstance(link, Orthonormal) for link in chain):
-            chain.original.copy_(layer.weight)
+        for chain in getattr(layer, "parametrizations", {}).values():
+            if any(isinstance(link, Orthonormal) for link in chain):
+                chain.original.copy_(chain())
 
 
 class GroupSort(nn.Module):
