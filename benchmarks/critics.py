@@ -2,9 +2,10 @@
 
 Each critic trains for the same seconds on one thread, on fresh samples of a pair (P, Q) from `earthworks.transport.funnels`
 (u = min over N cones in D dimensions, Q is P contracted along u's rays), and is scored on samples it has not seen: the
-signed error of E f(P) - E f(Q) (taken as W1 + E (f - u)(P) - E (f - u)(Q), which has far less noise), the mean cosine of its gradient with the true one on P and on Q, its largest slope
-between 1,000 + 1,000 points, and what the critic proves of W1 between these (divided by that slope, or by c-transform),
-beside their exact distance. Last the same for the two best on pairs of another form.
+signed error of E f(P) - E f(Q), taken as that of W1 + E (f - u)(P) - E (f - u)(Q), which has far less noise; the mean cosine
+of its gradient with the true one on P and on Q; its largest slope between 1,000 + 1,000 points; and what it proves of W1
+between these (divided by that slope, or by c-transform), beside their exact distance. Last the same for the penalised and
+the nearest critic on pairs of another form.
 
     python benchmarks/critics.py [--dimension 2 16] [--funnels 4 16] [--seeds 0 1 2] [--seconds 15]
                                  [--families one-sided cones ...] [--busy]

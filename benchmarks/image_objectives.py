@@ -2,10 +2,10 @@
 
     python benchmarks/image_objectives.py --data $EARTHWORKS_DATA/images/mnist [--minutes 4] [--seeds 3]
 
-`non-saturating`, `minimax`, `clip` and `gp`, each with its own settings of `earthworks wgan train`, without batch normalization
-in any generator's rival, one thread a run and as many runs at once as the machine has cores. Measured on held-out
-images in the features of one classifier (the same for all runs): Fréchet distance with its interval and its null, coverage,
-memorisation. Printed whichever way it falls.
+`non-saturating`, `minimax`, `clip` and `gp`, each with its own settings of `wgan train`; the networks are the same
+but for the batch normalization that the paper's code has with clipping. One thread a run, as many runs at once as the
+machine has cores. Measured on held-out images in the features of one classifier, the same for all runs: Fréchet
+distance with its interval and its null, coverage, memorisation. Printed whichever way it falls.
 """
 
 import argparse

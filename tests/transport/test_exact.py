@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import MAPS, normal, shuffled
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
@@ -15,7 +16,6 @@ from earthworks.runs import EarthworksError
 from earthworks.transport import wasserstein
 from earthworks.transport.assignment import assign
 from earthworks.transport.exact import ground_cost, linear_program
-from known import MAPS, normal, shuffled
 
 
 def clouds(most: int = 7, d: int = 2):

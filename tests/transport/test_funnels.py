@@ -100,6 +100,12 @@ def test_the_centre_stays_where_it_is():
     assert torch.equal(funnels.contract(centres), centres)
 
 
+def test_samples_of_the_same_seed_are_not_the_centres():
+    funnels = Funnels.random(2, 4, seed=5)
+    x = funnels.sample(4, torch.Generator().manual_seed(5))
+    assert torch.cdist(x, funnels.centres).min() > 1e-3
+
+
 def test_nothing_is_no_pair():
     with pytest.raises(EarthworksError, match="at least one dimension"):
         Funnels.random(0, 4, seed=0)

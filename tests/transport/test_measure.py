@@ -4,10 +4,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from known import normal
 
 from earthworks.transport import wasserstein, wasserstein_1d
 from earthworks.transport.commands import read_cloud
-from known import normal
 
 FEW = {"num_permutations": 19, "num_directions": 20, "points": 30}
 FIELDS = {"name", "value", "kind", "null", "interval", "p_value", "n", "m", "d", "solver"}

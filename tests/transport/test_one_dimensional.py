@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import normal
 
 from earthworks.runs import EarthworksError
 from earthworks.transport import wasserstein, wasserstein_1d
 from earthworks.transport.exact import solve
-from known import normal
 
 NUMBERS = st.lists(st.integers(-4, 4).map(lambda k: k / 2), min_size=1, max_size=9)
 
@@ -182,5 +182,5 @@ def test_the_exact_distance_on_a_line_is_this_one():
 
 
 def test_points_of_more_dimensions_are_sent_to_the_general_function():
-    with pytest.raises(EarthworksError, match="d = 2.*use wasserstein"):
+    with pytest.raises(EarthworksError, match=r"d = 2.*use wasserstein"):
         wasserstein_1d(normal(3, 2), normal(3, 2))

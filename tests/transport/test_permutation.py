@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import normal
 
 from earthworks.runs import EarthworksError
 from earthworks.transport import permutation_test, sliced_wasserstein, wasserstein_1d
-from known import normal
 
 
 def means_apart(x, y):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from known import normal
 
 from earthworks.runs import EarthworksError
 from earthworks.transport import (
@@ -17,7 +18,6 @@ from earthworks.transport import (
 from earthworks.transport.intervals import bootstrap_interval, influence_interval
 from earthworks.transport.result import OF_LAWS, OF_MEAN, Distance
 from earthworks.transport.sliced import random_directions, weight_slopes
-from known import normal
 
 
 def plain(**given) -> Distance:
@@ -149,6 +149,6 @@ def test_what_cannot_be_drawn_says_so(tmp_path):
         result.plot()
     with pytest.raises(EarthworksError, match="nothing to draw"):
         result.figure(tmp_path / "a.png")
-    with pytest.raises(EarthworksError, match="ending in .png"):
+    with pytest.raises(EarthworksError, match=r"ending in \.png"):
         result.assess(2).figure(tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []

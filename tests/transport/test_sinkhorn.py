@@ -155,7 +155,7 @@ def test_newton_ends_where_iteration_would_take_hundreds_of_thousands(share):
     regularization = share * float((torch.cdist(x, y) ** 2).median())
     found = sinkhorn_divergence(x, y, regularization=regularization, tolerance=1e-9)
     assert found.converged
-    assert found.details["iterations"] < 150
+    assert found.details["iterations"] < 300
     assert float(found) == pytest.approx(float(move.square().sum()), rel=1e-8)
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import normal, shuffled
 
 from earthworks.runs import EarthworksError
 from earthworks.transport import max_sliced_wasserstein, sliced_wasserstein, wasserstein, wasserstein_1d
 from earthworks.transport import sliced as module
-from known import normal, shuffled
 
 
 def sliced(x, y, **options) -> float:

@@ -163,7 +163,7 @@ def test_a_generator_of_one_mode_is_precise_and_recalls_little():
     assert found["precision"].value > 0.95
     assert found["recall"].value < 0.6
     assert found["coverage"].value == pytest.approx(0.5, abs=0.02)
-    assert found["density"].value == pytest.approx(2, rel=0.15)
+    assert found["density"].value == pytest.approx(1, rel=0.15)  # does not see what is missing
 
 
 def test_an_outlier_opens_precision_and_hardly_density():
@@ -193,7 +193,8 @@ def test_a_point_is_not_its_own_neighbour_but_a_copy_of_it_is():
 # Memorisation
 
 
-def test_fresh_samples_are_no_nearer_to_the_training_data_than_held_out_ones():
+def test_fresh_samples_are_no_nearer_to_the_training_data_than_held_out_ones(monkeypatch):
+    monkeypatch.setattr("earthworks.wgan.neighbours.RESAMPLES", 10)
     p_values = []
     for seed in range(60):
         found = nearest_training(cloud(80, 3, 3 * seed), cloud(100, 3, 3 * seed + 1), cloud(80, 3, 3 * seed + 2))

@@ -83,10 +83,13 @@ def applicable(
     if x.shape[1] == 1:
         chosen = [(f"wasserstein_{p}", lambda p=p: wasserstein(x, y, p=p)) for p in (1, 2)]
     else:
-        sliced = {"num_directions": num_directions, "seed": seed}
+
+        def sliced(p: int) -> Distance:
+            return sliced_wasserstein(x, y, p=p, num_directions=num_directions, seed=seed)
+
         chosen = [
             *((f"wasserstein_{p}", lambda p=p: wasserstein(u, v, p=p)) for p in (1, 2)),
-            *((f"sliced_wasserstein_{p}", lambda p=p: sliced_wasserstein(x, y, p=p, **sliced)) for p in (1, 2)),
+            *((f"sliced_wasserstein_{p}", lambda p=p: sliced(p)) for p in (1, 2)),
             ("max_sliced_wasserstein_2", lambda: max_sliced_wasserstein(u, v, seed=seed)),
         ]
     chosen += [
@@ -119,9 +122,8 @@ def read_npy(path: Path) -> np.ndarray:
         raise EarthworksError(f"{path} is not an array of numbers in NumPy's .npy format") from None
     if values.dtype.kind not in "biuf":
         raise EarthworksError(f"{path} holds {values.dtype} where numbers were expected")
-    return np.ascontiguousarray(
-        values, np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else float
-    )
+    single = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+    return values.astype(np.float32 if single else np.float64, order="C")
 
 
 def read_csv(path: Path) -> np.ndarray:

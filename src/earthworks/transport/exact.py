@@ -105,10 +105,10 @@ def ground_cost(x: Tensor, y: Tensor, p: float) -> np.ndarray:
     """|x_i - y_j|^p as (n, m) float64, from differences: |x|^2 + |y|^2 - 2 x.y would lose what is close together."""
     from scipy.spatial.distance import cdist
 
-    x, y = (each.detach().double().cpu().numpy() for each in (x, y))
+    points = [each.detach().double().cpu().numpy() for each in (x, y)]
     if p == 2:
-        return cdist(x, y, "sqeuclidean")
-    cost = cdist(x, y)
+        return cdist(*points, "sqeuclidean")
+    cost = cdist(*points)
     return cost if p == 1 else np.power(cost, p, out=cost)
 
 
@@ -160,8 +160,9 @@ def linear_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
     from scipy.sparse import eye_array, kron, vstack
 
     n, m = cost.shape
-    sums = vstack([kron(eye_array(n), np.ones((1, m))), kron(np.ones((1, n)), eye_array(m))], format="csr")
-    result = linprog(cost.ravel(), A_eq=sums[:-1], b_eq=np.concatenate([a, b])[:-1])
+    columns = kron(np.ones((1, n)), eye_array(m), format="csr")[:-1]  # the last sum follows from the others
+    sums = vstack([kron(eye_array(n), np.ones((1, m))), columns])
+    result = linprog(cost.ravel(), A_eq=sums, b_eq=np.concatenate([a, b[:-1]]))
     if not result.success:
         raise EarthworksError(f"the linear program was not solved: {result.message}", exit_code=1)
     plan = result.x.reshape(n, m)

@@ -49,7 +49,7 @@ class Funnels:
         """As published: centres uniform on [-2.5, 2.5]^D, offsets 0.1 N(0, 1), q = 8. D, N of 2 and 4 upward."""
         if dimension < 1 or num_funnels < 1:
             raise EarthworksError(f"expected at least one dimension and one funnel, got {dimension} and {num_funnels}")
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(2206_07767 + seed)  # not the samples' stream, whose seed may be the same
         centres = torch.rand(num_funnels, dimension, generator=random, dtype=torch.float64) * 5 - 2.5
         return cls(centres, 0.1 * torch.randn(num_funnels, generator=random, dtype=torch.float64))
 

@@ -39,16 +39,17 @@ def permutation_test(
     below 1 / (1 + B). Takes B + 1 evaluations. Source: Lehmann and Romano, Testing Statistical Hypotheses, 15.2.
     """
     x, y = check_clouds(x, y)
-    if statistic is None:
-        from earthworks.transport.sliced import sliced_wasserstein
-
-        def statistic(x: Tensor, y: Tensor) -> Any:
-            return sliced_wasserstein(x, y, p=1)
-
+    measure = statistic or sliced_mean
     pool = torch.cat([x.detach(), y.detach()])
-    value = float(statistic(pool[: len(x)], pool[len(x) :]))
-    null = permuted(lambda i, j: statistic(pool[i], pool[j]), len(x), len(y), num_permutations, seed)
+    value = float(measure(pool[: len(x)], pool[len(x) :]))
+    null = permuted(lambda i, j: measure(pool[i], pool[j]), len(x), len(y), num_permutations, seed)
     return Permutation(value, null, p_value(value, null))
+
+
+def sliced_mean(x: Tensor, y: Tensor) -> Any:
+    from earthworks.transport.sliced import sliced_wasserstein
+
+    return sliced_wasserstein(x, y, p=1)
 
 
 def permuted(evaluate: OnPool, n: int, m: int, num_permutations: int, seed: int) -> Tensor:

@@ -68,11 +68,14 @@ POINTS = {
     **{"network": "mlp", "width": 128, "depth": 3, "noise": 2},
     **{"batch": 128, "learning_rate": 2e-3, "penalty": 1.0, "critic_steps": 2},
 }
-IMAGES = {"network": "dcgan", "depth": 3, "noise": 128, "batch": 64, "learning_rate": 2e-4, "penalty": 10.0}
+IMAGES = {
+    **{"network": "dcgan", "depth": 3, "noise": 128},
+    **{"batch": 64, "learning_rate": 4e-4, "penalty": 10.0, "critic_steps": 2},
+}
 SMALL_IMAGES = {**IMAGES, "network": "mlp", "width": 256, "learning_rate": 5e-4}
 BY_OBJECTIVE: dict[str, dict[str, Any]] = {
-    "minimax": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
-    "non-saturating": {"critic_steps": 1, "beta1": 0.5, "beta2": 0.999},
+    "minimax": {"critic_steps": 1, "learning_rate": 2e-4, "beta1": 0.5, "beta2": 0.999},  # Radford et al. 2016
+    "non-saturating": {"critic_steps": 1, "learning_rate": 2e-4, "beta1": 0.5, "beta2": 0.999},
     "clip": {"optimizer": "rmsprop", "learning_rate": 5e-5, "critic_steps": 5, "hold": 1.0},
     "gp": {},
     "lp": {},
@@ -127,8 +130,8 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     settings["batch"] = min(settings["batch"], len(data.train))
     settings["generator_batch"] = settings["generator_batch"] or settings["batch"]
     settings["critic_learning_rate"] = settings["critic_learning_rate"] or settings["learning_rate"]
-    # as in the code of Gulrajani et al. 2017: normalization between samples only where nothing is penalised
-    settings["critic_batch_norm"] = OBJECTIVES[objective].penalty is None and settings["network"] == "dcgan"
+    # as in the code of Gulrajani et al. 2017 for MNIST: in both networks, with clipping alone
+    settings["critic_batch_norm"] = OBJECTIVES[objective].clips and settings["network"] == "dcgan"
     if settings["network"] == "mlp" and settings["precision"] == "auto":
         settings["precision"] = "fp32"
     if settings["channels_last"] is None:
