@@ -107,7 +107,7 @@ def augment(cost, f, g, columns, rows):
         while True:
             length, j = np.inf, 0
             for k in range(n):
-                if unsettled[k] < length:
+                if unsettled[k] < length or (unsettled[k] == length and rows[k] < 0):  # of equals a free one
                     length, j = unsettled[k], k
             i = rows[j]
             if i < 0:

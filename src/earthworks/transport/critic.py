@@ -207,7 +207,7 @@ def fit_critic(
     seed: int = 0,
 ) -> tuple[nn.Module, int]:
     """Maximises mean f(x) - mean f(y) over batches `draw(n)` -> x (n, d), y (n, d), under the constraint; Adam, its rate
-    falling to 0 as a cosine. Returns the critic, ready to be evaluated, and the number of steps taken.
+    falling to 0 as cos^4, because apexes find their last digits at small rates. Returns the critic, ready to be evaluated, and the number of steps taken.
     """
     recipe = RECIPES[constraint]
     with torch.random.fork_rng(devices=[]):
@@ -217,7 +217,7 @@ def fit_critic(
     optimizer = torch.optim.Adam(critic.parameters(), recipe.learning_rate, recipe.betas, fused=True)
     begun, step, done = time.perf_counter(), 0, 0.0
     while done < 1:
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * math.cos(math.pi / 2 * done) ** 4
         if isinstance(critic, Cones):
             critic.temperature = SOFTNESS * (1 - done)
         x, y = draw(batch_size)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 STORED = 1 << 25  # pairs whose costs are kept, 256 MiB in float64; more are computed again at every iteration
 BLOCK = 1 << 18  # pairs handled at once, 2 MiB: a block stays in cache through the passes of a log-sum-exp
-SCALING = 4.0  # by which the strength falls between two levels of the warm start
+SCALING = 8.0  # by which the strength falls between two levels of the warm start
 WINDOW = 20  # iterations between two estimates of the rate, from which the over-relaxation follows
 STRONGEST = 1.9  # over-relaxation: 2 is where it stops converging
 RANGE = 50.0  # |log u| beyond which u is taken into the potential: exp(-745) is the least number float64 holds
@@ -41,8 +41,7 @@ class Problem:
         self.x, self.y, self.a, self.b, self.settings = x.detach(), y.detach(), a.detach(), b.detach(), settings
         self.costs = Costs(self.x, self.y, settings.p)
         with torch.no_grad():
-            self.f, self.g = warm_start(self)
-            solve = iterate_symmetric if x is y else iterate
+            solve = solve_symmetric if x is y else iterate
             self.f, self.g, self.iterations, self.violation = solve(self)
         # <a, f> + <b, g> has the value and, f and g held constant, the derivatives in a and b
         cost = (a * self.f).sum() + (b * self.g).sum()
@@ -118,16 +117,15 @@ class Kernel:
 
 
 def warm_start(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Two sweeps of log-sum-exps at each strength from the largest cost down to the one asked for."""
+    """One sweep of log-sum-exps at each strength from the largest cost down to the one asked for."""
     costs, a, b, eps = problem.costs, problem.a, problem.b, problem.settings.eps
     g = torch.zeros_like(b)
     level = max(SCALING * eps, *(float(block.max()) for _, block in costs.blocks()))
     f = torch.zeros_like(a)
     while level > eps:
         level = max(level / SCALING, eps)
-        for _ in range(2):
-            f = softmin(costs, b.log() + g / level, level)
-            g = softmin(costs.T, a.log() + f / level, level)
+        f = softmin(costs, b.log() + g / level, level)
+        g = softmin(costs.T, a.log() + f / level, level)
     return f, g
 
 
@@ -146,7 +144,7 @@ def iterate(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
     the fall of the violation, follows the best w = 2 / (1 + sqrt(1 - r)), which takes the square root of the
     number of iterations."""
     a, b, eps, settings = problem.a, problem.b, problem.settings.eps, problem.settings
-    kernel = Kernel(problem.costs, problem.f, problem.g, eps)
+    kernel = Kernel(problem.costs, *warm_start(problem), eps)
     u, v = torch.ones_like(a), torch.ones_like(b)
     relaxation, before, iteration = 1.0, math.inf, 0
     mass_x = kernel.rows(b * v)
@@ -236,10 +234,11 @@ def solve_laplacian(plan: Tensor, b: Tensor, right: Tensor, nodes: Tensor) -> Te
     return found
 
 
-def iterate_symmetric(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
-    """u <- sqrt(u / (K a u)): between a cloud and itself f = g, and averaging converges in a few iterations."""
+def solve_symmetric(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
+    """u <- sqrt(u / (K a u)): between a cloud and itself f = g, averaging converges in a few iterations, and f is
+    within a few eps of 0, because every point can stay where it is."""
     a, eps, settings = problem.a, problem.settings.eps, problem.settings
-    f = (problem.f + problem.g) / 2
+    f = softmin(problem.costs, a.log(), eps) / 2
     kernel = Kernel(problem.costs, f, f, eps)
     u, iteration = torch.ones_like(a), 0
     while True:

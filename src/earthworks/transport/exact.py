@@ -105,10 +105,10 @@ def ground_cost(x: Tensor, y: Tensor, p: float) -> np.ndarray:
     """|x_i - y_j|^p as (n, m) float64, from differences: |x|^2 + |y|^2 - 2 x.y would lose what is close together."""
     from scipy.spatial.distance import cdist
 
-    points = [each.detach().double().cpu().numpy() for each in (x, y)]
+    u, v = (each.detach().double().cpu().numpy() for each in (x, y))
     if p == 2:
-        return cdist(*points, "sqeuclidean")
-    cost = cdist(*points)
+        return cdist(u, v, "sqeuclidean")
+    cost = cdist(u, v)
     return cost if p == 1 else np.power(cost, p, out=cost)
 
 

@@ -136,7 +136,6 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
         settings["precision"] = "fp32"
     if settings["channels_last"] is None:
         settings["channels_last"] = len(data.shape) == 3
-    refuse_idle_steps(settings)
     return settings
 
 
@@ -171,16 +170,6 @@ def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun:
         "save_every": max(1, round(SAVE_SECONDS / step_seconds)),
     }
     return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}, step_seconds
-
-
-def refuse_idle_steps(settings: dict[str, Any]) -> None:
-    """Raise EarthworksError where steps would be made after the rates have come to 0."""
-    horizon, max_steps = settings["horizon"], settings["max_steps"]
-    if horizon and max_steps and max_steps > horizon and settings["hold"] < 1:
-        raise EarthworksError(
-            f"the learning rates are 0 from step {horizon} on (--horizon), so --max_steps {max_steps} would change nothing "
-            "more: begin a new run with a larger --horizon, or with --hold 1, which keeps the rates"
-        )
 
 
 def networks(settings: dict[str, Any], data: Dataset) -> tuple[nn.Module, nn.Module]:

@@ -25,6 +25,7 @@ from earthworks.wgan.sampling import draw
 GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
 SHOWN = 64  # samples of a picture, on the same noise throughout
 MEASURED = 2048  # generated samples of a validation
+FINAL_SHARE = 0.01  # of the rates, at the horizon and after it: a run that is prolonged still learns
 AVERAGE_WARMUP = 10  # the average of t steps begins as that of the last (10 + t) / 10
 
 
@@ -55,7 +56,7 @@ class Adversarial:
             max_steps=settings["horizon"],
             peak=1.0,
             warmup_steps=0,
-            final_share=0.0,
+            final_share=FINAL_SHARE,
             hold=settings["hold"],
         )
         # a critic's loss has no level to keep to; two guards, so that one network's steps do not hide the other's in a row

@@ -17,7 +17,7 @@ from earthworks.runs.progress import duration
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 from earthworks.wgan.datasets import Dataset, load_dataset
-from earthworks.wgan.settings import check, fill, networks, refuse_idle_steps, settle
+from earthworks.wgan.settings import check, fill, networks, settle
 from earthworks.wgan.task import Adversarial
 
 CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
@@ -102,8 +102,8 @@ def train(
         critic_learning_rate: of the critic; by default the same.
         beta1: Adam's decay of the first moment.
         beta2: Adam's decay of the second moment.
-        hold: share of the run after which the rates fall linearly to 0; 1 keeps them.
-        horizon: the step at which they are 0; by default max_steps of the first command.
+        hold: share of the run after which the rates fall linearly to a hundredth; 1 keeps them.
+        horizon: the step at which they are lowest, where they stay; by default max_steps of the first command.
         average: decay of the moving average of the generator's weights, from which samples are drawn.
         dequantize: add noise of one level to images of bytes.
         validation: held-out fraction, where the data have no test part.
@@ -171,7 +171,6 @@ def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, A
     if missing:
         raise EarthworksError(f"{folder.config_file} lacks {', '.join(missing)}: it was altered")
     check(settings)
-    refuse_idle_steps(settings)
     done = max(folder.steps(), default=0)
     if settings["max_steps"] < done:
         raise EarthworksError(f"{run} has made {done} steps already; --max_steps {settings['max_steps']} is too few")

@@ -1,0 +1,235 @@
+"""A GAN that was stopped and resumed is the one that was not, to the bit: weights, averages, optimizers, losses, samples."""
+
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_gans import ANT, few_images, make, results
+
+from earthworks.runs import RunFolder, read_metrics
+from earthworks.training import checkpoint
+from earthworks.wgan import sample, train
+from earthworks.wgan.task import Adversarial
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+# What a run may be made of. 45 training images in batches of 16 make an epoch of two batches: it ends within each step.
+RUNS = {
+    "gp, batches of an epoch": {"data": "few", "critic_steps": 3},
+    "fresh points": {"data": "ring"},
+    "clip, RMSProp, batch normalization": {"data": "large", "objective": "clip", "network": "dcgan", "width": 4},
+    "dequantized, colour, generator on twice the batch": {
+        **{"data": "colour", "network": "dcgan", "width": 4, "dequantize": True, "generator_batch": 32, "hold": 0.0},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("images")
+    return {
+        "ring": "ring",
+        "few": str(few_images(folder / "few.npy")),
+        "large": str(few_images(folder / "large.npy", side=16)),
+        "colour": str(few_images(folder / "colour.npy", side=16, channels=3)),
+    }
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def settings(request, data) -> dict:
+    return {**ANT, **RUNS[request.param], "data": data[RUNS[request.param]["data"]]}
+
+
+@pytest.fixture(scope="module")
+def unbroken(undrawn, tmp_path_factory, settings) -> Path:
+    return train(run=str(tmp_path_factory.mktemp("unbroken") / "run"), **settings)
+
+
+@pytest.fixture(scope="module")
+def finished(undrawn, tmp_path_factory, data) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "KEPT", 4)
+        return make(data["few"], tmp_path_factory.mktemp("finished") / "run", save_every=2)
+
+
+@pytest.fixture
+def stopped(finished, tmp_path) -> Path:
+    """A run that looks as if it had been killed after step 8 of 10: to be resumed, or harmed."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoints" / "step-10")
+    if (record := checkpoint.best(RunFolder(run))) and record["step"] == 10:
+        (run / "checkpoints" / "best.json").unlink()
+    return run
+
+
+@pytest.mark.parametrize(("step", "number"), [(1, signal.SIGTERM), (5, signal.SIGINT), (9, signal.SIGTERM)])
+def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tmp_path, unbroken, settings, step, number):
+    update = Adversarial.update
+
+    def interrupted(task, now):
+        if now == step - 1 and task.run.config_file.exists():  # not in the timed warm-up
+            os.kill(os.getpid(), number)
+        return update(task, now)
+
+    monkeypatch.setattr(Adversarial, "update", interrupted)
+    outcome = command("wgan train", run=tmp_path / "run", **settings)
+    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=1)
+    monkeypatch.undo()
+    line = outcome.err.strip().split("go on with: ")[1]
+    name, *arguments = shlex.split(line)
+    assert name == "earthworks"
+    assert command(" ".join(arguments)).code == 0
+    assert results(tmp_path / "run") == results(unbroken)
+
+
+def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:
+    """The real command in a process of its own, killed by SIGKILL at a random moment of the next few steps."""
+    process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
+    lines = log.read_bytes().count(b"\n") if log.exists() else 0
+    wanted = lines + chance.randint(1, 20)
+    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
+        assert process.poll() is None
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.05))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_nothing(data, tmp_path, kills):
+    run, chance = tmp_path / "run", random.Random(kills)
+    settings = {**ANT, "data": data["few"], "max_steps": 150 * (kills + 1), "evaluate_every": 50}
+    settings |= {"sample_every": 1000, "save_every": 7}
+    options = [f"--{name}={value}" for name, value in {**settings, "run": run}.items()]
+    for _ in range(kills):
+        begun = [f"--resume={run}"] if (run / "config.yaml").exists() else options
+        run_until_killed(["wgan", "train", *begun], run / "metrics.jsonl", chance)
+    assert max(RunFolder(run).steps(), default=0) < settings["max_steps"]
+    train(resume=str(run))
+    train(run=str(tmp_path / "whole"), **settings)
+    assert results(run) == results(tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_weights(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    train(resume=str(tmp_path / "run"))
+    assert results(tmp_path / "run") == results(finished)
+
+
+def test_a_stopped_run_goes_on(stopped, finished):
+    train(resume=str(stopped))
+    assert results(stopped) == results(finished)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    train(resume=str(tmp_path / "run"))
+    assert results(tmp_path / "run") == results(finished)
+
+
+def test_a_raised_max_steps_goes_on_at_rates_that_are_held(command, data, tmp_path):
+    """Of one seed the first 10 steps of 14 are those of 10, as the horizon is the same."""
+    whole = make(data["few"], tmp_path / "whole", max_steps=14, hold=1.0, horizon=10)
+    run = make(data["few"], tmp_path / "run", max_steps=10, hold=1.0, horizon=10)
+    assert command("wgan train", resume=run, max_steps=14).code == 0
+    first, second = results(run), results(whole)
+    assert first["tensors"] == second["tensors"]
+    assert [r["gap"] for r in read_metrics(run / "metrics.jsonl")] == [
+        r["gap"] for r in read_metrics(whole / "metrics.jsonl")
+    ]
+    assert RunFolder(run).read_config()["max_steps"] == 14
+
+
+def test_a_raised_max_steps_is_refused_where_the_rates_have_come_to_0(command, finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    outcome = command("wgan train", resume=run, max_steps=20)
+    assert outcome.refuses("0 from step 10 on", "--max_steps 20 would change nothing", "--hold 1")
+    assert (run / "config.yaml").read_bytes() == (finished / "config.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "option", [{"batch": 3}, {"seed": 1}, {"data": "ring"}, {"run": "other"}, {"objective": "lp"}, {"hold": 1.0}]
+)
+def test_only_the_number_of_steps_may_be_given_beside_resume(command, stopped, option):
+    before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
+    (name,) = option
+    assert command("wgan train", resume=stopped, **option).refuses(f"--{name} cannot be changed there")
+    assert {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(("steps", "complaint"), [(7, "has made 8 steps already"), (0, "--max_steps is 0")])
+def test_fewer_steps_than_were_made_are_refused(command, stopped, steps, complaint):
+    assert command("wgan train", resume=stopped, max_steps=steps).refuses(complaint)
+
+
+@pytest.mark.parametrize("file", ["generator.safetensors", "critic_optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", ["missing", "cut short", "altered"])
+def test_a_harmed_checkpoint_is_named_and_once_it_is_removed_the_run_goes_on(command, stopped, finished, file, harm):
+    path = stopped / "checkpoints" / "step-8" / file
+    content = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-2] + (b"" if harm == "cut short" else bytes([content[-2] ^ 1]) + content[-1:]))
+    outcome = command("wgan train", resume=stopped)
+    assert outcome.refuses(str(path), f"remove {path.parent} to go on from the checkpoint before it")
+    shutil.rmtree(path.parent)
+    train(resume=str(stopped))
+    assert results(stopped) == results(finished)
+
+
+def alter(run: Path, **changes) -> None:
+    config = {**yaml.safe_load((run / "config.yaml").read_text()), **changes}
+    config = {name: value for name, value in config.items() if value != "absent"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 17}, "are not those of the networks in"),
+        ({"network": "unet"}, "one of mlp, dcgan, resnet"),
+        ({"optimizer": "rmsprop"}, "optimizer state is of another model or optimizer"),
+        ({"shape": [1, 9, 9]}, "began with [1, 9, 9]"),
+        ({"kind": "gopher"}, "is not the run of a GAN but of a gopher"),
+        ({"learning_speed": 3}, "holds settings that no option has: learning_speed"),
+        *(({name: "absent"}, f"lacks {name}") for name in ("width", "shape", "critic_batch_norm", "horizon", "data")),
+    ],
+)
+def test_an_altered_config_is_refused_in_one_sentence(command, stopped, changes, words):
+    alter(stopped, **changes)
+    assert command("wgan train", resume=stopped).refuses(words)
+
+
+@pytest.mark.parametrize("changes", [{"width": 17}, {"network": "unet"}, {"width": "absent"}, {"shape": "absent"}])
+def test_sampling_from_an_altered_config_is_refused_in_one_sentence(command, stopped, changes):
+    alter(stopped, **changes)
+    assert command("wgan sample", stopped, output="samples.npy").code == 2
+
+
+def test_data_of_another_shape_are_refused(command, stopped, tmp_path):
+    alter(stopped, data=str(few_images(tmp_path / "other.npy", side=9)))
+    assert command("wgan train", resume=stopped).refuses("holds samples of shape (1, 9, 9) now", "began with [1, 8, 8]")
+
+
+def test_a_run_is_not_begun_twice(command, finished, data):
+    before = results(finished)
+    outcome = command("wgan train", run=finished, **{**ANT, "data": data["few"]})
+    assert outcome.refuses(f"{finished} already holds a run: go on with it by --resume {finished}")
+    assert results(finished) == before
+
+
+def test_the_resumed_generator_draws_the_same(unbroken, stopped, finished):
+    train(resume=str(stopped))
+    assert (sample(stopped, 10) == sample(finished, 10)).all()
