@@ -27,7 +27,9 @@ def runs(undrawn, tmp_path_factory) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize(("kind", "shape", "low"), [("points", (2,), None), ("gray", (1, 8, 8), 0), ("colour", (3, 16, 16), -1)])
+@pytest.mark.parametrize(
+    ("kind", "shape", "low"), [("points", (2,), None), ("gray", (1, 8, 8), 0), ("colour", (3, 16, 16), -1)]
+)
 def test_samples_have_the_shape_and_range_of_the_data(runs, kind, shape, low):
     samples = sample(runs[kind], 300)
     assert samples.shape == (300, *shape)

@@ -206,8 +206,10 @@ def fit_critic(
     batch_size: int = 512,
     seed: int = 0,
 ) -> tuple[nn.Module, int]:
-    """Maximises mean f(x) - mean f(y) over batches `draw(n)` -> x (n, d), y (n, d), under the constraint; Adam, its rate
-    falling to 0 as cos^4, because apexes find their last digits at small rates. Returns the critic, ready to be evaluated, and the number of steps taken.
+    """Maximises mean f(x) - mean f(y) over batches under the constraint, and returns the critic, ready to be evaluated,
+    with the number of steps taken. `draw(n)` gives x (n, d) and y (n, d), float32.
+
+    Adam, its rate falling to 0 as cos^4(pi t / 2): apexes of cones find their last digits at small rates.
     """
     recipe = RECIPES[constraint]
     with torch.random.fork_rng(devices=[]):

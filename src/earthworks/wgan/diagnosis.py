@@ -12,6 +12,7 @@ from earthworks.training import checkpoint as checkpoints
 from earthworks.wgan import examination, symptoms
 from earthworks.wgan.datasets import load_dataset
 from earthworks.wgan.findings import Diagnosis, Finding, Undecided
+from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import networks
 from earthworks.wgan.task import Adversarial
@@ -56,26 +57,27 @@ def answers_about(
         yield "critic's sign reversed", symptoms.critic_sign(config, records)
     try:
         task, step = last_checkpoint(folder, config)
+        recorded = next((record.get("generator_loss") for record in records if record["step"] == step), None)
+        yield "generator's sign reversed", examination.generator_sign(task, recorded)
     except EarthworksError as error:
-        yield "the rest", Undecided("the networks", str(error))
-        return
-    recorded = next((record.get("generator_loss") for record in records if record["step"] == step), None)
-    yield "generator's sign reversed", examination.generator_sign(task, recorded)
+        task = None
+        yield "the networks", Undecided("critic, modes, sign of the generator", str(error))
     if len(records) < FEWEST_STEPS:
         reason = f"the run is too short, {len(records)} steps; at least {FEWEST_STEPS} are needed"
         yield "the rest", Undecided("critic, gradients, penalty, modes", reason)
         return
-    if task.objective.penalty:
+    if OBJECTIVES[config["objective"]].penalty:
         yield "penalty not biting", symptoms.slope_of_the_critic(config, records)
-    num_weights = sum(parameter.numel() for parameter in task.generator.parameters())
-    yield "vanishing or exploding generator gradient", symptoms.generator_gradient(config, records, num_weights)
+    yield "vanishing or exploding generator gradient", symptoms.generator_gradient(config, records)
+    if not wasserstein:
+        yield "critic under-trained", symptoms.below_chance(records)
+    if task is None:
+        return
     if not task.data.fresh:  # where every batch is drawn anew there is nothing to learn by heart
         yield "critic overfitting", examination.critic_memory(task)
     yield "collapsed modes", examination.lost_modes(task, symptoms.still_improving(records))
     if wasserstein:  # last, because it trains the critic
         yield "critic under-trained", examination.critic_headroom(task)
-    else:
-        yield "critic under-trained", symptoms.below_chance(records)
 
 
 def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversarial, int]:

@@ -16,6 +16,13 @@ from earthworks.wgan.pictures import array_bytes, grid, png, to_bytes
 
 CHUNK = 256  # samples drawn in one pass: the result does not depend on it
 MOST_PICTURED = 400
+# keys of config.yaml that no run is without
+REQUIRED = (
+    *("data", "shape", "objective", "network", "width", "depth", "noise", "batch", "generator_batch", "critic_steps"),
+    *("optimizer", "learning_rate", "critic_learning_rate", "beta1", "beta2", "hold", "horizon", "max_steps"),
+    *("average", "validation", "seed", "critic_batch_norm", "channels_last"),
+    *("evaluate_every", "sample_every", "save_every"),
+)
 
 
 def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> tuple[nn.Module, nn.Module]:
@@ -42,10 +49,14 @@ def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> 
 
 
 def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
+    """The folder of a run and its configuration. Raises EarthworksError for another kind of run, or for missing keys."""
     folder = RunFolder.open(run)
     config = folder.read_config()
     if config.get("kind") != "wgan":
         raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
+    missing = [name for name in REQUIRED if config.get(name) is None]
+    if missing:
+        raise EarthworksError(f"{folder.config_file} lacks {', '.join(missing)}: it was altered")
     return folder, config
 
 
@@ -54,6 +65,8 @@ def sample(run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last"
     [-1, 1], points as they are. The same seed gives the same samples, fewer being the first of more."""
     if num < 1:
         raise EarthworksError(f"--num is {num}; it must be at least 1")
+    if seed < 0:
+        raise EarthworksError(f"--seed is {seed}; it must be at least 0")
     generator, _ = load(run, checkpoint=checkpoint, device=device)
     return draw(generator, num, seed=seed, noise=wgan_run(run)[1]["noise"])
 

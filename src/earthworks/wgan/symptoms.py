@@ -84,14 +84,17 @@ def below_chance(records: Records) -> Finding | None:
     )
 
 
-def generator_gradient(config: dict[str, Any], records: Records, num_weights: int) -> Finding | Undecided | None:
+def generator_gradient(config: dict[str, Any], records: Records) -> Finding | Undecided | None:
     """Whether the norm of the generator's gradient fell or rose by decades, or is lost beside the optimizer's epsilon."""
     norms = column(records, "generator_gradient_norm")
     norms = norms[np.isfinite(norms)]
     if not len(norms):
         return Undecided("vanishing or exploding generator gradient", "no finite norm of it was recorded")
     late, num = at_last(norms)
-    first, size = float(np.median(norms[:FIRST])), late / math.sqrt(num_weights)
+    first, size = (
+        float(np.median(norms[:FIRST])),
+        late / math.sqrt(config["parameters"] / 2),
+    )  # half, or so, are the generator's
     fell = -decades_between(first, late)
     evidence = {"first": first, "late": late, "decades": -fell, "a_weight": size}
     if fell >= DECADES or size < EPSILON:

@@ -17,26 +17,11 @@ from earthworks.runs.progress import duration
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import check, fill, networks, settle
 from earthworks.wgan.task import Adversarial
 
 CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
-# keys of config.yaml without which there is no going on
-REQUIRED = (
-    *("data", "shape", "objective", "network", "width", "depth", "noise", "batch", "generator_batch", "critic_steps"),
-    *(
-        "optimizer",
-        "learning_rate",
-        "critic_learning_rate",
-        "beta1",
-        "beta2",
-        "hold",
-        "horizon",
-        "max_steps",
-        "average",
-    ),
-    *("critic_batch_norm", "channels_last", "evaluate_every", "sample_every", "save_every"),
-)
 
 
 def train(
@@ -156,10 +141,7 @@ def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, A
     for name, value in given.items():
         if name not in CHANGEABLE and value != defaults[name]:
             raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
-    folder = RunFolder.open(run)
-    config = folder.read_config()
-    if config.get("kind") != "wgan":
-        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
+    folder, config = wgan_run(run)
     unknown = config.keys() - set(DERIVED) - defaults.keys()
     if unknown:
         raise EarthworksError(f"{folder.config_file} holds settings that no option has: {', '.join(sorted(unknown))}")
@@ -167,9 +149,6 @@ def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, A
     settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
     if given["max_steps"] is not None:
         settings["max_steps"] = given["max_steps"]
-    missing = [name for name in REQUIRED if settings.get(name) is None]
-    if missing:
-        raise EarthworksError(f"{folder.config_file} lacks {', '.join(missing)}: it was altered")
     check(settings)
     done = max(folder.steps(), default=0)
     if settings["max_steps"] < done:
