@@ -78,13 +78,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--objective", default="gp")
     parser.add_argument("--data", nargs="+", default=["ring", "grid"])
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once")
     parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
     arguments = parser.parse_args()
     if not arguments.busy:
         quiet()
     columns = ("data", "seed", "modes", "high quality", "reverse KL", "generator steps", "seconds")
     lines = [header(), "", f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.workers) as pool:
         jobs = [(data, seed) for data in arguments.data for seed in range(arguments.seeds)]
         paths = list(pool.map(lambda job: train(Path(temporary), *job, arguments.minutes, arguments.objective), jobs))
         for data in arguments.data:

@@ -218,8 +218,9 @@ def test_images_of_one_channel_lie_in_0_to_1_for_the_networks_and_coloured_ones_
     np.save(tmp_path / "gray.npy", levels.reshape(3, 8, 8)[:2] * np.array([[[1]], [[0]]], np.uint8))
     np.save(tmp_path / "colour.npy", levels.reshape(1, 8, 8, 3) * np.array([1, 0], np.uint8).reshape(2, 1, 1, 1))
     gray, colour = load_dataset(str(tmp_path / "gray.npy")), load_dataset(str(tmp_path / "colour.npy"))
-    assert gray.scaled(gray.train).unique().tolist() == pytest.approx([0, 0.2, 1])
-    assert colour.scaled(colour.train).unique().tolist() == pytest.approx([-1, -0.6, 1], abs=1e-6)
+    assert gray.scaled(torch.cat([gray.train, gray.held_out])).unique().tolist() == pytest.approx([0, 0.2, 1])
+    coloured = colour.scaled(torch.cat([colour.train, colour.held_out])).unique()
+    assert coloured.tolist() == pytest.approx([-1, -0.6, 1], abs=1e-6)
 
 
 def test_real_mnist_and_cifar_are_as_large_as_they_should_be(real_data):

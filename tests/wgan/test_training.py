@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def images(channels: int = 1, side: int = 28) -> Dataset:
-    pixels = torch.randint(0, 256, (80, channels, side, side), dtype=torch.uint8)
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (80, channels, side, side), dtype=torch.uint8, generator=random)
     return Dataset("images", pixels[:72], pixels[72:])
 
 
@@ -102,9 +103,17 @@ class Scores(torch.nn.Module):
 
 @pytest.mark.parametrize("objective", ["gp", "lp", "non-saturating"])
 def test_samples_come_nearer_to_the_data(tmp_path, objective):
-    run = make("ring", tmp_path / "run", objective=objective, max_steps=120, evaluate_every=20, width=32, batch=64)
+    settings = {
+        "width": 64,
+        "batch": 64,
+        "critic_steps": 5,
+        "max_steps": 150,
+        "evaluate_every": 10,
+        "sample_every": 150,
+    }
+    run = make("ring", tmp_path / "run", objective=objective, **settings)
     distances = [r["validation"]["sliced_2"] for r in read_metrics(run / "metrics.jsonl") if "validation" in r]
-    assert distances[-1] < 0.75 * distances[0]
+    assert min(distances[-3:]) < 0.7 * distances[0]
     assert read_metrics(run / "metrics.jsonl")[-1]["gap"] > 0
 
 
