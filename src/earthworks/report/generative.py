@@ -1,4 +1,4 @@
-"""The page of a generator and its critic: what it draws, how the critic's gap went, how near it came; and several compared."""
+"""The page of a generator and its critic: what it draws, how the critic's gap went, how near it came; several compared."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +81,7 @@ def compare(folders: Sequence[RunFolder]) -> Page:
         for each, key in zip(axes[0], found):
             for i, (name, run) in enumerate(runs.items()):
                 x, y = finite(run.column("step"), run.validation(key))
-                each.plot(x, y, "o-", markersize=3, color=SERIES[i % 6], linestyle=DASHES[i % 6], label=name)
+                each.plot(x, y, marker="o", markersize=3, color=SERIES[i % 6], linestyle=DASHES[i % 6], label=name)
             titled(each, MEASURES[key])
 
     curves = (
@@ -147,8 +147,12 @@ def drawn(run: GenerativeRun) -> Section | None:
         for each, (step, file) in zip(axes[0], chosen):
             if file.suffix == ".npy":
                 points = np.load(file)
-                each.scatter(points[:, 0], points[:, 1], s=2, color=SERIES[0], alpha=0.4, linewidths=0, rasterized=True)
-                each.set_aspect("equal", "datalim")
+                if points.shape[1] == 1:
+                    each.hist(points[:, 0], bins=40, color=SERIES[0])
+                else:  # of more dimensions the first two
+                    x, y = points[:, 0], points[:, 1]
+                    each.scatter(x, y, s=2, color=SERIES[0], alpha=0.4, linewidths=0, rasterized=True)
+                    each.set_aspect("equal", "datalim")
             else:
                 from PIL import Image
 
@@ -181,8 +185,9 @@ def critic(run: GenerativeRun) -> Section | None:
             titled(axes[0, 1], "Slope |grad f| between the samples, mean")
 
     note = (
-        "The gap is at least 0 for a critic at its optimum and falls as the samples improve. When it is larger on training than "
-        "on held-out samples, the critic has learnt the training set by heart. It is on the critic's own scale: not a distance."
+        "The gap is at least 0 for a critic at its optimum and falls as the samples improve. When it is larger on training "
+        "than on held-out samples, the critic has learnt the training set by heart. It is on the critic's own scale: not a "
+        "distance."
     )
     figure = draw("critic", "The critic's gap and slope by step.", paint, columns=2 if sloped else 1, height=3.4)
     return Section("The critic", note, [figure])

@@ -16,12 +16,15 @@ from torch import Tensor
 
 STORED = 1 << 25  # pairs whose costs are kept, 256 MiB in float64; more are computed again at every iteration
 BLOCK = 1 << 18  # pairs handled at once, 2 MiB: a block stays in cache through the passes of a log-sum-exp
-SCALING = 8.0  # by which the strength falls between two levels of the warm start
+SCALING = 4.0  # by which the strength falls between two levels of the warm start
 WINDOW = 20  # iterations between two estimates of the rate, from which the over-relaxation follows
 STRONGEST = 1.9  # over-relaxation: 2 is where it stops converging
 RANGE = 50.0  # |log u| beyond which u is taken into the potential: exp(-745) is the least number float64 holds
+ROUGH, ROUGH_ITERATIONS = 0.01, 20  # the violation that will do on the way down, and what is spent on it
 PATIENCE = 100  # iterations before Newton's method takes over
 NEWTON = 1 << 33  # n^2 m up to which it does: 2,048 points a side, half a second a step on one core
+JITTERS = (1e-14, 1e-12, 1e-10, 1e-8, 1e-6)  # added to a diagonal of ones until Cholesky's method goes through
+NEWTON_STEPS = 300  # at most: 22 are much, unless costs span ten decades
 STEP = 20.0  # the farthest a Newton step moves a potential, in units of eps
 
 
@@ -41,7 +44,7 @@ class Problem:
         self.x, self.y, self.a, self.b, self.settings = x.detach(), y.detach(), a.detach(), b.detach(), settings
         self.costs = Costs(self.x, self.y, settings.p)
         with torch.no_grad():
-            solve = solve_symmetric if x is y else iterate
+            solve = solve_symmetric if x is y else descend
             self.f, self.g, self.iterations, self.violation = solve(self)
         # <a, f> + <b, g> has the value and, f and g held constant, the derivatives in a and b
         cost = (a * self.f).sum() + (b * self.g).sum()
@@ -116,17 +119,26 @@ class Kernel:
         return total
 
 
-def warm_start(problem: Problem) -> tuple[Tensor, Tensor]:
-    """One sweep of log-sum-exps at each strength from the largest cost down to the one asked for."""
-    costs, a, b, eps = problem.costs, problem.a, problem.b, problem.settings.eps
+def descend(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
+    """Solve at strengths that fall from the largest cost to the one asked for, each from the potentials of the one before:
+    roughly on the way, to the tolerance at the end. Iterations are counted at the end."""
+    costs, a, b, settings = problem.costs, problem.a, problem.b, problem.settings
+    small = costs.stored is not None and len(a) ** 2 * len(b) <= NEWTON
     g = torch.zeros_like(b)
-    level = max(SCALING * eps, *(float(block.max()) for _, block in costs.blocks()))
-    f = torch.zeros_like(a)
-    while level > eps:
-        level = max(level / SCALING, eps)
+    level = max(SCALING * settings.eps, *(float(block.max()) for _, block in costs.blocks()))
+    while True:
+        level = max(level / SCALING, settings.eps)
+        final = level == settings.eps
+        tolerance, most = (settings.tolerance, settings.max_iterations) if final else (ROUGH, ROUGH_ITERATIONS)
         f = softmin(costs, b.log() + g / level, level)
         g = softmin(costs.T, a.log() + f / level, level)
-    return f, g
+        f, g, iterations, violation = scale(problem, f, g, level, tolerance, min(most, PATIENCE) if small else most)
+        if violation > tolerance and small:
+            left = most - iterations if final else ROUGH_ITERATIONS
+            f, g, steps, violation = newton(problem, f, level, tolerance, min(left, NEWTON_STEPS))
+            iterations += steps
+        if final:
+            return f, g, iterations, violation
 
 
 def softmin(costs: Costs, h: Tensor, eps: float) -> Tensor:
@@ -139,22 +151,22 @@ def softmin(costs: Costs, h: Tensor, eps: float) -> Tensor:
     return found.mul_(-eps)
 
 
-def iterate(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
+def scale(
+    problem: Problem, f: Tensor, g: Tensor, eps: float, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor, int, float]:
     """u <- u^(1-w) (K b v)^-w, v likewise, until the marginals fit. w = 1 is Sinkhorn's iteration; of its rate r, seen in
     the fall of the violation, follows the best w = 2 / (1 + sqrt(1 - r)), which takes the square root of the
     number of iterations."""
-    a, b, eps, settings = problem.a, problem.b, problem.settings.eps, problem.settings
-    kernel = Kernel(problem.costs, *warm_start(problem), eps)
+    a, b = problem.a, problem.b
+    kernel = Kernel(problem.costs, f, g, eps)
     u, v = torch.ones_like(a), torch.ones_like(b)
     relaxation, before, iteration = 1.0, math.inf, 0
     mass_x = kernel.rows(b * v)
     mass_y = kernel.columns(a * u)
     while True:
         violation = float((a * (u * mass_x - 1).abs()).sum() + (b * (v * mass_y - 1).abs()).sum())
-        if violation <= settings.tolerance or iteration == settings.max_iterations:
+        if violation <= tolerance or iteration == max_iterations:
             return kernel.f + eps * u.log(), kernel.g + eps * v.log(), iteration, violation
-        if iteration == PATIENCE and len(a) ** 2 * len(b) <= NEWTON and kernel.stored is not None:
-            return newton(problem, kernel.f + eps * u.log(), iteration)
         if iteration % WINDOW == 0:
             relaxation, before = over_relaxation(relaxation, violation, before), violation
             if max(float(u.log().abs().max()), float(v.log().abs().max())) > RANGE:
@@ -179,7 +191,9 @@ def over_relaxation(current: float, violation: float, before: float) -> float:
     return min(2 / (1 + math.sqrt(1 - plain)), STRONGEST)
 
 
-def newton(problem: "Problem", f: Tensor, iteration: int) -> tuple[Tensor, Tensor, int, float]:
+def newton(
+    problem: Problem, f: Tensor, eps: float, tolerance: float, max_steps: int
+) -> tuple[Tensor, Tensor, int, float]:
     """Newton's method on f alone, g its best answer, so that the columns of P always fit: with r = a - P 1,
 
         (diag(P 1) - P diag(1/b) P^T) df = eps r,    and half the step, and half again, until <a, f> + <b, g> does not fall.
@@ -188,7 +202,7 @@ def newton(problem: "Problem", f: Tensor, iteration: int) -> tuple[Tensor, Tenso
     separate parts of the plan, whose masses Sinkhorn evens out over thousands of iterations, keep their digits.
     Two clouds of 1,024 at 0.002 of the median cost: 1e-8 in 22 steps, 3 s on one core. O(n^2 m + n^3) a step.
     """
-    a, b, eps, settings = problem.a, problem.b, problem.settings.eps, problem.settings
+    a, b = problem.a, problem.b
     nodes = (a > 0).nonzero()[1:, 0]  # the first is held: potentials are defined up to a constant
 
     def answer(f: Tensor) -> tuple[Tensor, float]:
@@ -196,14 +210,15 @@ def newton(problem: "Problem", f: Tensor, iteration: int) -> tuple[Tensor, Tenso
         return g, float((a * f).sum() + (b * g).sum())
 
     g, height = answer(f)
+    taken = 0
     while True:
         plan = Kernel(problem.costs, f, g, eps).stored
         assert plan is not None
         plan *= a[:, None] * b
         missing = a - plan.sum(1)
         violation = float(missing.abs().sum() + (b - plan.sum(0)).abs().sum())
-        if violation <= settings.tolerance or iteration == settings.max_iterations:
-            return f, g, iteration, violation
+        if violation <= tolerance or taken == max_steps:
+            return f, g, taken, violation
         step = eps * solve_laplacian(plan, b, missing, nodes)
         share = min(1.0, STEP * eps / float(step.abs().max()))
         slack = 1e-13 * (abs(height) + eps)  # near the top the height rises by less than it is rounded
@@ -212,7 +227,7 @@ def newton(problem: "Problem", f: Tensor, iteration: int) -> tuple[Tensor, Tenso
             share /= 2
             g, found = answer(f + share * step)
         f, height = f + share * step, found
-        iteration += 1
+        taken += 1
 
 
 def solve_laplacian(plan: Tensor, b: Tensor, right: Tensor, nodes: Tensor) -> Tensor:
@@ -222,13 +237,12 @@ def solve_laplacian(plan: Tensor, b: Tensor, right: Tensor, nodes: Tensor) -> Te
     matrix = weights.neg_().diagonal_scatter(weights.sum(1).neg())[nodes][:, nodes]
     scale = matrix.diagonal().clamp(min=1e-300).rsqrt()  # unit diagonal
     matrix = matrix * scale[:, None] * scale
-    jitter = 1e-14
-    while True:
-        matrix.diagonal().add_(jitter)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    for jitter in JITTERS:
         if not failed:
             break
-        jitter *= 100
+        matrix.diagonal().add_(jitter)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
     found = torch.zeros_like(right)
     found[nodes] = scale * torch.cholesky_solve((scale * right[nodes])[:, None], factor)[:, 0]
     return found
