@@ -78,7 +78,7 @@ def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
     proved, modes = measures["critic_by_c_transform"], measures["modes"]
     say(f"Generated against held-out digits, {exact['n']} of each:")
     say(
-        f"  exact Wasserstein-1 distance         {exact['value']:.3f}  (held-out against other held-out: {exact['null']:.3f})"
+        f"  exact Wasserstein-1 distance         {exact['value']:.3f}  (held out against held out: {exact['null']:.3f})"
     )
     say(f"  what the critic proves of it         {proved['value']:.3f}  (a lower bound)")
     say(f"  the critic's own gap                 {gap['value']:.3f}  (an estimate on its own scale)")

@@ -99,7 +99,9 @@ def test_epsilon_is_one_number_a_sample_uniform_on_0_to_1_and_neither_of_the_bat
     shares = []
     for (real, fake), points in between:
         share = ((points - fake) / (real - fake)).flatten(1)
-        spread = share.quantile(0.9, 1) - share.quantile(0.1, 1)  # the ends are pixels where real and fake all but agree
+        spread = share.quantile(0.9, 1) - share.quantile(
+            0.1, 1
+        )  # the ends are pixels where real and fake all but agree
         assert spread.max() < 1e-3
         shares.append(share.median(1).values)
     drawn = torch.cat(shares)

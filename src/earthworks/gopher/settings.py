@@ -96,7 +96,7 @@ def settle(
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
     if settings["save_every"] is None:
         settings["save_every"] = max(1, round(SAVE_SECONDS / step_seconds))
-    return follow(settings, settings["max_steps"]), step_seconds
+    return follow(settings, int(settings["max_steps"] or 0)), step_seconds
 
 
 def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
