@@ -117,7 +117,7 @@ class Optimizer:
             )
         for name, (part, parameter, key) in places.items():
             # Adam's step count stays on the CPU unless fused on an accelerator; everything else lives with its parameter
-            # and lies in memory as it does: fused Adam pairs weights and moments by their place there, channels last included
+            # and lies in memory as it does: fused Adam pairs weights and moments by their place there, channels last too
             value = tensors[name]
             place = torch.empty_like(value if key == "step" else parameter, device=parameter.device, dtype=value.dtype)
             part.state[parameter][key] = place.copy_(value)
