@@ -22,17 +22,12 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 # Thirty steps a second and more: each of these runs takes one to four seconds.
 RING = {
-    "width": 32,
-    "noise": 2,
-    "batch": 64,
-    "critic_steps": 5,
-    "max_steps": 250,
-    "evaluate_every": 10,
-    "average": 0.99,
+    **{"width": 32, "noise": 2, "batch": 64, "critic_steps": 5, "max_steps": 200, "average": 0.99},
+    **{"evaluate_every": 10, "sample_every": 1000, "save_every": 1000},
 }
-DIGITS = {**RING, "width": 64, "noise": 16, "penalty": 10.0, "max_steps": 200}
+DIGITS = {**RING, "width": 64, "noise": 16, "penalty": 10.0}
 SICK = {
-    "under-trained": ("ring", {**RING, "critic_steps": 1, "critic_learning_rate": 1e-5, "max_steps": 200}),
+    "under-trained": ("ring", {**RING, "critic_steps": 1, "critic_learning_rate": 1e-5}),
     "overfitted": ("few digits", {**DIGITS, "width": 128, "batch": 32, "validation": 0.9}),
     "no penalty": ("ring", {**RING, "penalty": 0.0}),
     "weak penalty": ("digits", {**DIGITS, "penalty": 1e-6}),
@@ -79,8 +74,8 @@ def sick(undrawn, tmp_path_factory, few_digits) -> Callable[[str], Path]:
 def healthy(undrawn, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("healthy")
     return {
-        "ring": make("ring", folder / "ring", **{**RING, "width": 64, "max_steps": 300}),
-        "digits": make("digits", folder / "digits", **{**DIGITS, "width": 128, "max_steps": 300}),
+        "ring": make("ring", folder / "ring", **{**RING, "width": 64, "max_steps": 250}),
+        "digits": make("digits", folder / "digits", **{**DIGITS, "width": 128, "max_steps": 250}),
     }
 
 

@@ -109,7 +109,7 @@ def test_samples_come_nearer_to_the_data(tmp_path, objective):
         "critic_steps": 5,
         "max_steps": 150,
         "evaluate_every": 10,
-        "sample_every": 150,
+        **{"sample_every": 150, "save_every": 150},
     }
     run = make("ring", tmp_path / "run", objective=objective, **settings)
     distances = [r["validation"]["sliced_2"] for r in read_metrics(run / "metrics.jsonl") if "validation" in r]

@@ -23,7 +23,7 @@ def gaussian_wasserstein(x: Tensor, y: Tensor) -> Distance:
     At most W_2(x, y) of the samples, whatever their laws, hence of kind `lower bound` (Gelbrich 1990); equal to it where
     an affine monotone map carries one sample onto the other. With covariances divided by n - 1 that would be false.
     Any n >= 1, n < d included. Differentiable in x and y (0 at distance 0), computed in float64.
-    O((n + m) d min(n, d) + d max(n, d)^2 ...) at most O((n + m) d^2 + d^3). Raises EarthworksError for bad clouds.
+    At most O((n + m) d^2 + d^3). Raises EarthworksError for bad clouds.
     """
     x, y = check_clouds(x, y)
     return Distance(

@@ -54,9 +54,8 @@ def paint_null(distance: "Distance", axes: "Axes") -> None:
         axes.axvspan(low, high, color=SERIES[1], alpha=0.15, linewidth=0, label="95 % interval")
     axes.set_yticks([])
     axes.grid(False)
-    axes.set_xlim(left=0)
     axes.set_title(f"{distance.name}: p {distance.p_value:.2g}", color=INK)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def write_figure(distances: list["Distance"], path: str | Path) -> Path:
