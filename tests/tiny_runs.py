@@ -2,6 +2,10 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,3 +72,16 @@ def results(run: Path) -> dict[str, Any]:
         "best": read_json(folder.checkpoints / "best.json") if (folder.checkpoints / "best.json").exists() else None,
         "evaluation": read_json(evaluation) if evaluation.exists() else None,
     }
+
+
+def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:
+    """The real command in a process of its own, killed by SIGKILL at a random moment of the next few steps."""
+    process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
+    lines = log.read_bytes().count(b"\n") if log.exists() else 0
+    wanted = lines + chance.randint(1, 20)
+    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
+        assert process.poll() is None
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.05))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL

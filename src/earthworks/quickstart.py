@@ -1,11 +1,11 @@
 """The main job on what every machine has: a Gopher on the installed Python's documentation, a Wasserstein GAN on digits."""
 
 import lzma
-import sys
 from datetime import datetime
 from pathlib import Path
 
 from earthworks.runs import RunFolder, read_json, write_json
+from earthworks.runs.progress import note
 
 DATA = "python-docs"
 PROSE = "python-docs/prose"
@@ -29,17 +29,17 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
 
     folder = Path(run or f"runs/quickstart-{datetime.now():%Y%m%d-%H%M%S}")
     language_model, images = folder / "gopher", folder / "wgan"
-    say("1 of 2: a Gopher on the documentation of this Python\n")
+    note("1 of 2: a Gopher on the documentation of this Python\n")
     write_and_measure(language_model, GOPHER_SHARE * minutes, seed)
-    say("\n2 of 2: a Wasserstein GAN on handwritten digits\n")
+    note("\n2 of 2: a Wasserstein GAN on handwritten digits\n")
     draw_and_measure(images, (1 - GOPHER_SHARE) * minutes, seed)
     runs = {"Language model": language_model, "Digits": images}
     page = write_joint_report(runs, "Quickstart", folder / "report.html")
-    say(f"\nOpen the report: {page.resolve().as_uri()}")
-    say(f"Go on:           earthworks gopher generate {language_model} --prompt {PROMPT!r}")
-    say(f"                 earthworks wgan sample {images} --num 100 --output digits.png")
-    say("Your own text:   earthworks gopher train --data my.txt --minutes 5")
-    say("Your own images: earthworks wgan train --data my-images/ --minutes 20")
+    note(f"\nOpen the report: {page.resolve().as_uri()}")
+    note(f"Go on:           earthworks gopher generate {language_model} --prompt {PROMPT!r}")
+    note(f"                 earthworks wgan sample {images} --num 100 --output digits.png")
+    note("Your own text:   earthworks gopher train --data my.txt --minutes 5")
+    note("Your own images: earthworks wgan train --data my-images/ --minutes 20")
     return str(page)
 
 
@@ -49,7 +49,7 @@ def write_and_measure(path: Path, minutes: float, seed: int) -> None:
     from earthworks.gopher.pretraining import train
 
     train(DATA, run=str(path), minutes=minutes, seed=seed)
-    say("\nWhat it writes:\n")
+    note("\nWhat it writes:\n")
     for temperature in (0.5, 0.8):
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
         print()
@@ -58,11 +58,11 @@ def write_and_measure(path: Path, minutes: float, seed: int) -> None:
     result["compressors"] = {PROSE: compressed(RunFolder(path), seed)}
     write_json(path / "evaluation.json", result)
     low, high = prose["interval"]
-    say("Held-out prose, bits per byte (lower is better):")
+    note("Held-out prose, bits per byte (lower is better):")
     rows = {"this model": f"{prose['bits_per_byte']:.3f}  [{low:.3f}, {high:.3f}]"}
     rows |= {name: f"{value:.3f}" for name, value in result["compressors"][PROSE].items()}
     for name, value in rows.items():
-        say(f"  {name:<36} {value}")
+        note(f"  {name:<36} {value}")
 
 
 def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
@@ -76,13 +76,13 @@ def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
     measures = {measure["name"]: measure for measure in result["measures"]}
     exact, gap = measures["wasserstein_1"], measures["critic_gap"]
     proved, modes = measures["critic_by_c_transform"], measures["modes"]
-    say(f"Generated against held-out digits, {exact['n']} of each:")
-    say(
+    note(f"Generated against held-out digits, {exact['n']} of each:")
+    note(
         f"  exact Wasserstein-1 distance         {exact['value']:.3f}  (held out against held out: {exact['null']:.3f})"
     )
-    say(f"  what the critic proves of it         {proved['value']:.3f}  (a lower bound)")
-    say(f"  the critic's own gap                 {gap['value']:.3f}  (an estimate on its own scale)")
-    say(f"  digits found of ten                  {modes['value']:.0f}")
+    note(f"  what the critic proves of it         {proved['value']:.3f}  (a lower bound)")
+    note(f"  the critic's own gap                 {gap['value']:.3f}  (an estimate on its own scale)")
+    note(f"  digits found of ten                  {modes['value']:.0f}")
 
 
 def compressed(run: RunFolder, seed: int) -> dict[str, float]:
@@ -106,7 +106,3 @@ def compressed(run: RunFolder, seed: int) -> dict[str, float]:
         "xz -9": 8 * size(held_out) / len(held_out),
         "xz -9, primed with the training text": 8 * (size(training + held_out) - size(training)) / len(held_out),
     }
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

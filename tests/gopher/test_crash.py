@@ -6,9 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import torch
 from earthworks.gopher import train
 from earthworks.runs import RunFolder, verify_manifest
 from earthworks.runs.files import TEMPORARY
-from tiny_runs import FLEA, TINY, results
+from tiny_runs import FLEA, TINY, results, run_until_killed
 
 pytestmark = pytest.mark.usefixtures("flea")
 
@@ -103,19 +100,6 @@ def test_death_at_every_seventh_write_fsync_or_rename_changes_nothing(tiny_text,
 @pytest.mark.slow
 def test_death_at_every_write_fsync_or_rename_and_once_more_in_going_on_changes_nothing(tiny_text, tmp_path, unbroken):
     assert die_at_every(tiny_text, tmp_path, unbroken, range(1, 1000), again=True) > 100
-
-
-def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:
-    """The real command in a process of its own, killed by SIGKILL at a random moment of the next few steps."""
-    process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
-    lines = log.read_bytes().count(b"\n") if log.exists() else 0
-    wanted = lines + chance.randint(1, 20)
-    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
-        assert process.poll() is None
-        time.sleep(0.002)
-    time.sleep(chance.uniform(0, 0.05))
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import os
 
 import pytest
@@ -93,3 +94,15 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, call, deed):
 def test_a_missing_log_says_where_it_was_sought(tmp_path):
     with pytest.raises(EarthworksError, match=r"m does not exist; is .* a run folder\?"):
         read_metrics(tmp_path / "m")
+
+
+def test_numbers_that_are_not_finite_are_null_at_every_depth(tmp_path):
+    """The reverse KL of a generator without one good sample is infinite, which JSON has no word for."""
+    log = Metrics(tmp_path / "m")
+    log.append(step=1, validation={"reverse_kl": math.inf, "shown": [math.nan, {"modes": 0}]})
+    log.close()
+    text = (tmp_path / "m").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "step": 1,
+        "validation": {"reverse_kl": None, "shown": [None, {"modes": 0}]},
+    }

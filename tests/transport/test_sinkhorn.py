@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from earthworks.runs import EarthworksError
 from earthworks.transport import entropic
+from earthworks.transport.result import OF_MEAN
 from earthworks.transport.sinkhorn import sinkhorn_divergence
 
 
@@ -335,3 +336,17 @@ def test_agrees_with_pot():
 def test_what_cannot_be_is_one_sentence(options, sentence):
     with pytest.raises(EarthworksError, match=sentence):
         sinkhorn_divergence(torch.randn(3, 2), torch.randn(4, 2), **options)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_interval_is_of_the_mean_at_this_n_and_not_of_the_laws_in_five_dimensions(shift):
+    """S_eps of the laws is shift^2 (a translation); samples of 60 lie further apart, and the interval is about them."""
+    moved = torch.tensor([shift, 0, 0, 0, 0], dtype=torch.float64)
+    found = [
+        sinkhorn_divergence(cloud(60, 5, 2 * k), cloud(60, 5, 2 * k + 1) + moved, regularization=0.3) for k in range(40)
+    ]
+    mean = sum(map(float, found)) / len(found)
+    intervals = [each.assess(num_permutations=1).interval for each in found]
+    assert sum(low <= mean <= high for low, high in intervals) >= 34
+    assert mean > shift**2 + 1
+    assert found[0].interval_of == OF_MEAN

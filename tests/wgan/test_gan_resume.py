@@ -5,9 +5,6 @@ import random
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from earthworks.runs import RunFolder, read_metrics
 from earthworks.training import checkpoint
 from earthworks.wgan import sample, train
 from earthworks.wgan.task import FINAL_SHARE, Adversarial
+from tiny_runs import run_until_killed
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -89,19 +87,6 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tmp_path, unbroken, se
     assert name == "earthworks"
     assert command(" ".join(arguments)).code == 0
     assert results(tmp_path / "run") == results(unbroken)
-
-
-def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:
-    """The real command in a process of its own, killed by SIGKILL at a random moment of the next few steps."""
-    process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
-    lines = log.read_bytes().count(b"\n") if log.exists() else 0
-    wanted = lines + chance.randint(1, 20)
-    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
-        assert process.poll() is None
-        time.sleep(0.002)
-    time.sleep(chance.uniform(0, 0.05))
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])

@@ -2,9 +2,7 @@
 
 import importlib
 import inspect
-import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,13 @@ from earthworks.gopher.settings import check, model_config, settle
 from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError, Progress, RunFolder, read_json, remove_folder, write_json
-from earthworks.runs.folder import DERIVED
-from earthworks.runs.progress import duration
+from earthworks.runs.folder import DERIVED, default_run
+from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
+from earthworks.training.resumption import settings_to_resume
 
 MEASURED_TOKENS = 262_144  # of the held-out part are measured at the end of a run, or a tenth of what it trained on
-CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
 
 
 def train(
@@ -122,7 +120,7 @@ def train(
     importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
     begun = time.perf_counter()
     if resume is not None:
-        folder, settings = settings_of(resume, settings)
+        folder, settings = settings_to_resume(resume, settings, train=train, read=read_run, check=check)
         packed = PackedTokens.open(packed_folder(folder))
         if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
             raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
@@ -136,7 +134,7 @@ def train(
     check(settings)
     parts = [] if is_packed(data) else sources(data)
     chosen_device = choose_device(device)
-    folder = RunFolder.create(run or default_run(data))
+    folder = RunFolder.create(run or default_run(data.split(",")[0].split("=")[0], "text"))
     note(f"run folder {folder.path}")
     with folder.beginning():
         packed = prepare(folder, parts, settings)
@@ -154,12 +152,8 @@ def train(
     return conduct(folder, model, packed, settings, chosen_device, begun)
 
 
-def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
-    """The settings of an existing run; nothing but its length may be changed."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
-    for name, value in given.items():
-        if name not in CHANGEABLE and value != defaults[name]:
-            raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
+def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
+    """The folder of an existing Gopher run, its configuration, and the settings in it."""
     folder = RunFolder.open(run)
     config = folder.read_config()
     unknown = config.keys() - set(DERIVED) - defaults.keys()
@@ -167,25 +161,7 @@ def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, A
         raise EarthworksError(
             f"{folder.config_file} is not the configuration of a Gopher run ({', '.join(unknown) or 'kind'})"
         )
-    settings = {**defaults, **{name: value for name, value in config.items() if name not in DERIVED}}
-    settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
-    if given["max_steps"] is not None:
-        settings["max_steps"] = given["max_steps"]
-    check(settings)
-    done = max(folder.steps(), default=0)
-    if settings["max_steps"] < done:
-        raise EarthworksError(f"{run} has made {done} steps already; --max_steps {settings['max_steps']} is too few")
-    if settings["max_steps"] != config.get("max_steps"):
-        folder.write_config({**config, "max_steps": settings["max_steps"]})
-    return folder, settings
-
-
-def default_run(data: str) -> str:
-    """runs/NAME-DATE, NAME being the first source's."""
-    stem = "".join(
-        c if c.isalnum() or c in "-_" else "-" for c in Path(data.split(",")[0].split("=")[0]).name.split(".")[0]
-    )
-    return f"runs/{stem.strip('-') or 'text'}-{datetime.now():%Y%m%d-%H%M%S}"
+    return folder, config, {name: value for name, value in config.items() if name not in DERIVED}
 
 
 def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) -> PackedTokens:
@@ -287,7 +263,3 @@ def finish(folder: RunFolder, task: Pretraining) -> None:
         )
     note(f"report {write_report([folder.path])}")
     note(f'next: earthworks gopher generate {folder.path} --prompt "..."')
-
-
-def note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

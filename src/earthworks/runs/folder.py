@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from earthworks.runs.files import TEMPORARY, one_sentence, write_bytes, write_js
 
 # keys of config.yaml to be read only; the others are settings of a command
 DERIVED = ("kind", "parameters", "shape", "critic_batch_norm")
+
+
+def default_run(name: str, otherwise: str) -> str:
+    """runs/NAME-DATE, NAME being what can stand in a file name of the last part of `name` before its first dot."""
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name.split(".")[0])
+    return f"runs/{stem.strip('-') or otherwise}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class RunFolder:

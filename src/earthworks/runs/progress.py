@@ -8,6 +8,11 @@ import time
 ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 
 
+def note(line: str) -> None:
+    """A line for the person at the keyboard: standard output is the command's answer, so it goes beside."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Progress:
     """`with Progress("packing", total=100, unit="documents") as p: p.advance(1)`, or `p.show("any text")`.
 
@@ -54,7 +59,7 @@ class Progress:
     def note(self, line: str) -> None:
         """A line that stays, above the live one."""
         self.__exit__()
-        print(line, file=sys.stderr, flush=True)
+        note(line)
 
     def amount(self) -> str:
         done = f"{self.done:,.0f}" if self.done == int(self.done) else f"{self.done:,.1f}"

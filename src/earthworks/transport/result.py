@@ -66,11 +66,11 @@ class Distance:
 
         The interval is one of two things, and `interval_of` says which.
         * Of *this number between the two laws*, for statistics whose bias vanishes faster than their noise: in one
-          dimension, sliced, Gaussian, Sinkhorn. The basic bootstrap, `num_permutations` resamples of either sample;
+          dimension, sliced, Gaussian. The basic bootstrap, `num_permutations` resamples of either sample;
           where the permutation test does not reject at 5 % it reaches down to 0, because there the bootstrap fails.
-        * Of *the mean of this number over samples of these sizes*, for the exact distance in d >= 2 and the
-          max-sliced one, whose bias no resampling removes. It holds the distance between the laws only where the null
-          is small beside the value. Normal, from the variance of the potentials: del Barrio and Loubes 2019.
+        * Of *the mean of this number over samples of these sizes*, for the exact distance in d >= 2, the max-sliced
+          one and Sinkhorn, whose bias no resampling removes. It holds the distance between the laws only where the
+          null is small beside the value. Normal, from the variance of the potentials: del Barrio and Loubes 2019.
 
         Takes `num_permutations` further evaluations, and as many again for the bootstrap. NaN ends for a sample of one
         point. Raises EarthworksError for what has no unweighted samples: weights do not say how many observations they

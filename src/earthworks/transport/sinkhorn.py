@@ -66,7 +66,8 @@ def sinkhorn_divergence(
     settings = Settings(p, float(regularization), max_iterations, tolerance)
 
     value, problems = divergence(x, y, *weights, settings)
-    between = problems[0]
+    between, within_x, within_y = problems
+    weighted = a is not None or b is not None
     with torch.no_grad():
         lower, upper, plan = bracket(between)
     violation, iterations = max(q.violation for q in problems), max(q.iterations for q in problems)
@@ -95,7 +96,8 @@ def sinkhorn_divergence(
             "upper_bound": upper ** (1 / p),
         },
         samples=(x, y),
-        statistic=None if a is not None or b is not None else Statistic(settings),
+        statistic=None if weighted else Statistic(settings),
+        influence=None if weighted else (between.f - within_x.f, between.g - within_y.g),
     )
 
 

@@ -4,7 +4,6 @@ Held-out real samples are divided in two. The generated samples are measured aga
 and what that gives is the null: the number that a perfect generator would get at the same sizes.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, Progress, RunFolder, write_bytes, write_json
+from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
 from earthworks.transport.gaussian import frechet_distance
@@ -319,7 +319,7 @@ def evaluate_run(
     choose_device(device)
     result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
     write_json(Path(run) / "evaluation.json", result)
-    print(f"report {write_report([run])}", file=sys.stderr)
+    note(f"report {write_report([run])}")
     return to_json.dumps(result, indent=2) if json else table(result)
 
 

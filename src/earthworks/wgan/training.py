@@ -2,9 +2,7 @@
 
 import importlib
 import inspect
-import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,15 @@ import torch
 
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError, RunFolder
-from earthworks.runs.folder import DERIVED
-from earthworks.runs.progress import duration
+from earthworks.runs.folder import DERIVED, default_run
+from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
+from earthworks.training.resumption import settings_to_resume
 from earthworks.wgan.datasets import Dataset, load_dataset
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import check, fill, networks, settle
 from earthworks.wgan.task import Adversarial
-
-CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
 
 
 def train(
@@ -107,7 +104,7 @@ def train(
     importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
     begun = time.perf_counter()
     if resume is not None:
-        folder, settings = settings_of(resume, settings)
+        folder, settings = settings_to_resume(resume, settings, train=train, read=read_run, check=check)
         samples = load_dataset(settings["data"], validation=settings["validation"], seed=settings["seed"])
         if list(samples.shape) != list(settings["shape"]):
             raise EarthworksError(
@@ -122,7 +119,7 @@ def train(
     settings = fill(settings, samples)
     settings["precision"] = choose_precision(settings["precision"], chosen_device)
     networks(settings, samples)  # refuses what does not fit before anything is written
-    folder = RunFolder.create(run or default_run(data))
+    folder = RunFolder.create(run or default_run(data, "images"))
     note(f"run folder {folder.path}")
     with folder.beginning():
         settings, step_seconds = settle(settings, samples, chosen_device, begun)
@@ -135,33 +132,13 @@ def train(
     return conduct(folder, samples, settings, chosen_device, begun)
 
 
-def settings_of(run: str, given: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
-    """The settings of an existing run; nothing but its length may be changed."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
-    for name, value in given.items():
-        if name not in CHANGEABLE and value != defaults[name]:
-            raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
+def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
+    """The folder of an existing GAN run, its configuration, and the settings in it, found ones among them."""
     folder, config = wgan_run(run)
     unknown = config.keys() - set(DERIVED) - defaults.keys()
     if unknown:
         raise EarthworksError(f"{folder.config_file} holds settings that no option has: {', '.join(sorted(unknown))}")
-    settings = {**defaults, **config}
-    settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
-    if given["max_steps"] is not None:
-        settings["max_steps"] = given["max_steps"]
-    check(settings)
-    done = max(folder.steps(), default=0)
-    if settings["max_steps"] < done:
-        raise EarthworksError(f"{run} has made {done} steps already; --max_steps {settings['max_steps']} is too few")
-    if settings["max_steps"] != config.get("max_steps"):
-        folder.write_config({**config, "max_steps": settings["max_steps"]})
-    return folder, settings
-
-
-def default_run(data: str) -> str:
-    """runs/NAME-DATE."""
-    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(data).name.split(".")[0])
-    return f"runs/{stem.strip('-') or 'images'}-{datetime.now():%Y%m%d-%H%M%S}"
+    return folder, config, config
 
 
 def conduct(folder: RunFolder, samples: Dataset, settings: dict[str, Any], device: torch.device, begun: float) -> Path:
@@ -190,7 +167,3 @@ def conduct(folder: RunFolder, samples: Dataset, settings: dict[str, Any], devic
     note(f"report {write_report([folder.path])}")
     note(f"next: earthworks wgan sample {folder.path} --num 64 --output samples.png")
     return folder.path
-
-
-def note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
