@@ -164,14 +164,42 @@ def test_samples_are_left_as_they_were():
 def test_sorting_in_threads_is_sorting(monkeypatch):
     from earthworks.transport import one_dimensional
 
-    monkeypatch.setattr(one_dimensional, "PARALLEL", 1)
-    rows = normal(7, 40)
+    monkeypatch.setattr(one_dimensional, "MANY", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert torch.equal(one_dimensional.ordered(rows), rows.sort(1).values)
+        for rows in (normal(7, 40), normal(7, 2000), normal(2, 1500).float(), normal(2, 3, 1100)):
+            before = rows.clone()
+            assert torch.equal(one_dimensional.ordered(rows), rows.sort(-1).values)
+            assert torch.equal(rows, before)
     finally:
         torch.set_num_threads(threads)
+
+
+ROWS = {
+    "normal": lambda g: g.standard_normal((3, 1500)),
+    "heavy tails": lambda g: g.standard_cauchy((3, 1500)),
+    "alike in the leading bits": lambda g: 1e6 + 1e-3 * g.standard_normal((3, 1500)),
+    "descending": lambda g: -np.sort(g.standard_normal((3, 1500))),
+    "ties": lambda g: g.integers(-3, 3, (3, 1500)).astype(float),
+    "constant": lambda g: np.full((2, 1500), -0.25),
+    "every magnitude": lambda g: g.standard_normal((3, 1500)) * 10.0 ** g.integers(-300, 300, (3, 1500)),
+    "zeros of either sign": lambda g: np.where(g.random((2, 1500)) < 0.5, 0.0, -0.0),
+    "infinite": lambda g: np.where(g.random((2, 1500)) < 0.1, np.inf, -g.random((2, 1500))),
+    "a pair": lambda g: g.standard_normal((4, 2)),
+    "one": lambda g: g.standard_normal((4, 1)),
+    "denormal": lambda g: 5e-324 * g.integers(-9, 9, (2, 1500)),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_radix_sort_sorts(kind):
+    from earthworks.transport.sorting import sort_rows
+
+    rows = ROWS[kind](np.random.default_rng(0))
+    expected = np.sort(rows)
+    sort_rows(rows.view(np.uint64))
+    assert np.array_equal(rows, expected)
 
 
 def test_the_exact_distance_on_a_line_is_this_one():

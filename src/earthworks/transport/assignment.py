@@ -10,7 +10,8 @@ cheapest path. SciPy's solver is the second half started from g = 0.
 """
 
 import numpy as np
-from numba import njit
+
+from earthworks.transport.compilation import compiled
 
 FACTOR, LAST = 5.0, 1e-4  # epsilon falls from the mean cost to LAST median costs. LAST ten times larger or smaller: up
 # to 1.5 x the time; means at both ends: with heavy tails twice as slow
@@ -43,14 +44,6 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     columns[loose] = -1
     augment(cost, f, prices, columns, rows)
     return columns, f, prices
-
-
-def compiled(function):
-    """njit, with the machine code kept on disk where there is a place for it."""
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(function)
 
 
 @compiled

@@ -10,7 +10,8 @@ from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import check_clouds, check_order, check_weights
 from earthworks.transport.result import Distance
 
-PARALLEL = 1 << 17  # numbers from which starting threads (0.1 ms) is worth it
+MANY = 1 << 17  # numbers from which starting threads (0.1 ms) is worth it
+LONG = 1 << 10  # numbers in a row from which a radix sort is faster than NumPy's (4,096: 1.5 to 3.5 times)
 
 
 def wasserstein_1d(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, b: Tensor | None = None) -> Distance:
@@ -86,20 +87,24 @@ def steps(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ordered(x: Tensor) -> Tensor:
-    """The last axis sorted. On a CPU by NumPy, 2.5 to 4 times as fast as torch (200 x 4096, AVX-512), the rows divided
-    among torch's number of threads."""
+    """The last axis sorted; on a CPU the rows divided among torch's number of threads, long ones by radix."""
     if x.requires_grad:
         return x.gather(-1, order_of(x))
     if x.device.type != "cpu":
         return x.sort(-1).values
-    values = x.numpy().copy()
+    values = x.double().numpy().copy()
+    sort, rows = np.ndarray.sort, values
+    if x.ndim > 1 and x.shape[-1] >= LONG and x.numel() >= MANY:
+        from earthworks.transport.sorting import sort_rows as sort
+
+        rows = values.reshape(-1, x.shape[-1]).view(np.uint64)
     threads = torch.get_num_threads()
-    if threads == 1 or x.ndim == 1 or x.numel() < PARALLEL:
-        values.sort()
+    if threads == 1 or x.ndim == 1 or x.numel() < MANY:
+        sort(rows)
     else:
         with ThreadPoolExecutor(threads) as pool:  # sorting lets go of the interpreter's lock
-            list(pool.map(np.ndarray.sort, np.array_split(values, threads)))
-    return torch.from_numpy(values)
+            list(pool.map(sort, np.array_split(rows, threads)))
+    return torch.from_numpy(values).to(x.dtype)
 
 
 def order_of(x: Tensor) -> Tensor:
