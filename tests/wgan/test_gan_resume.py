@@ -199,6 +199,11 @@ def test_data_of_another_shape_are_refused(command, stopped, tmp_path):
     assert command("wgan train", resume=stopped).refuses("holds samples of shape (1, 9, 9) now", "began with [1, 8, 8]")
 
 
+def test_data_that_were_changed_are_refused(command, stopped, tmp_path):
+    alter(stopped, data=str(few_images(tmp_path / "other.npy", num=51)))
+    assert command("wgan train", resume=stopped).refuses("no longer holds the samples that", "began with")
+
+
 def test_a_run_is_not_begun_twice(command, finished, data):
     before = results(finished)
     outcome = command("wgan train", run=finished, **{**ANT, "data": data["few"]})

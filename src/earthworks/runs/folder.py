@@ -14,7 +14,7 @@ from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import TEMPORARY, one_sentence, write_bytes, write_json
 
 # keys of config.yaml to be read only; the others are settings of a command
-DERIVED = ("kind", "parameters", "shape", "critic_batch_norm")
+DERIVED = ("kind", "parameters", "shape", "data_digest", "critic_batch_norm")
 
 
 def default_run(name: str, otherwise: str) -> str:

@@ -20,7 +20,7 @@ MOST_PICTURED = 400
 REQUIRED = (
     *("data", "shape", "objective", "network", "width", "depth", "noise", "batch", "generator_batch", "critic_steps"),
     *("optimizer", "learning_rate", "critic_learning_rate", "beta1", "beta2", "hold", "horizon", "max_steps"),
-    *("average", "validation", "seed", "critic_batch_norm", "channels_last"),
+    *("data_digest", "average", "validation", "seed", "critic_batch_norm", "channels_last"),
     *("evaluate_every", "sample_every", "save_every"),
 )
 

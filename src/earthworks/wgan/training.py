@@ -110,6 +110,8 @@ def train(
             raise EarthworksError(
                 f"{settings['data']} holds samples of shape {samples.shape} now, {resume} began with {settings['shape']}"
             )
+        if samples.digest != settings["data_digest"]:
+            raise EarthworksError(f"{settings['data']} no longer holds the samples that {resume} began with")
         return conduct(folder, samples, settings, choose_device(device), begun)
     if data is None:
         raise EarthworksError("train needs --data (digits, grid, a folder of images, ...), or --resume RUN")
@@ -125,7 +127,8 @@ def train(
         settings, step_seconds = settle(settings, samples, chosen_device, begun)
         settings["run"] = str(folder.path)
         parameters = [sum(p.numel() for p in module.parameters()) for module in networks(settings, samples)]
-        folder.write_config({"kind": "wgan", "parameters": sum(parameters), "shape": list(samples.shape), **settings})
+        found = {"parameters": sum(parameters), "shape": list(samples.shape), "data_digest": samples.digest}
+        folder.write_config({"kind": "wgan", **found, **settings})
     note(
         f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}"
     )
