@@ -4,7 +4,8 @@
 
 1. The generator frozen at its first weights, its rival trained on: norm of the generator's gradient by its steps,
    for `minimax`, `non-saturating`, `clip` and `gp` (Arjovsky and Bottou 2017, figure 2, on the ring).
-2. Modes found by each objective on the ring and the grid in equal time.
+2. Modes found by each objective on the ring and the grid in equal time: one thread a run, as many at once as there are
+   cores.
 """
 
 import argparse
@@ -12,23 +13,25 @@ import copy
 import inspect
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from harness import RESULTS, header, quiet, write_result
 from mixtures import measure
+from mixtures import train as train_run
 
 from earthworks.runs import RunFolder
 from earthworks.wgan.batches import noise_generator
 from earthworks.wgan.datasets import load_dataset
+from earthworks.wgan.objectives import Objective
 from earthworks.wgan.settings import fill, networks
 from earthworks.wgan.task import Adversarial, gradient_norm
 from earthworks.wgan.training import train
 
-OBJECTIVES = ("minimax", "non-saturating", "clip", "gp")
+OBJECTIVES: tuple[Objective, ...] = ("minimax", "non-saturating", "clip", "gp")
+DATA = ("ring", "grid")
 MARKS = (1, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 
 
@@ -67,7 +70,7 @@ def main() -> None:
         quiet()
     lines = [header(), ""]
     curves = {}
-    for data in ("ring", "grid"):
+    for data in DATA:
         lines += [
             f"Norm of the frozen generator's gradient, {data}, median of {arguments.seeds} seeds, by its rival's steps:",
             "",
@@ -86,32 +89,23 @@ def main() -> None:
         "",
     ]
     lines += ["| data | objective | modes | high quality | reverse KL |", "| --- | --- | --- | --- | --- |"]
-    with tempfile.TemporaryDirectory() as temporary:
-        for data in ("ring", "grid"):
-            for objective in OBJECTIVES:
-                rows = []
-                for seed in range(arguments.seeds):
-                    run = Path(temporary) / f"{data}-{objective}-{seed}"
-                    command = [
-                        sys.executable,
-                        "-m",
-                        "earthworks.cli",
-                        "wgan",
-                        "train",
-                        "--data",
-                        data,
-                        "--run",
-                        str(run),
-                    ]
-                    command += ["--objective", objective, "--minutes", str(arguments.minutes), "--seed", str(seed)]
-                    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-                    subprocess.run(command, check=True, env=environment, capture_output=True)
-                    rows.append(measure(run, data))
-                cells = [", ".join(f"{row['modes']:.0f}" for row in rows)]
-                cells += [", ".join(f"{row['high_quality']:.1%}" for row in rows)]
-                cells += [", ".join(f"{row['reverse_kl']:.3g}" for row in rows)]
-                lines.append(f"| {data} | {objective} | {' | '.join(cells)} |")
-                print(lines[-1], flush=True)
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [(data, each, seed) for data in DATA for each in OBJECTIVES for seed in range(arguments.seeds)]
+
+        def trained(job: tuple[str, Objective, int]) -> dict[str, float]:
+            data, objective, seed = job
+            folder = Path(temporary) / objective
+            folder.mkdir(exist_ok=True)
+            return measure(train_run(folder, data, seed, arguments.minutes, objective), data)
+
+        found = dict(zip(jobs, pool.map(trained, jobs)))
+    for data in DATA:
+        for objective in OBJECTIVES:
+            rows = [found[data, objective, seed] for seed in range(arguments.seeds)]
+            cells = [", ".join(f"{row['modes']:.0f}" for row in rows)]
+            cells += [", ".join(f"{row['high_quality']:.1%}" for row in rows)]
+            cells += [", ".join(f"{row['reverse_kl']:.3g}" for row in rows)]
+            lines.append(f"| {data} | {objective} | {' | '.join(cells)} |")
     write_result("standard_gan", "\n".join(lines))
 
 
@@ -119,7 +113,7 @@ def draw(curves: dict[tuple[str, str], list[float]], marks: list[int]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for each, data in zip(figure.subplots(1, 2), ("ring", "grid")):
+    for each, data in zip(figure.subplots(1, 2), DATA):
         for objective in OBJECTIVES:
             each.loglog(marks, curves[data, objective], "o-", markersize=3, label=objective)
         each.set_title(f"{data}: norm of the frozen generator's gradient", fontsize=9)

@@ -66,7 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 SMALL_IMAGE = 16  # pixels: below it an mlp, as there is nothing to convolve
 POINTS = {
     **{"network": "mlp", "width": 128, "depth": 3, "noise": 2},
-    **{"batch": 128, "learning_rate": 2e-3, "penalty": 1.0, "critic_steps": 2},
+    **{"batch": 128, "generator_batch": 512, "learning_rate": 2e-3, "penalty": 1.0, "critic_steps": 2},
 }
 IMAGES = {
     **{"network": "dcgan", "depth": 3, "noise": 128},
@@ -120,7 +120,8 @@ def check(settings: dict[str, Any]) -> None:
 def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """What was given, then the preset, then what suits the objective, the data, and everything."""
     settings = dict(settings)
-    layers = [PRESETS.get(settings["preset"] or "", {})]
+    preset = PRESETS.get(settings["preset"] or "", {})
+    layers = [{"generator_batch": settings["batch"] or preset["batch"], **preset} if preset else {}]
     objective = settings["objective"] or layers[0].get("objective", COMMON["objective"])
     layers += [BY_OBJECTIVE[objective], suited(data.shape), COMMON]
     for layer in layers:
