@@ -16,6 +16,9 @@ from earthworks.runs.errors import EarthworksError
 
 # room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "corpus": {
+        "score": ("earthworks.corpus.commands", "score", "what the rules of MassiveText say of one document"),
+    },
     "gopher": {
         "train": ("earthworks.gopher.pretraining", "train", "train a language model on text"),
         "generate": ("earthworks.gopher.commands", "generate_text", "write text with a trained model"),

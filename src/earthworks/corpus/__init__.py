@@ -6,6 +6,9 @@ from earthworks.corpus.packed import is_packed as is_packed
 from earthworks.corpus.packing import pack as pack
 from earthworks.corpus.reading import Reading as Reading
 from earthworks.corpus.reading import read as read
+from earthworks.corpus.rules import PROFILES as PROFILES
+from earthworks.corpus.rules import quality_values as quality_values
+from earthworks.corpus.rules import repetition_values as repetition_values
 from earthworks.corpus.source import Source as Source
 from earthworks.corpus.source import sources as sources
 from earthworks.corpus.splitting import sample_text as sample_text

@@ -11,7 +11,7 @@ cheapest path. SciPy's solver is the second half started from g = 0.
 
 import numpy as np
 
-from earthworks.transport.compilation import compiled
+from earthworks.compilation import compiled
 
 FACTOR, LAST = 5.0, 1e-4  # epsilon falls from the mean cost to LAST median costs. LAST ten times larger or smaller: up
 # to 1.5 x the time; means at both ends: with heavy tails twice as slow

@@ -6,7 +6,7 @@ almost nothing left to move; where the numbers of a row agree in those bits and 
 
 import numpy as np
 
-from earthworks.transport.compilation import compiled
+from earthworks.compilation import compiled
 
 DIGIT = 12  # bits sorted by in one pass: 4,096 counters stay in the first cache
 LEADING = 64 - 2 * DIGIT
