@@ -7,7 +7,7 @@ def test_a_document_is_scored_with_what_passes(command, tmp_path):
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     assert lines[0].startswith("a.txt: dropped by mean_word_length, top_2, top_3, top_4, dup_5")
-    assert "words                     120  50 to 100,000" in outcome.out
+    assert "words                  120  50 to 100,000" in outcome.out
     assert "mean_word_length" in lines[4]
     assert lines[4].endswith("drops it")
 

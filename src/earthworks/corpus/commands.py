@@ -35,8 +35,6 @@ def score(file: str, *, document: int = 1, profile: str = "literal", json: bool 
         passes = f"{low:g} to {high:,g}" if name in PROFILES[profile].quality else f"at most {high:g}"
         rows.append((name, f"{values[name][0]:,.6g}", passes, "drops it" if name in failed else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    table = [
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows
-    ]
+    table = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
     verdict = f"dropped by {', '.join(failed)}" if failed else "kept"
     return "\n".join([f"{found.id}: {verdict} (profile {profile})", "", *table])

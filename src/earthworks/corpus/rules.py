@@ -1,7 +1,7 @@
 """Values of the quality and repetition rules for many documents at once; bounds are applied to them afterwards.
 
-    values = rule_values(texts)                  {"words": array([812., ...]), ..., "dup_10": array([0.03, ...])}
-    failing(values)                              {"words": array([False, ...]), ...}: which rule drops which document
+values = rule_values(texts)                  {"words": array([812., ...]), ..., "dup_10": array([0.03, ...])}
+failing(values)                              {"words": array([False, ...]), ...}: which rule drops which document
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,18 +41,18 @@ class Profile:
 
 
 def literal(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    from earthworks.corpus.kernels import rule_values
+    from earthworks.corpus.kernels import literal_values
 
     out = np.empty((len(offsets) - 1, len(QUALITY_BOUNDS) + len(REPETITION_LIMITS)))
-    rule_values(data, offsets, kinds(), packed_stop_words(), out)
+    literal_values(data, offsets, kinds(), packed_stop_words(), out)
     return out
 
 
 def datatrove(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    from earthworks.corpus.datatrove_kernels import rule_values
+    from earthworks.corpus.kernels import datatrove_values
 
     out = np.empty((len(offsets) - 1, len(QUALITY_BOUNDS) + len(REPETITION_LIMITS)))
-    rule_values(data, offsets, kinds_with_punctuation(), packed_stop_words(), out)
+    datatrove_values(data, offsets, kinds_with_punctuation(), packed_stop_words(), out)
     return out
 
 
@@ -67,7 +67,8 @@ def rule_values(texts: Texts, profile: str = "literal") -> dict[str, np.ndarray]
     """The value of every rule for every text: rule's name to (documents,) float64.
 
     `texts`: strings, or an Arrow array of strings, which is not copied. What each value is stands in quality.py and
-    repetition.py, for the profile `datatrove` in datatrove.py; the names of the rules are those of `PROFILES[profile].bounds`, in that order. O(bytes).
+    repetition.py, for the profile `datatrove` in datatrove.py; the names of the rules are those of
+    `PROFILES[profile].bounds`, in that order. O(bytes).
     Raises EarthworksError for an unknown profile and for nulls.
     """
     if profile not in PROFILES:
@@ -96,17 +97,18 @@ def failing(
     return {name: ~((low <= values[name]) & (values[name] <= high)) for name, (low, high) in bounds.items()}
 
 
-def buffers(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+def buffers(texts: Any) -> tuple[np.ndarray, np.ndarray]:
     """UTF-8 bytes (uint8) and where each text begins and the last ends (documents + 1, int64)."""
-    if hasattr(texts, "null_count"):  # an Arrow array, and then pyarrow is loaded
+    if not isinstance(texts, list | tuple):
         import pyarrow as pa
 
-        array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        if array.null_count:
-            raise EarthworksError(f"{array.null_count} of {len(array)} texts are missing")
-        array = array.cast(pa.large_string())
-        _, offsets, data = array.buffers()
-        places = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+        assert isinstance(column, pa.Array), f"expected strings or an Arrow array, got {type(texts).__name__}"
+        if column.null_count:
+            raise EarthworksError(f"{column.null_count} of {len(column)} texts are missing")
+        column = column.cast(pa.large_string())
+        _, offsets, data = column.buffers()
+        places = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
         return np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8), places
     encoded = [text.encode(errors="surrogatepass") for text in texts]
     places = np.zeros(len(encoded) + 1, np.int64)
@@ -127,7 +129,7 @@ def kinds() -> np.ndarray:
 @cache
 def kinds_with_punctuation() -> np.ndarray:
     from earthworks.corpus.datatrove import PUNCTUATION as characters
-    from earthworks.corpus.datatrove_kernels import PUNCTUATION
+    from earthworks.corpus.kernels import PUNCTUATION
 
     found = kinds().copy()
     found[[ord(each) for each in characters]] |= PUNCTUATION
@@ -136,6 +138,6 @@ def kinds_with_punctuation() -> np.ndarray:
 
 @cache
 def packed_stop_words() -> np.ndarray:
-    """The bytes of each stop word as one number, the longest first."""
+    """The bytes of each stop word after a 1 as one number, the longest first."""
     longest_first = sorted(STOP_WORDS, key=len, reverse=True)
-    return np.array([int.from_bytes(word.encode(), "big") for word in longest_first], np.uint64)
+    return np.array([int.from_bytes(b"\1" + word.encode(), "big") for word in longest_first], np.uint64)

@@ -1,4 +1,4 @@
-"""What a word, a line and a paragraph are, for every rule: the units of the `literal` profile, argued in docs/massivetext.md.
+"""What a word, a line and a paragraph are, for every rule of the profile `literal` (argued in docs/massivetext.md).
 
 A text is a sequence of code points, and nothing about it is changed. White space is the 29 code points for which
 `str.isspace()` is true, which is also what `str.split()` and `str.strip()` go by: U+200B, U+2060 and U+FEFF are not among
