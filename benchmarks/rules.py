@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 python benchmarks/rules.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--mb 10] [--repeats 5]
 
 Documents are cut to log-normal lengths (median 2,000 characters, as web pages have). `earthworks` gives all 21 values of
-every document by the profiles `literal` and `datatrove`; `datatrove` all 21 by its own functions, its filters being made to go on
-after a rule that drops, on words parted by white space (its default words, spaCy's, are several times slower). One thread;
-each once unmeasured (compilation), then in turns; CPU time, medians. The values of the profile are compared before.
+every document by the profiles `literal` and `datatrove`; `datatrove` all 21 by its own functions, its filters being made
+to go on after a rule that drops, on words parted by white space (its default words, spaCy's, are several times slower).
+One thread; each once unmeasured (compilation), then in turns; CPU time, medians. The values are compared before.
 """
 
 import argparse
@@ -106,9 +106,9 @@ def main() -> None:
     lines += [f"| {name} | {rate:.1f} | {rate / rates['datatrove']:.1f} |" for name, rate in rates.items()]
     lines += [
         "",
-        f"Documents whose repetition values differ between the profile and the package: {differing}, of which the",
+        f"Repetition values of {differing} documents differ between the profile and the package, which joins the words",
     ]
-    lines += ["cause is its n-grams without separator."]
+    lines += ["of an n-gram without a separator."]
     write_result("rules", "\n".join(lines))
 
 
