@@ -3,7 +3,7 @@
     python benchmarks/image_objectives.py --data $EARTHWORKS_DATA/images/mnist [--minutes 4] [--seeds 3]
 
 `non-saturating`, `minimax`, `clip` and `gp`, each with its own settings of `wgan train`; the networks are the same
-but for the batch normalization that the paper's code has with clipping. One thread a run, as many runs at once as the
+but for batch normalization, which those without a penalty have, as DCGAN does. One thread a run, as many runs at once as the
 machine has cores. Measured on held-out images in the features of one classifier, the same for all runs: Fréchet
 distance with its interval and its null, coverage, memorisation. Printed whichever way it falls.
 """

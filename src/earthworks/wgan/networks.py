@@ -26,7 +26,7 @@ LARGEST_RESNET = 64
 def build(
     network: Network, shape: Sequence[int], *, noise: int, width: int, depth: int, batch_norm: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic for samples of `shape`. `batch_norm` (weight clipping alone) puts it into both.
+    """Generator and critic for samples of `shape`. `batch_norm` (objectives without a penalty) puts it into both.
 
     `width`: hidden units of the mlp, channels of the widest images of dcgan, of all of resnet's; `depth`: hidden layers of
     the mlp. Raises EarthworksError for a network that is not laid out for such samples.

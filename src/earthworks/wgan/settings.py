@@ -131,8 +131,8 @@ def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     settings["batch"] = min(settings["batch"], len(data.train))
     settings["generator_batch"] = settings["generator_batch"] or settings["batch"]
     settings["critic_learning_rate"] = settings["critic_learning_rate"] or settings["learning_rate"]
-    # as in the code of Gulrajani et al. 2017 for MNIST: in both networks, with clipping alone
-    settings["critic_batch_norm"] = OBJECTIVES[objective].clips and settings["network"] == "dcgan"
+    # in both networks wherever no penalty forbids it: Radford et al. 2016; the code of Gulrajani et al. 2017 for clipping
+    settings["critic_batch_norm"] = OBJECTIVES[objective].penalty is None and settings["network"] == "dcgan"
     if settings["network"] == "mlp" and settings["precision"] == "auto":
         settings["precision"] = "fp32"
     if settings["channels_last"] is None:
