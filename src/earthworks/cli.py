@@ -17,6 +17,8 @@ from earthworks.runs.errors import EarthworksError
 # room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "corpus": {
+        "build": ("earthworks.corpus.building", "build", "raw documents to a curated corpus, every decision on record"),
+        "inspect": ("earthworks.corpus.inspecting", "inspect", "what a build kept and dropped, and why"),
         "score": ("earthworks.corpus.commands", "score", "what the rules of MassiveText say of one document"),
     },
     "gopher": {
@@ -45,7 +47,7 @@ SINGLE: dict[str, tuple[str, str, str]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake."""
+    """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake, 3 done but for what a build could not read."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported: docs/log.md, "Waiting threads"
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -147,8 +149,10 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
         print(yaml.safe_dump(namespace, sort_keys=False, allow_unicode=True), end="")
         return
     result = function(**namespace)
-    if isinstance(result, str):
+    if isinstance(result, str) or hasattr(result, "exit_code"):
         print(result)
+    if code := getattr(result, "exit_code", 0):
+        sys.exit(code)
 
 
 def normalized(argument: str) -> str:
@@ -172,7 +176,8 @@ def yaml_text(value: Any) -> str:
 
 
 def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--config FILE` out of the arguments; its settings come before those typed. A run's config.yaml will do."""
+    """Take `--config FILE`, or a first argument FILE.yaml, out of the arguments; its settings come before those typed.
+    A run's config.yaml will do."""
     from earthworks.runs.folder import DERIVED
 
     rest, config = [], {}
@@ -180,10 +185,12 @@ def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple
     while position < len(arguments):
         argument = arguments[position]
         position += 1
-        if argument != "--config" and not argument.startswith("--config="):
+        if position == 1 and re.search(r"\.ya?ml$", argument) and not argument.startswith("-"):
+            file = argument  # `earthworks corpus build recipe.yaml`
+        elif argument != "--config" and not argument.startswith("--config="):
             rest.append(argument)
             continue
-        if "=" in argument:
+        elif "=" in argument:
             file = argument.split("=", 1)[1]
         elif position < len(arguments):
             file = arguments[position]

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from earthworks.corpus.built import manifest_of
 from earthworks.corpus.python_docs import WEIGHTS
 from earthworks.corpus.reading import file_system, hugging_face_parts, python_docs_subsets
 from earthworks.runs import EarthworksError
@@ -24,7 +26,8 @@ def sources(data: str) -> list[Source]:
 
     `a.txt`, `a.txt,b/` (samples in proportion to their tokens) or `a.jsonl=0.7,b/=0.3` (weights for all or for none;
     they need not add up to one). A string that names something on disk is that, whatever signs are in it.
-    `python-docs` stands for its two subsets, weighted 0.7 and 0.3 unless unweighted sources stand beside it.
+    `python-docs` stands for its two subsets, weighted 0.7 and 0.3 unless unweighted sources stand beside it; a folder
+    that `corpus build` made for its subsets, with the weights of its recipe.
     Raises EarthworksError for a source that does not exist, is named twice, or has a weight that is not positive.
     """
     parts = [data] if exists_locally(data) else [part.strip() for part in data.split(",")]
@@ -38,6 +41,8 @@ def sources(data: str) -> list[Source]:
                 Source(f"python-docs/{subset}", f"python-docs/{subset}", share and share * WEIGHTS[subset])
                 for subset in WEIGHTS
             ]
+        elif manifest := manifest_of(location):
+            found += built_subsets(location, manifest, weight, alone=len(parts) == 1)
         else:
             found.append(Source(PurePosixPath(location).name or location, location, weight))
     without = [source.location for source in found if source.weight is None]
@@ -50,6 +55,20 @@ def sources(data: str) -> list[Source]:
         if names.count(source.name) > 1 or source.location.startswith("python-docs/"):
             source.name = source.location
     return found
+
+
+def built_subsets(location: str, manifest: dict[str, Any], weight: float | None, alone: bool) -> list[Source]:
+    """The subsets of a built corpus that hold a document; its weights count when it stands alone or has one itself."""
+    subsets = {name: each for name, each in manifest["subsets"].items() if each["final"]}
+    weights = [each["weight"] for each in subsets.values()]
+    if None in weights and weight is not None:
+        weights = [each["final_bytes"] for each in subsets.values()]
+    share = 1.0 if alone and weight is None else weight
+    total = 1.0 if None in weights else sum(weights)
+    return [
+        Source(name, str(Path(location) / "documents" / name), each and share and share * each / total)
+        for name, each in zip(subsets, weights)
+    ]
 
 
 def weighted(part: str) -> tuple[str, float | None]:

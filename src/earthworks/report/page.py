@@ -53,12 +53,20 @@ class Coloured:
 
 
 @dataclass
+class Passages:
+    """Texts beside one another, each titled and in pieces of which some are marked."""
+
+    columns: Sequence[tuple[str, Sequence[tuple[str, bool]]]]
+    macro: ClassVar[str] = "passages"
+
+
+@dataclass
 class Section:
     """A headed part of the page; `note` says how to read it, units included."""
 
     title: str
     note: str
-    parts: Sequence["Drawing | Table | Texts | Coloured"]
+    parts: Sequence["Drawing | Table | Texts | Coloured | Passages"]
 
 
 @dataclass

@@ -1,0 +1,130 @@
+"""The stages of a build that go over the kept documents again: n-grams of possible copies, and the last choice.
+
+    work/shingles/SHARD.npy       sorted different n-gram hashes of the shard's candidates, one after the other
+    documents/SHARD.jsonl.zst     the corpus
+    removed/SHARD.jsonl.zst       copies and contaminated documents, with what they were dropped for
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from earthworks.corpus.deciding import array_of
+from earthworks.corpus.filtering import BATCH, dumped, json_bytes, write_array, writer
+from earthworks.corpus.recipe import Recipe
+from earthworks.corpus.shards import Shard
+from earthworks.corpus.shingles import distinct, shingles
+from earthworks.corpus.store import Store
+
+
+def kept_lines(store: Store, shard: Shard) -> Iterator[bytes]:
+    with store.open(f"work/kept/{shard.name}.jsonl.zst") as raw:
+        yield from open_lines(raw)
+
+
+def open_lines(raw: Any) -> Any:
+    """The lines of a .jsonl.zst file that a build wrote."""
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"), 1 << 20)  # type: ignore[arg-type]
+
+
+def shingle_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
+    """The n-grams of the shard's candidates: 8 bytes for each different one."""
+    import orjson
+
+    wanted = set(array_of(store, f"work/candidates/{shard.name}.npy").tolist())
+    found, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+
+    def add(texts: list[str]) -> None:
+        hashes, offsets = distinct(*shingles(texts, recipe.ngram))
+        found.append(hashes)
+        sizes.append(np.diff(offsets))
+
+    texts, size = [], 0
+    for row, line in enumerate(kept_lines(store, shard) if wanted else ()):
+        if row in wanted:
+            texts.append(orjson.loads(line)["text"])
+            size += len(texts[-1])
+            if size >= BATCH:
+                add(texts)
+                texts, size = [], 0
+    add(texts)
+    write_array(store, f"work/shingles/{shard.name}.npy", np.concatenate(found))
+    write_array(store, f"work/shingles/{shard.name}.sizes.npy", np.concatenate(sizes))
+    counts = {"candidates": len(wanted)}
+    store.write(f"work/shingles/{shard.name}.json", json_bytes(counts))
+    return counts
+
+
+def select_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
+    """Part the kept documents into the corpus and what is removed."""
+    copies = copies_of(store, shard)
+    contaminated = contaminated_rows(store, recipe, shard)
+    counts = dict.fromkeys(("exact_copies", "near_copies", "contaminated", "final", "final_bytes"), 0)
+    digest = hashlib.sha256()
+    with (
+        store.writing(f"documents/{shard.name}.jsonl.zst") as kept_file,
+        store.writing(f"removed/{shard.name}.jsonl.zst") as removed_file,
+    ):
+        digesting = Digesting(kept_file, digest)
+        with writer(digesting) as kept, writer(removed_file) as removed:
+            for row, line in enumerate(kept_lines(store, shard)):
+                reasons: dict[str, Any] = {}
+                if row in copies:
+                    counts[f"{copies[row]['kind']}_copies"] += 1
+                    reasons = {"dropped_by": [f"{copies[row]['kind']} copy"], "copy_of": copies[row]}
+                elif row in contaminated:
+                    counts["contaminated"] += 1
+                    reasons = {"dropped_by": ["contaminated"], "items": contaminated[row]}
+                else:
+                    counts["final"] += 1
+                    counts["final_bytes"] += text_bytes(line)
+                    kept.write(line)
+                    continue
+                removed.write(dumped({**json.loads(line), **reasons}))
+    result = {**counts, "digest": digest.hexdigest()}
+    store.write(f"work/select/{shard.name}.json", json_bytes(result))
+    return result
+
+
+class Digesting:
+    """A stream that takes the SHA-256 of what goes through it."""
+
+    def __init__(self, stream: Any, digest: Any):
+        self.stream, self.digest = stream, digest
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.stream.write(data)
+
+
+def text_bytes(line: bytes) -> int:
+    import orjson
+
+    return len(orjson.loads(line)["text"].encode())
+
+
+def copies_of(store: Store, shard: Shard) -> dict[int, dict[str, Any]]:
+    """By row of the shard's kept documents: whose copy it is."""
+    import pyarrow.parquet
+
+    with store.open("duplicates.parquet") as stream:
+        table = pyarrow.parquet.read_table(stream, filters=[("shard", "==", shard.name)])
+    rows = table.to_pylist()
+    kept = {"shard": "kept_shard", "id": "kept_id", "kind": "kind", "jaccard": "jaccard"}
+    return {row["row"]: {name: row[column] for name, column in kept.items()} for row in rows}
+
+
+def contaminated_rows(store: Store, recipe: Recipe, shard: Shard) -> dict[int, list[str]]:
+    """By row of the shard's kept documents: the test items for which the recipe's rule drops it."""
+    found: dict[int, list[str]] = {}
+    for line in store.read(f"contamination/{shard.name}.jsonl").splitlines() if recipe.tests else ():
+        hit = json.loads(line)
+        if recipe.test_rule == "any" or hit["jaccard"] > 0.8:
+            found.setdefault(hit["row"], []).append(hit["item"])
+    return found
