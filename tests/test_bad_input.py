@@ -29,7 +29,7 @@ def test_every_kind_of_unusable_data_is_named_and_leaves_no_folder(command, tmp_
         file("empty.txt", b""): "holds no text",
         file("binary.txt", bytes(range(256))): "is a binary file (it holds NUL bytes); expected UTF-8 text",
         file("paper.txt", b"%PDF-1.7 and so on"): "is not plain text but a PDF",
-        file("a.docx", b"text"): "is of no kind that can be read: expected .txt, .jsonl or .parquet",
+        file("a.docx", b"text"): "is of no kind that can be read: expected .txt, .jsonl, .parquet",
         file("cut.txt.gz", gzip.compress(words(400).encode())[:-9]): "cannot be decompressed",
         file("bad.jsonl", b'{"text": "a"}\nnot json\n'): "line 2 of",
         file("odd.jsonl", b'{"words": "a"}\n'): "expected the text in one called text",

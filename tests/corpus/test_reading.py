@@ -169,7 +169,7 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_p
     assert reading.skipped_files == 4  # the three, and the link, which is not followed
     assert reading.empty_documents == 1
     assert reading.notice() == (
-        "4 files were passed over (not .txt, .jsonl or .parquet, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
+        "4 files were passed over (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
     )
 
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
     assert "cannot be decompressed" in complaint(write(tmp_path / "k.txt.gz", gzip.compress(os.urandom(999))[:-50]))
     assert "cannot be decompressed" in complaint(write(tmp_path / "p.txt.xz", lzma.compress(os.urandom(999))[:-50]))
     assert "Truncated" in complaint(write(tmp_path / "l.txt.zst", zstandard.compress(os.urandom(999))[:-50]))
-    assert "cannot be read" in complaint(write(tmp_path / "m.txt.zst", b"text text text"))
+    assert "cannot be decompressed" in complaint(write(tmp_path / "m.txt.zst", b"text text text"))
     assert "line 2 of" in complaint(write(tmp_path / "n.jsonl", b'{"text": "a"}\n{"text": "b"'))
     assert "JSON but not an object" in complaint(write(tmp_path / "o.json", b'["a", "b"]'))
     sentence = complaint(write(tmp_path / "p.jsonl", b'{"body": "a", "url": "u"}'))

@@ -4,8 +4,12 @@ from earthworks.corpus.document import Document as Document
 from earthworks.corpus.packed import PackedTokens as PackedTokens
 from earthworks.corpus.packed import is_packed as is_packed
 from earthworks.corpus.packing import pack as pack
-from earthworks.corpus.reading import Reading as Reading
+from earthworks.corpus.reading import InputFile as InputFile
+from earthworks.corpus.reading import files_of as files_of
 from earthworks.corpus.reading import read as read
+from earthworks.corpus.reading import read_input as read_input
+from earthworks.corpus.records import Fault as Fault
+from earthworks.corpus.records import Reading as Reading
 from earthworks.corpus.rules import PROFILES as PROFILES
 from earthworks.corpus.rules import quality_values as quality_values
 from earthworks.corpus.rules import repetition_values as repetition_values

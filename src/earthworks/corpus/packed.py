@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.corpus.reading import Reading
+from earthworks.corpus.records import Reading
 from earthworks.corpus.sampling import subsets_of, window_starts
 from earthworks.corpus.tokenizer import Tokenizer
 from earthworks.runs import EarthworksError, read_json, verify_manifest

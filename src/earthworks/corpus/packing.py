@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from earthworks.corpus.packed import FORMAT, PackedTokens
-from earthworks.corpus.reading import Reading, read
+from earthworks.corpus.reading import read
+from earthworks.corpus.records import Reading
 from earthworks.corpus.source import Source
 from earthworks.corpus.splitting import Split, split_sources
 from earthworks.corpus.tokenizer import Tokenizer, chunks

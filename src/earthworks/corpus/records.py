@@ -1,0 +1,248 @@
+"""From bytes to documents: the text of a file, the object of a line, the row of a table; and the account of it all."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from earthworks.corpus.document import Document
+from earthworks.corpus.extraction import extract
+from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines
+
+TEXT_COLUMNS = ("text", "content", "raw_content", "document")
+HTML_COLUMN = "html"
+KEPT_FAULTS = 1000  # of those in the list; all are counted
+READABLE = ".txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst"
+MAGIC = (  # first bytes of files that are not text; most others betray themselves by a NUL
+    (b"%PDF-", "a PDF"),
+    (b"\x1f\x8b", "compressed by gzip: give its name the ending .gz"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd: give its name the ending .zst"),
+    (b"BZh", "compressed by bzip2"),
+    (b"\xfd7zXZ", "compressed by xz: give its name the ending .xz"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PAR1", "a Parquet file: give its name the ending .parquet"),
+    (b"\xff\xfe", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
+)
+ROWS = 1024  # rows of a Parquet file held at once, beside the row group's compressed columns
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A record or file that was passed over: the file, with the line, row or record where there is one, and why."""
+
+    where: str
+    what: str
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was counted while reading; `notice` says what the person should know of it.
+
+    `tolerant`: a bad record, or what follows a damaged place of a file, is passed over, counted in `num_faults` and
+    listed in `faults` (the first 1,000). Otherwise it raises.
+    """
+
+    documents: int = 0
+    bytes: int = 0
+    replaced_bytes: int = 0
+    skipped_files: int = 0
+    empty_documents: int = 0
+    other_records: int = 0
+    num_faults: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    tolerant: bool = False
+
+    def notice(self) -> str | None:
+        """One line on what was replaced or left out, or None when nothing was."""
+        counts = (
+            (self.replaced_bytes, "undecodable bytes became U+FFFD"),
+            (self.skipped_files, f"files were passed over (not {READABLE})"),
+            (self.other_records, "WARC records were passed over (not HTML that was found)"),
+            (self.empty_documents, "empty documents were left out"),
+            (self.num_faults, "records or files could not be read"),
+        )
+        parts = [f"{count:,} {what}" for count, what in counts if count]
+        return "; ".join(parts) if parts else None
+
+    def fault(self, where: str, error: Unreadable) -> None:
+        """Takes note of the error, or raises it."""
+        if not self.tolerant:
+            raise error from None
+        self.num_faults += 1
+        if len(self.faults) < KEPT_FAULTS:
+            self.faults.append(Fault(where, str(error)))
+
+
+def counted(found: Iterable[Document], reading: Reading) -> Iterator[Document]:
+    """The documents that are not empty."""
+    for document in found:
+        text = document.text
+        if not text:
+            reading.empty_documents += 1
+            continue
+        reading.documents += 1
+        reading.bytes += len(text) if text.isascii() else len(text.encode())
+        yield document
+
+
+def text_bytes(content: bytes, path: str) -> bytes:
+    """`content`, if it can be text."""
+    for magic, what in MAGIC:
+        if content.startswith(magic):
+            raise Unreadable(f"{path} is not plain text but {what}")
+    if b"\0" in content[: 1 << 16]:
+        raise Unreadable(f"{path} is a binary file (it holds NUL bytes); expected UTF-8 text")
+    return content
+
+
+def decode(content: bytes, reading: Reading) -> str:
+    """UTF-8 without its byte-order mark; each undecodable byte becomes one U+FFFD and is counted."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return without_surrogates(content.decode(errors="surrogateescape"), reading)
+
+
+def without_surrogates(text: str, reading: Reading) -> str:
+    """Lone surrogates, which no UTF-8 can hold, replaced by U+FFFD and counted."""
+    text, count = re.subn("[\ud800-\udfff]", "\ufffd", text)
+    reading.replaced_bytes += count
+    return text
+
+
+# JSON lines
+
+
+def read_lines(source: Iterable[bytes], path: str, name: str, reading: Reading) -> Iterator[Document]:
+    """One JSON object per line; blank lines are passed over."""
+    for number, line in enumerate(lines(source), 1):
+        if number == 1 and line is not None:
+            text_bytes(line, path)
+        if line is not None and (not line or line.isspace()):
+            continue
+        where = f"line {number} of {path}"
+        try:
+            if line is None:
+                raise Unreadable(f"{where} has more than {LONGEST_LINE:,} bytes")
+            document = record_document(json_object(line, where, reading), f"{name}:{number}", name, where)
+        except Unreadable as error:
+            reading.fault(f"{path}, line {number}", error)
+            continue
+        yield document
+
+
+def json_object(line: bytes, where: str, reading: Reading) -> dict[str, Any]:
+    """The object on a line; what orjson refuses (bad UTF-8, lone surrogates, NaN) goes through the standard parser."""
+    import orjson
+
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            loose = json.loads(decode(line, reading))
+            record = json.loads(without_surrogates(json.dumps(loose, ensure_ascii=False), reading))
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"{where} is not JSON ({error}); expected one object per line") from None
+    if not isinstance(record, dict):
+        raise Unreadable(f"{where} is JSON but not an object; expected one object per line, with a field text")
+    return record
+
+
+def record_document(record: dict[str, Any], number: str, name: str, where: str) -> Document:
+    """The Document of a record, whose other fields become its metadata. A record without text but with a field `html`
+    has the text extracted from that."""
+    column = text_column(record, where)
+    text = record.pop(column)
+    if text is None:
+        text = ""
+    elif not isinstance(text, str):
+        raise Unreadable(f"the field {column} of {where} holds {type(text).__name__}, not text ({number})")
+    elif column == HTML_COLUMN:
+        text = extracted(text, record.get("url"), where)
+    id, source = record.pop("id", None), record.pop("source", None)
+    return Document(number if id is None else str(id), text, name if source is None else str(source), record)
+
+
+def text_column(columns: Collection[str], where: str) -> str:
+    """The first of TEXT_COLUMNS that is there, else `html`."""
+    for column in (*TEXT_COLUMNS, HTML_COLUMN):
+        if column in columns:
+            return column
+    raise Unreadable(
+        f"{where} has the fields {', '.join(columns) or '(none)'}; expected the text in one called "
+        + ", ".join(TEXT_COLUMNS[:-1])
+        + f" or {TEXT_COLUMNS[-1]}, or a web page in one called {HTML_COLUMN}"
+    )
+
+
+def extracted(page: bytes | str, url: Any, where: str, charset: str | None = None) -> str:
+    """The text of a web page, "" where there is none."""
+    try:
+        return extract(page, url if isinstance(url, str) else None, charset) or ""
+    except Unreadable as error:
+        raise Unreadable(f"{where} cannot be extracted: {error}") from None
+
+
+# Parquet
+
+
+def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterator[Document]:
+    """The rows of a Parquet file; only the columns of the text, id, source (and url of `html`) are read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(stream)
+        columns = file.schema_arrow.names
+        column = text_column(columns, path)
+        kind = file.schema_arrow.field(column).type
+        if not any(is_kind(kind) for is_kind in text_kinds()):
+            raise Unreadable(f"the field {column} of {path} holds {kind}, not text")
+        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
+        row = 0
+        for batch in file.iter_batches(ROWS, columns=[column, *(each for each in others if each in columns)]):
+            for record in records(batch, reading):
+                where = f"row {row} of {path}"
+                try:
+                    if isinstance(record[column], bytes):
+                        record[column] = decode(record[column], reading)
+                    document = record_document(record, f"{name}:{row}", name, where)
+                except Unreadable as error:
+                    reading.fault(f"{path}, row {row}", error)
+                else:
+                    yield document
+                row += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Unreadable(f"{path} is not a readable Parquet file ({first_line(error)})") from None
+
+
+def text_kinds() -> list[Any]:
+    import pyarrow.types as kinds
+
+    names = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "dictionary", "null")
+    return [getattr(kinds, f"is_{name}") for name in names if hasattr(kinds, f"is_{name}")]
+
+
+def records(batch: Any, reading: Reading) -> list[dict[str, Any]]:
+    """The rows of a batch, also where strings are not UTF-8, which Arrow does not look for."""
+    import pyarrow
+
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        plain = [each.dictionary_decode() if pyarrow.types.is_dictionary(each.type) else each for each in batch.columns]
+        textual = [any(is_kind(each.type) for is_kind in text_kinds()) for each in plain]
+        columns = [
+            [value if value is None else decode(value, reading) for value in column.cast("large_binary").to_pylist()]
+            if is_text
+            else column.to_pylist()
+            for column, is_text in zip(plain, textual)
+        ]
+        return [dict(zip(batch.schema.names, values)) for values in zip(*columns)]
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

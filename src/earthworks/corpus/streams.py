@@ -1,0 +1,127 @@
+"""The bytes of a file as blocks, decompressed on the way, and blocks as lines: nothing here holds a whole file.
+
+Every byte before a damaged place comes out before the complaint about it (of .gz up to the 16 KiB of compressed data
+around it: zlib gives nothing of a piece it fails in), and no decompression bomb makes more than 64 MiB at a time.
+"""
+
+import lzma
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from earthworks.runs import EarthworksError
+
+BLOCK = 1 << 18  # bytes given out at once, where the source has as many
+LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many times over
+# Compressed bytes given to a decoder at once: what they can become at most is 16 MiB of zlib (1,032 to 1), 64 MiB of
+# zstd (4 bytes for a block of 128 KiB) and about 14 MiB of xz (7,000 to 1).
+PIECES = {".gz": 1 << 14, ".zst": 1 << 11, ".xz": 1 << 11}
+
+
+class Unreadable(EarthworksError):
+    """A record or file that is damaged or of the wrong form: the mistake that tolerant reading passes over."""
+
+
+def compression(name: str) -> str:
+    """.gz, .xz, .zst, or nothing."""
+    suffix = PurePosixPath(name.lower()).suffix
+    return suffix if suffix in PIECES else ""
+
+
+def blocks(raw: Any, path: str) -> Iterator[bytes]:
+    """What the open file holds, decompressed as its name says. Raises Unreadable after the last good byte."""
+    suffix = compression(path)
+    return decompressed(raw, suffix, path) if suffix else iter(lambda: fetch(raw, BLOCK, path), b"")
+
+
+def fetch(raw: Any, size: int, path: str) -> bytes:
+    """Up to `size` bytes of the open file, whatever its file system raises being one kind of complaint."""
+    try:
+        return raw.read(size)
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a remote file system has its own types, and those of the network library below
+        raise Unreadable(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def decoder(suffix: str) -> Any:
+    if suffix == ".gz":
+        return zlib.decompressobj(zlib.MAX_WBITS | 16)
+    if suffix == ".xz":
+        return lzma.LZMADecompressor()
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompressobj(write_size=1 << 16)
+
+
+def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
+    """The members or frames of a compressed file, one after the other. A file that ends within one is damaged, which
+    zstandard's own stream reader does not notice."""
+    import zstandard
+
+    current, ready, size, complaint = None, [], 0, ""
+    try:
+        while chunk := fetch(raw, BLOCK, path):
+            for at in range(0, len(chunk), PIECES[suffix]):
+                piece = chunk[at : at + PIECES[suffix]]
+                while piece:
+                    if current is None:
+                        piece = piece.lstrip(b"\0")  # padding, which gzip and xz allow between members
+                        if not piece:
+                            break
+                        current = decoder(suffix)
+                    ready.append(current.decompress(piece))
+                    size += len(ready[-1])
+                    piece = current.unused_data if current.eof else b""
+                    current = None if current.eof else current
+                if size >= BLOCK:
+                    yield b"".join(ready)
+                    ready, size = [], 0
+        if current is not None:
+            complaint = "it ends in the middle: Truncated"
+    except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        complaint = str(error)
+    except Unreadable as error:
+        yield b"".join(ready)
+        raise error from None
+    yield b"".join(ready)
+    if complaint:
+        raise Unreadable(f"{path} cannot be decompressed ({complaint}); it is damaged or cut short")
+
+
+def lines(source: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[bytes | None]:
+    """The lines of a sequence of blocks without their b"\\n"; None in place of one of more than `longest` bytes.
+
+    Memory: one block and one line, and one line more while it is put together. A line is dropped, not held, from the
+    moment it is too long. What follows the last b"\\n" is a line if there is anything.
+    """
+    begun: list[bytes] = []
+    held = 0
+    for block in source:
+        head, newline, rest = block.partition(b"\n")
+        held += len(head)
+        if held <= longest:
+            begun.append(head)
+        else:
+            begun = []
+        if not newline:
+            continue
+        yield b"".join(begun) if held <= longest else None
+        whole = rest.split(b"\n")
+        begun = [whole.pop()]
+        held = len(begun[0])
+        yield from whole
+    if held:
+        yield b"".join(begun) if held <= longest else None
+
+
+def whole(source: Iterable[bytes], limit: int | None, path: str) -> bytes:
+    """All blocks together. Raises Unreadable for more than `limit` bytes."""
+    parts, size = [], 0
+    for block in source:
+        parts.append(block)
+        size += len(block)
+        if limit is not None and size > limit:
+            raise Unreadable(f"{path} holds more than {limit:,} bytes, the most that is read as one document")
+    return b"".join(parts)

@@ -1,0 +1,2 @@
+def read_warc(raw, path, name, reading):
+    yield from ()
