@@ -162,20 +162,36 @@ def ratio(part, whole):
 
 
 @compiled
-def stop_word(data, start, end, stop_words, any_case):
-    """The bit of the stop word that these bytes are; 0 for none. The longest of `stop_words` comes first."""
-    if end - start > 7 or stop_words[0] >> np.uint64(8 * (end - start)) == 0:
-        return 0
-    packed = np.uint64(1)  # before the first byte, which may be 0
-    for k in range(start, end):
-        byte = data[k]
-        if any_case and byte >= 0x41 and byte <= 0x5A:
-            byte += 0x20
-        packed = packed << np.uint64(8) | np.uint64(byte)
-    for k in range(len(stop_words)):
-        if stop_words[k] == packed:
-            return 1 << k
-    return 0
+def spells(data, at, end, codes, first, after, lower):
+    """Whether these bytes are that word; with `lower` (by code point) in lower case, else as they stand."""
+    while at < end:
+        code, size = decode(data, at)
+        dotted = False
+        if len(lower):
+            dotted = code == 0x130  # the one capital whose lower case is two code points
+            code = np.int64(lower[code])
+        if first == after or codes[first] != code:
+            return False
+        first += 1
+        if dotted:
+            if first == after or codes[first] != 0x307:
+                return False
+            first += 1
+        at += size
+    return first == after
+
+
+@compiled
+def stop_word(data, start, end, stop_words, lower):
+    """The index of the stop word that these bytes are; -1 for none."""
+    codes, places, buckets = stop_words
+    code, _ = decode(data, start)
+    if len(lower):
+        code = np.int64(lower[code])
+    for k in range(buckets[code & 63], buckets[(code & 63) + 1]):
+        if spells(data, start, end, codes, places[k], places[k + 1], lower):
+            return k
+    return -1
 
 
 @compiled
@@ -184,11 +200,11 @@ def is_ascii_letter(byte):
 
 
 @compiled
-def literal_values(data, offsets, kinds, stop_words, out):
+def literal_values(data, offsets, kinds, stop_words, lower, out):
     """Values of every rule into `out` (documents, 21): the quality rules, then the repetition rules, in table order.
 
     `data` uint8 and `offsets` int64 (documents + 1) hold valid UTF-8 as Arrow lays it out; `kinds` says of each code point
-    whether it is white space or a letter; `stop_words` are lower-case ASCII words of up to 7 letters, packed into numbers.
+    whether it is white space or a letter, `lower` what its lower case is; `stop_words`: code points, places, buckets.
     """
     room = 0
     for document in range(len(offsets) - 1):
@@ -202,10 +218,11 @@ def literal_values(data, offsets, kinds, stop_words, out):
     numbers, line_numbers = np.empty(room, np.int64), np.empty(room, np.int64)
     frequency, covered, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
+    found_in = np.full(len(stop_words[1]), -1)  # the last document each stop word was found in
 
     for document in range(len(offsets) - 1):
         num_words, num_lines, num_blocks = 0, 0, 0
-        hashes, ellipses, alpha_words, stops = 0, 0, 0, 0
+        hashes, ellipses, alpha_words, distinct_stops = 0, 0, 0, 0
         bullet_lines, ellipsis_lines = 0, 0
         in_word, in_line, in_block = False, False, False
         hash, row_hash, gap = FNV_OFFSET, FNV_OFFSET, np.uint64(0)
@@ -268,7 +285,10 @@ def literal_values(data, offsets, kinds, stop_words, out):
                     line_length[num_lines] += length
                     if first_letter >= 0:
                         alpha_words += 1
-                        stops |= stop_word(data, first_letter, after_letter, stop_words, True)
+                        stop = stop_word(data, first_letter, after_letter, stop_words, lower)
+                        if stop >= 0 and found_in[stop] != document:
+                            found_in[stop] = document
+                            distinct_stops += 1
                 if code == 10 or code == 13:
                     if code == 13 and at + 1 < end and data[at + 1] == 10:
                         size = 2
@@ -288,10 +308,6 @@ def literal_values(data, offsets, kinds, stop_words, out):
             at += size
 
         total = before[num_words]
-        distinct_stops = 0
-        while stops:
-            distinct_stops += stops & 1
-            stops >>= 1
         row = out[document]
         row[:] = 0.0
         row[0] = num_words
@@ -410,13 +426,15 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
     lengths, before = np.empty(room, np.int64), np.zeros(room + 1, np.int64)
     numbers, frequency = np.empty(room, np.int64), np.empty(room, np.int64)
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
+    as_it_stands = np.empty(0, np.int32)
+    found_in = np.full(len(stop_words[1]), -1)  # the last document each stop word was found in
 
     for document in range(len(offsets) - 1):
         begin, end = offsets[document], offsets[document + 1]
         row = out[document]
         row[:] = 0.0
 
-        num_words, counted, counted_length, alpha_words, stops = 0, 0, 0, 0, 0
+        num_words, counted, counted_length, alpha_words, distinct_stops = 0, 0, 0, 0, 0
         num_lines, bullet_lines, ellipsis_lines = 0, 0, 0
         num_codes, num_hashes, ellipses = 0, 0, 0
         in_word, blank, open_line = False, True, False
@@ -461,7 +479,10 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
                         counted += 1
                         counted_length += length
                     alpha_words += has_letter
-                    stops |= stop_word(data, starts[num_words], at, stop_words, False)
+                    stop = stop_word(data, starts[num_words], at, stop_words, as_it_stands)
+                    if stop >= 0 and found_in[stop] != document:
+                        found_in[stop] = document
+                        distinct_stops += 1
                     num_words += 1
                     after_word = at
                 closes = ends_line(code) or at == end
@@ -476,10 +497,6 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
                         num_codes += 1
             at += size
 
-        distinct_stops = 0
-        while stops:
-            distinct_stops += stops & 1
-            stops >>= 1
         row[0] = counted
         row[1] = ratio(counted_length, counted)
         row[2] = ratio(num_hashes, num_words)
