@@ -1,11 +1,18 @@
 """`earthworks corpus score`: what every rule says of one document."""
 
 import json as to_json
+import math
 from itertools import islice
 
 from earthworks.corpus.reading import read
 from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.runs import EarthworksError
+
+
+def passing(low: float, high: float) -> str:
+    if high == math.inf:
+        return f"at least {low:g}"
+    return f"{low:g} to {high:,g}" if low else f"at most {high:g}"
 
 
 def score(file: str, *, document: int = 1, profile: str = "literal", json: bool = False) -> str:
@@ -32,8 +39,7 @@ def score(file: str, *, document: int = 1, profile: str = "literal", json: bool 
         return to_json.dumps({**record, "values": {name: float(value[0]) for name, value in values.items()}}, indent=2)
     rows = [("rule", "value", "passes", "")]
     for name, (low, high) in bounds.items():
-        passes = f"{low:g} to {high:,g}" if name in PROFILES[profile].quality else f"at most {high:g}"
-        rows.append((name, f"{values[name][0]:,.6g}", passes, "drops it" if name in failed else ""))
+        rows.append((name, f"{values[name][0]:,.6g}", passing(low, high), "drops it" if name in failed else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     table = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
     verdict = f"dropped by {', '.join(failed)}" if failed else "kept"

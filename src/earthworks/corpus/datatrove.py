@@ -1,4 +1,4 @@
-"""The same rules as the filters of datatrove 0.10 compute them, in plain Python, over words parted by white space.
+"""The same rules as the filters of datatrove 0.10 compute them, in plain Python, over the words of any word splitter.
 
 For comparison with corpora that were filtered so. Where it differs from `literal`: words of punctuation alone do not count
 in `words` and `mean_word_length`; bullets are two; lines are what str.splitlines() gives, blank ones included; stop words
@@ -11,7 +11,7 @@ Where it would divide by zero the value is 0.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from earthworks.corpus.quality import STOP_WORDS, ratio
 from earthworks.corpus.repetition import DUPLICATED, TOP, later_copies, ngrams
@@ -39,9 +39,11 @@ def punctuation() -> frozenset[str]:
 PUNCTUATION = punctuation()
 
 
-def quality(text: str) -> dict[str, float]:
+def quality(
+    text: str, words: Callable[[str], Sequence[str]] = str.split, stop_words: Collection[str] = STOP_WORDS
+) -> dict[str, float]:
     """The value of every quality rule, by the ids of `literal`."""
-    found, rows = text.split(), text.splitlines()
+    found, rows = words(text), text.splitlines()
     counted = [word for word in found if not PUNCTUATION.issuperset(word)]
     return {
         "words": float(len(counted)),
@@ -51,13 +53,13 @@ def quality(text: str) -> dict[str, float]:
         "bullet_lines": ratio(sum(row.lstrip().startswith(BULLETS) for row in rows), len(rows)),
         "ellipsis_lines": ratio(sum(row.rstrip().endswith(("...", "\u2026")) for row in rows), len(rows)),
         "alpha_words": ratio(sum(any(map(str.isalpha, word)) for word in found), len(found)),
-        "stop_words": float(len(set(found) & set(STOP_WORDS))),
+        "stop_words": float(len(set(found) & set(stop_words))),
     }
 
 
-def repetition(text: str) -> dict[str, float]:
+def repetition(text: str, words: Callable[[str], Sequence[str]] = str.split) -> dict[str, float]:
     """The value of every repetition rule, by the ids of `literal`."""
-    found, rows, blocks = text.split(), LINES.split(text), PARAGRAPHS.split(text.strip())
+    found, rows, blocks = words(text), LINES.split(text), PARAGRAPHS.split(text.strip())
     values = {
         "dup_line": ratio(len(rows) - len(set(rows)), len(rows)),
         "dup_para": ratio(len(blocks) - len(set(blocks)), len(blocks)),

@@ -3,7 +3,9 @@
 A document is dropped when any value lies outside its bounds; the bounds themselves pass. x / 0 is 0.
 """
 
+import math
 import re
+from collections.abc import Collection
 
 from earthworks.corpus.units import lines, words
 
@@ -20,7 +22,7 @@ QUALITY_BOUNDS: dict[str, tuple[float, float]] = {
     "bullet_lines": (0, 0.9),
     "ellipsis_lines": (0, 0.3),
     "alpha_words": (0.8, 1),
-    "stop_words": (2, len(STOP_WORDS)),
+    "stop_words": (2, math.inf),
 }
 
 
@@ -29,7 +31,7 @@ def ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def quality(text: str) -> dict[str, float]:
+def quality(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, float]:
     """The value of every quality rule.
 
     words               W
@@ -42,6 +44,7 @@ def quality(text: str) -> dict[str, float]:
     stop_words          distinct stop words; what is not a letter is stripped off both ends of a word, case is ignored
     """
     found, rows = words(text), lines(text)
+    sought = {bare(word) for word in stop_words} - {""}
     num_words, num_lines = len(found), len(rows)
     return {
         "words": float(num_words),
@@ -51,11 +54,11 @@ def quality(text: str) -> dict[str, float]:
         "bullet_lines": ratio(sum(row[0] in BULLETS for row in rows), num_lines),
         "ellipsis_lines": ratio(sum(row.endswith(("...", "\u2026")) for row in rows), num_lines),
         "alpha_words": ratio(sum(any(map(str.isalpha, word)) for word in found), num_words),
-        "stop_words": float(len({bare(word) for word in found} & set(STOP_WORDS))),
+        "stop_words": float(len({bare(word) for word in found} & sought)),
     }
 
 
 def bare(word: str) -> str:
-    """The word from its first letter to its last, in lower case."""
+    """The word from its first letter to its last, in lower case; one sigma, whether it ends a word or not."""
     letters = [place for place, each in enumerate(word) if each.isalpha()]
-    return word[letters[0] : letters[-1] + 1].lower() if letters else ""
+    return word[letters[0] : letters[-1] + 1].lower().replace("\u03c2", "\u03c3") if letters else ""

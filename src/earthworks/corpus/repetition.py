@@ -42,9 +42,7 @@ def repetition(text: str) -> dict[str, float]:
     for n in TOP:
         values[f"top_{n}"] = ratio(most_frequent(found, lengths, n), total)
     for n in DUPLICATED:
-        counts = Counter(ngrams(found, n))
-        starts = [start for start, ngram in enumerate(ngrams(found, n)) if counts[ngram] > 1]
-        values[f"dup_{n}"] = ratio(covered(starts, n, lengths), total)
+        values[f"dup_{n}"] = ratio(duplicate_characters(found, lengths, n), total)
     return values
 
 
@@ -72,6 +70,17 @@ def most_frequent(found: Sequence[str], lengths: Sequence[int], n: int) -> int:
     if highest < 2:
         return 0
     return max(covered(places, n, lengths) for places in starts.values() if len(places) == highest)
+
+
+def duplicate_characters(found: Sequence[str], lengths: Sequence[int], n: int) -> int:
+    """Characters under all n-grams that occur twice or more."""
+    return covered(repeated_starts(found, n), n, lengths)
+
+
+def repeated_starts(found: Sequence[str], n: int) -> list[int]:
+    """Where the n-grams that occur twice or more begin, first occurrences included."""
+    counts = Counter(ngrams(found, n))
+    return [start for start, ngram in enumerate(ngrams(found, n)) if counts[ngram] > 1]
 
 
 def covered(starts: Sequence[int], n: int, lengths: Sequence[int]) -> int:

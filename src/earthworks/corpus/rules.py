@@ -4,14 +4,16 @@ values = rule_values(texts)                  {"words": array([812., ...]), ..., 
 failing(values)                              {"words": array([False, ...]), ...}: which rule drops which document
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthworks.corpus.quality import QUALITY_BOUNDS, STOP_WORDS
+from earthworks.corpus import dolma as dolma_rules
+from earthworks.corpus import redpajama as redpajama_rules
+from earthworks.corpus.quality import QUALITY_BOUNDS, STOP_WORDS, bare
 from earthworks.corpus.repetition import REPETITION_LIMITS
 from earthworks.runs import EarthworksError
 
@@ -21,71 +23,122 @@ if TYPE_CHECKING:
     Texts = Sequence[str] | pa.Array | pa.ChunkedArray
 else:
     Texts = Any
+PackedWords = tuple[np.ndarray, np.ndarray, np.ndarray]
+Splitter = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Profile:
     """One definition of the rules: lowest and highest passing value of each, and what computes them.
 
-    `compute(data, offsets)` takes UTF-8 as Arrow lays it out and gives (documents, rules) in float64, in the order of
-    `quality`, then `repetition`.
+    `compute(texts, **options)` gives (documents, rules) in float64, in the order of `quality`, then `repetition`; `options`
+    are those of `rule_values` that it takes.
     """
 
     quality: Mapping[str, tuple[float, float]]
     repetition: Mapping[str, tuple[float, float]]
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    compute: Callable[..., np.ndarray]
+    options: tuple[str, ...] = ()
 
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
         return {**self.quality, **self.repetition}
 
 
-def literal(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def literal(texts: Texts, stop_words: Collection[str] = STOP_WORDS) -> np.ndarray:
     from earthworks.corpus.kernels import literal_values
 
+    data, offsets = buffers(texts)
     out = np.empty((len(offsets) - 1, len(QUALITY_BOUNDS) + len(REPETITION_LIMITS)))
-    literal_values(data, offsets, kinds(), packed_stop_words(), out)
+    literal_values(data, offsets, kinds(), packed(frozenset(map(bare, stop_words))), lower_case(), out)
     return out
 
 
-def datatrove(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def datatrove(texts: Texts, stop_words: Collection[str] = STOP_WORDS, words: Splitter | None = None) -> np.ndarray:
+    if words:
+        from earthworks.corpus.datatrove import quality, repetition
+
+        return rows(texts, lambda text: {**quality(text, words, stop_words), **repetition(text, words)})
     from earthworks.corpus.kernels import datatrove_values
 
+    data, offsets = buffers(texts)
     out = np.empty((len(offsets) - 1, len(QUALITY_BOUNDS) + len(REPETITION_LIMITS)))
-    datatrove_values(data, offsets, kinds_with_punctuation(), packed_stop_words(), out)
+    datatrove_values(data, offsets, kinds_with_punctuation(), packed(frozenset(stop_words)), out)
     return out
 
 
-SHARES = {name: (0.0, limit) for name, limit in REPETITION_LIMITS.items()}
+def dolma(texts: Texts, stop_words: Collection[str] = STOP_WORDS) -> np.ndarray:
+    from earthworks.corpus.dolma import quality, repetition
+
+    return rows(texts, lambda text: {**quality(text, stop_words), **repetition(text)})
+
+
+def redpajama(texts: Texts) -> np.ndarray:
+    from earthworks.corpus.redpajama import quality, repetition
+
+    return rows(texts, lambda text: {**quality(text), **repetition(text)})
+
+
+def rows(texts: Texts, values: Callable[[str], Mapping[str, float]]) -> np.ndarray:
+    """What plain Python gives for each text."""
+    found = [list(values(text).values()) for text in strings(texts)]
+    return np.array(found) if found else np.empty((0, len(values(""))))
+
+
+def shares(limits: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    return {name: (0.0, limit) for name, limit in limits.items()}
+
+
 PROFILES: dict[str, Profile] = {
-    "literal": Profile(QUALITY_BOUNDS, SHARES, literal),
-    "datatrove": Profile(QUALITY_BOUNDS, SHARES, datatrove),
+    "literal": Profile(QUALITY_BOUNDS, shares(REPETITION_LIMITS), literal, ("stop_words",)),
+    "datatrove": Profile(QUALITY_BOUNDS, shares(REPETITION_LIMITS), datatrove, ("stop_words", "words")),
+    "dolma": Profile(dolma_rules.BOUNDS, shares(dolma_rules.LIMITS), dolma, ("stop_words",)),
+    "redpajama": Profile(redpajama_rules.BOUNDS, shares(redpajama_rules.LIMITS), redpajama),
 }
 
 
-def rule_values(texts: Texts, profile: str = "literal") -> dict[str, np.ndarray]:
+def rule_values(
+    texts: Texts,
+    profile: str = "literal",
+    *,
+    stop_words: Collection[str] | None = None,
+    words: Splitter | None = None,
+) -> dict[str, np.ndarray]:
     """The value of every rule for every text: rule's name to (documents,) float64.
 
-    `texts`: strings, or an Arrow array of strings, which is not copied. What each value is stands in quality.py and
-    repetition.py, for the profile `datatrove` in datatrove.py; the names of the rules are those of
-    `PROFILES[profile].bounds`, in that order. O(bytes).
-    Raises EarthworksError for an unknown profile and for nulls.
+    `texts`: strings, or an Arrow array of strings, which the profiles `literal` and `datatrove` do not copy. What each value
+    is stands in quality.py and repetition.py, for other profiles in the files named for them; the names of the rules are
+    those of `PROFILES[profile].bounds`, in that order. O(bytes), compiled for `literal` and `datatrove`, in plain Python
+    for the others.
+    `stop_words`: others than the paper's eight, as for another language (stop_words.py has some); any number, of any length.
+    `words`: for `datatrove`, what splits a text into words instead of white space; then in plain Python.
+    Raises EarthworksError for an unknown profile, for an option that it does not take and for nulls.
     """
     if profile not in PROFILES:
         raise EarthworksError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
-    matrix = PROFILES[profile].compute(*buffers(texts))
+    given = {"stop_words": stop_words, "words": words}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if name not in PROFILES[profile].options:
+            takers = ", ".join(each for each in PROFILES if name in PROFILES[each].options)
+            raise EarthworksError(f"the profile {profile} takes no {name}; these do: {takers}")
+    if isinstance(stop_words, str):
+        raise EarthworksError(
+            f"stop_words is the string {stop_words!r}; it must be a set of words, as STOP_WORDS['de'] is"
+        )
+    matrix = PROFILES[profile].compute(texts, **options)
     return dict(zip(PROFILES[profile].bounds, matrix.T))
 
 
-def quality_values(texts: Texts, profile: str = "literal") -> dict[str, np.ndarray]:
+def quality_values(texts: Texts, profile: str = "literal", **options: Any) -> dict[str, np.ndarray]:
     """`rule_values` of the quality rules alone."""
-    values = rule_values(texts, profile)
+    values = rule_values(texts, profile, **options)
     return {name: values[name] for name in PROFILES[profile].quality}
 
 
-def repetition_values(texts: Texts, profile: str = "literal") -> dict[str, np.ndarray]:
+def repetition_values(texts: Texts, profile: str = "literal", **options: Any) -> dict[str, np.ndarray]:
     """`rule_values` of the repetition rules alone."""
-    values = rule_values(texts, profile)
+    values = rule_values(texts, profile, **options)
     return {name: values[name] for name in PROFILES[profile].repetition}
 
 
@@ -102,11 +155,7 @@ def buffers(texts: Any) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(texts, list | tuple):
         import pyarrow as pa
 
-        column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        assert isinstance(column, pa.Array), f"expected strings or an Arrow array, got {type(texts).__name__}"
-        if column.null_count:
-            raise EarthworksError(f"{column.null_count} of {len(column)} texts are missing")
-        column = column.cast(pa.large_string())
+        column = present(texts).cast(pa.large_string())
         _, offsets, data = column.buffers()
         places = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
         return np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8), places
@@ -114,6 +163,21 @@ def buffers(texts: Any) -> tuple[np.ndarray, np.ndarray]:
     places = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(each) for each in encoded], out=places[1:])
     return np.frombuffer(b"".join(encoded), np.uint8), places
+
+
+def strings(texts: Any) -> Sequence[str]:
+    return texts if isinstance(texts, list | tuple) else present(texts).to_pylist()
+
+
+def present(texts: Any) -> Any:
+    """The Arrow array, in one piece and without nulls."""
+    import pyarrow as pa
+
+    column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    assert isinstance(column, pa.Array), f"expected strings or an Arrow array, got {type(texts).__name__}"
+    if column.null_count:
+        raise EarthworksError(f"{column.null_count} of {len(column)} texts are missing")
+    return column
 
 
 @cache
@@ -137,7 +201,18 @@ def kinds_with_punctuation() -> np.ndarray:
 
 
 @cache
-def packed_stop_words() -> np.ndarray:
-    """The bytes of each stop word after a 1 as one number, the longest first."""
-    longest_first = sorted(STOP_WORDS, key=len, reverse=True)
-    return np.array([int.from_bytes(b"\1" + word.encode(), "big") for word in longest_first], np.uint64)
+def lower_case() -> np.ndarray:
+    """Of every code point, the one that is its lower case in `bare`: U+0130 has two, of which this is the first."""
+    lowered = [bare(each) or each for each in map(chr, range(0x110000))]
+    assert [code for code, each in enumerate(lowered) if len(each) > 1] == [0x130]
+    return np.array([ord(each[0]) for each in lowered], np.int32)
+
+
+@lru_cache(maxsize=16)
+def packed(stop_words: frozenset[str]) -> PackedWords:
+    """Their code points one after the other, those words together that share the last six bits of the first."""
+    ordered = sorted(stop_words - {""}, key=lambda word: (ord(word[0]) & 63, word))
+    codes = np.array([ord(each) for word in ordered for each in word], np.int32)
+    places = np.cumsum([0, *map(len, ordered)])
+    buckets = np.searchsorted([ord(word[0]) & 63 for word in ordered], np.arange(65))
+    return codes, places, buckets
