@@ -1,5 +1,7 @@
 """Documents in, packed tokens out: reading, tokenizing, splitting, packing, and the order of training samples."""
 
+from typing import TYPE_CHECKING, Any
+
 from earthworks.corpus.document import Document as Document
 from earthworks.corpus.packed import PackedTokens as PackedTokens
 from earthworks.corpus.packed import is_packed as is_packed
@@ -17,3 +19,15 @@ from earthworks.corpus.source import Source as Source
 from earthworks.corpus.source import sources as sources
 from earthworks.corpus.splitting import sample_text as sample_text
 from earthworks.corpus.tokenizer import Tokenizer as Tokenizer
+
+if TYPE_CHECKING:
+    from earthworks.corpus.building import build as build
+
+
+def __getattr__(name: str) -> Any:
+    """`build` alone imports the compiler (numba), which takes half a second that training need not wait for."""
+    if name != "build":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from earthworks.corpus.building import build
+
+    return build

@@ -257,8 +257,8 @@ def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any
     manifest["num_faults"] += len(plan["faults"])
     manifest["faults"] = plan["faults"] + [fault for each in filtered for fault in each["faults"]]
     manifest["duplicates"] = read_json_of(store, "work/duplicates.json")
-    manifest["inputs"] = {each["shard"]: each["files"] for each in filtered}
-    manifest["outputs"] = {each["shard"]: each["digest"] for each in selected}
+    manifest["inputs"] = {shard.name: each["files"] for shard, each in zip(shards, filtered)}
+    manifest["outputs"] = {shard.name: each["digest"] for shard, each in zip(shards, selected)}
     store.write("manifest.json", json_bytes(manifest))
     store.remove("work")
     store.remove_temporary()

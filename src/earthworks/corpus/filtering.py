@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.corpus.decontamination import TestItems, read_items
+from earthworks.corpus.decontamination import ItemIndex, context, hits, index_items
 from earthworks.corpus.deduplication import exact_keys
 from earthworks.corpus.document import Document
+from earthworks.corpus.items import read_items
 from earthworks.corpus.minhash import band_keys, bands_for, signatures, signed
 from earthworks.corpus.reading import Reading
 from earthworks.corpus.recipe import Recipe, Subset
@@ -30,7 +31,7 @@ from earthworks.runs import EarthworksError
 
 BATCH = 1 << 23  # characters held at once
 LEVEL = 3  # of zstd
-CONTEXT = 20  # words shown on either side of a hit
+PASSAGE = 2000  # characters of a shared passage on record
 
 
 def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
@@ -167,17 +168,31 @@ def kept_ids(table: Any) -> list[str]:
 
 
 def contamination(texts: Any, ids: list[str], first: int, recipe: Recipe) -> list[dict[str, Any]]:
-    """Which of the kept documents, numbered from `first`, share n-grams with which test items."""
+    """Which of the kept documents, numbered from `first`, share n-grams with which test items, and the first passage."""
     if not recipe.tests:
         return []
-    items = test_items(recipe.tests, recipe.ngram)
-    return [{"row": first + hit.document, "id": ids[hit.document], **hit.evidence(items, texts[hit.document].as_py(), CONTEXT)} for hit in items.hits(texts)]
+    index = test_index(recipe.tests, recipe.ngram)
+    found = hits(texts, index)
+    rows = []
+    for k, document in enumerate(found.document.tolist()):
+        before, passage, after = context(texts[document].as_py(), int(found.start[k]), int(found.end[k]))
+        rows.append(
+            {
+                "row": first + document,
+                "id": ids[document],
+                "item": index.items[found.item[k]].id,
+                "shared": int(found.shared[k]),
+                "jaccard": float(found.jaccard[k]),
+                "context": [before, passage[:PASSAGE], after],
+            }
+        )
+    return rows
 
 
 @cache
-def test_items(tests: tuple[str, ...], n: int) -> TestItems:
+def test_index(tests: tuple[str, ...], n: int) -> ItemIndex:
     """The index of all test items, built once in each process."""
-    return TestItems([item for place in tests for item in read_items(place)], n)
+    return index_items((item for place in tests for item in read_items(place)), n)
 
 
 # Counts

@@ -242,15 +242,21 @@ def differing(left: str, right: str) -> tuple[Pieces, Pieces]:
 
 
 def contamination_section(folder: Path, manifest: dict[str, Any]) -> tuple[str, list[Any]]:
+    parts: list[Any] = []
     rows = []
     for shard in manifest["inputs"]:
         path = folder / "contamination" / f"{shard}.jsonl"
         for line in islice(path.read_text().splitlines() if path.exists() else (), 200):
             hit = to_json.loads(line)
-            rows.append((hit["id"], hit["item"], f"{hit['shared']:,}", f"{hit['jaccard']:.3f}", hit["context"]))
+            rows.append((hit["id"], hit["item"], f"{hit['shared']:,}", f"{hit['jaccard']:.3f}"))
+            before, passage, after = map(readable, hit["context"])
+            if len(parts) < 2 * SHOWN:
+                title = f"{hit['id']} holds {hit['item']}"
+                parts.append(Passages([(title, [(before, False), (passage, True), (after, False)])]))
     note = f"Documents that share n-grams with test items; {manifest['contaminated']:,} of them were removed by the recipe's rule."
-    header = ("document", "test item", "shared n-grams", "Jaccard", "passage")
-    return note, [Table("Hits", header, rows[:200], "No document shares an n-gram with a test item.", "words")]
+    header = ("document", "test item", "shared n-grams", "Jaccard")
+    table = Table("Hits", header, rows[:200], "No document shares an n-gram with a test item.", "words")
+    return note, [table, *parts]
 
 
 def profiles_section(folder: Path, manifest: dict[str, Any], recipe: Recipe, seed: int) -> tuple[str, list[Any]]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
 
@@ -57,7 +58,8 @@ def histograms(manifest: dict[str, Any], bounds: dict[str, tuple[float, float]])
             panel.set_title(name)
             if counts.any():
                 panel.set_yscale("log")
-                panel.set_ylim(0.5, counts.max() * 2)
+                panel.set_ylim(0.5, max(counts.max() * 2, 10))
+                panel.yaxis.set_minor_formatter(NullFormatter())
             if name == "words":
                 panel.set_xscale("log")
                 panel.set_xlim(1, 1e6)

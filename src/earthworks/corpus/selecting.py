@@ -20,6 +20,8 @@ from earthworks.corpus.shards import Shard
 from earthworks.corpus.shingles import distinct, shingles
 from earthworks.corpus.store import Store
 
+TOO_SIMILAR = 0.8  # to a test document, by the paper's rule
+
 
 def kept_lines(store: Store, shard: Shard) -> Iterator[bytes]:
     with store.open(f"work/kept/{shard.name}.jsonl.zst") as raw:
@@ -125,6 +127,6 @@ def contaminated_rows(store: Store, recipe: Recipe, shard: Shard) -> dict[int, l
     found: dict[int, list[str]] = {}
     for line in store.read(f"contamination/{shard.name}.jsonl").splitlines() if recipe.tests else ():
         hit = json.loads(line)
-        if recipe.test_rule == "any" or hit["jaccard"] > 0.8:
+        if recipe.test_rule == "any" or hit["jaccard"] > TOO_SIMILAR:
             found.setdefault(hit["row"], []).append(hit["item"])
     return found

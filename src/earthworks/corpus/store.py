@@ -77,6 +77,8 @@ class Store:
             found = self.files.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return set()
+        except NotADirectoryError:
+            raise EarthworksError(f"{self.location} lies below a file: --output names a folder to build in") from None
         return {str(name).rsplit("/", 1)[-1] for name in found} - {""}
 
     def remove(self, folder: str) -> None:
