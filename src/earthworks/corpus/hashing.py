@@ -13,6 +13,7 @@ from earthworks.compilation import compiled
 DROPPED, SPACE = 0, 1  # in the table of what code points fold to; other entries are code points
 BASE = np.uint64(0xD6E8FEB86659FD93)  # 3 modulo 8: B**i - B**j is then divisible by few powers of 2
 AT_ONCE = 8  # n-grams in one pass over a signature
+EACH, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)  # 1 and 0x80 in each byte
 FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
@@ -48,37 +49,76 @@ def decode(data, at):
 
 
 @compiled
+def eight_bytes(data, at):
+    """data[at : at + 8] as one number, the first byte lowest; the compiler makes one load of it."""
+    u = np.uint64(at)
+    low = np.uint64(data[u]) | np.uint64(data[u + np.uint64(1)]) << np.uint64(8)
+    low |= np.uint64(data[u + np.uint64(2)]) << np.uint64(16) | np.uint64(data[u + np.uint64(3)]) << np.uint64(24)
+    low |= np.uint64(data[u + np.uint64(4)]) << np.uint64(32) | np.uint64(data[u + np.uint64(5)]) << np.uint64(40)
+    return low | np.uint64(data[u + np.uint64(6)]) << np.uint64(48) | np.uint64(data[u + np.uint64(7)]) << np.uint64(56)
+
+
+@compiled
+def between(bytes, low, high):
+    """The top bit of each byte, all below 0x80, that is at least `low` and at most `high`."""
+    return (bytes + EACH * np.uint64(0x80 - low)) & ~(bytes + EACH * np.uint64(0x7F - high)) & TOPS
+
+
+@compiled
 def hash_words(data, at, end, fold, words):
     """The hash of every word of data[at:end] into `words`; how many there are.
 
-    Eight bytes of a word are mixed in at a time; a folded code point above 0x7F is three bytes above 0x7F.
+    Eight bytes of a word are a block, the first lowest; the last block, of seven or fewer, holds their number above them. A
+    folded code point above 0x7F is three bytes above 0x7F. ASCII letters and digits are taken eight at a time.
     """
-    count, hash, packed, size = 0, np.uint64(0), np.uint64(0), 0
+    count, hash, packed, size = 0, np.uint64(0), np.uint64(0), np.uint64(0)
+    seven, eight = np.uint64(7), np.uint64(8)
     while at < end:
-        if data[at] < 0x80:
-            code = fold[data[at]]
+        if size & seven == 0 and at + 8 <= end:
+            block = eight_bytes(data, at)
+            plain = block & ~TOPS
+            letters = between(plain | EACH << np.uint64(5), 0x61, 0x7A)
+            others = ~(letters | between(plain, 0x30, 0x39)) & TOPS | block & TOPS
+            block |= letters >> np.uint64(2)  # 0x20: lower case
+            if others == 0:
+                hash = finish(hash ^ block)
+                size += eight
+                at += 8
+                continue
+            first = (others & (~others + np.uint64(1))) >> seven  # 256**k, k being how many letters and digits come first
+            packed = block & (first - np.uint64(1))
+            known = (first * np.uint64(0x0001020304050607)) >> np.uint64(56)
+            size += known
+            at += np.int64(known)
+        byte = data[at]
+        if byte < 0x80:
+            code = fold[byte]
             at += 1
+            if code > SPACE:
+                packed |= np.uint64(code) << (size & seven) * eight
+                size += np.uint64(1)
+                if size & seven == 0:
+                    hash, packed = finish(hash ^ packed), np.uint64(0)
+                continue
         else:
             code, length = decode(data, at)
             code = fold[code]
             at += length
-        if code > 0x7F:
-            for shift in (14, 7, 0):
-                packed = packed << np.uint64(8) | np.uint64(code >> shift & 0x7F | 0x80)
-                size += 1
-                if size & 7 == 0:
-                    hash, packed = finish(hash ^ packed), np.uint64(0)
-        elif code > SPACE:
-            packed = packed << np.uint64(8) | np.uint64(code)
-            size += 1
-            if size & 7 == 0:
-                hash, packed = finish(hash ^ packed), np.uint64(0)
-        elif code == SPACE and size:
-            words[count] = finish(finish(hash ^ packed) ^ np.uint64(size))
+            if code > SPACE:
+                marked = code > 0x7F
+                for shift in range(14 if marked else 0, -1, -7):
+                    part = code >> shift & 0x7F | 0x80 if marked else code
+                    packed |= np.uint64(part) << (size & seven) * eight
+                    size += np.uint64(1)
+                    if size & seven == 0:
+                        hash, packed = finish(hash ^ packed), np.uint64(0)
+                continue
+        if code == SPACE and size:
+            words[count] = finish(hash ^ (packed | (size & seven) << np.uint64(56)))
             count += 1
-            hash, packed, size = np.uint64(0), np.uint64(0), 0
+            hash, packed, size = np.uint64(0), np.uint64(0), np.uint64(0)
     if size:
-        words[count] = finish(finish(hash ^ packed) ^ np.uint64(size))
+        words[count] = finish(hash ^ (packed | (size & seven) << np.uint64(56)))
         count += 1
     return count
 
