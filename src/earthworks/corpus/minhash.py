@@ -6,13 +6,11 @@ probability J, so that k orders estimate J with standard error sqrt(J (1 - J) / 
 
 import numpy as np
 
-from earthworks.compilation import compiled
 from earthworks.corpus.rules import Texts
 from earthworks.corpus.shingles import shingles
 from earthworks.runs import EarthworksError
 
-NONE = np.uint32(0xFFFFFFFF)  # the signature of a document without n-grams: two orders have no last element in common
-AT_ONCE = 8  # n-grams in one pass over the signature
+NONE = np.uint32(0xFFFFFFFF)  # the minima of a document without n-grams: two orders have no last element in common
 
 
 def signatures(texts: Texts, n: int = 13, num_hashes: int = 128, seed: int = 0) -> np.ndarray:
@@ -28,11 +26,13 @@ def signatures(texts: Texts, n: int = 13, num_hashes: int = 128, seed: int = 0) 
 
 def minima(hashes: np.ndarray, offsets: np.ndarray, num_hashes: int = 128, seed: int = 0) -> np.ndarray:
     """`signatures` of n-grams that are hashed already."""
+    from earthworks.corpus.hashing import take_minima
+
     random = np.random.default_rng(seed)
     factors = random.integers(0, 2**32, num_hashes, np.uint32) | np.uint32(1)
     flips = random.integers(0, 2**32, num_hashes, np.uint32)
-    out = np.full((len(offsets) - 1, num_hashes), NONE)
-    take_minima(hashes, offsets, factors, flips, out)
+    out = np.empty((len(offsets) - 1, num_hashes), np.uint32)
+    take_minima(hashes, offsets, factors, flips, NONE, out)
     return out
 
 
@@ -70,40 +70,8 @@ def band_keys(signatures: np.ndarray, rows: int) -> np.ndarray:
     Two documents are a proposed pair when they share the key of a band. Different bands of minima have the same key with
     a chance of 2**-64; a false proposal costs one comparison and nothing else.
     """
-    out = np.empty((len(signatures), signatures.shape[1] // rows), np.uint64)
-    hash_bands(np.ascontiguousarray(signatures), rows, out)
-    return out
+    from earthworks.corpus.hashing import hash_rows
 
-
-@compiled
-def take_minima(hashes, offsets, factors, flips, out):
-    count = len(factors)
-    padded = np.empty(AT_ONCE, np.uint32)
-    lowest = np.empty(count, np.uint32)
-    for document in range(len(offsets) - 1):
-        begin, end = offsets[document], offsets[document + 1]
-        lowest[:] = NONE
-        for at in range(begin, end, AT_ONCE):
-            for k in range(AT_ONCE):  # the last pass takes its last n-gram several times
-                padded[k] = np.uint32(hashes[min(at + k, end - 1)])
-            a, b, c, d = padded[0], padded[1], padded[2], padded[3]
-            e, f, g, h = padded[4], padded[5], padded[6], padded[7]
-            for j in range(count):  # the compiler makes vectors of this loop
-                factor, flip = factors[j], flips[j]
-                p, q = np.uint32((a ^ flip) * factor), np.uint32((b ^ flip) * factor)
-                r, s = np.uint32((c ^ flip) * factor), np.uint32((d ^ flip) * factor)
-                t, u = np.uint32((e ^ flip) * factor), np.uint32((f ^ flip) * factor)
-                v, w = np.uint32((g ^ flip) * factor), np.uint32((h ^ flip) * factor)
-                lowest[j] = min(min(min(min(p, q), min(r, s)), min(min(t, u), min(v, w))), lowest[j])
-        out[document, :] = lowest
-
-
-@compiled
-def hash_bands(signatures, rows, out):
-    for document in range(out.shape[0]):
-        for band in range(out.shape[1]):
-            hash = np.uint64(band)
-            for row in range(rows):
-                hash = (hash ^ np.uint64(signatures[document, band * rows + row])) * np.uint64(0xFF51AFD7ED558CCD)
-                hash ^= hash >> np.uint64(32)
-            out[document, band] = hash
+    bands = range(signatures.shape[1] // rows)
+    keys = [hash_rows(signatures[:, band * rows : (band + 1) * rows], band) for band in bands]
+    return np.stack(keys, 1)

@@ -1,0 +1,181 @@
+"""Documents that stand in a corpus twice: exactly, and nearly.
+
+    keys = exact_keys(texts)                                                   128 bits of every text
+    kept = exact_duplicates(keys, priorities(exact_keys(ids), seed))           who stands for each document
+    groups = propose(band_keys, mask)                                          documents that share the key of a band
+    evidence = near_duplicates(groups, priorities(keys, seed), shingles_of)    who is dropped, for whom, and why
+
+The paper drops one of two documents whose 13-gram Jaccard similarity is above 0.8, at random. LSH proposes such pairs; the
+exact similarity of their n-grams disposes. A document is dropped only for one that is *kept* and that it resembles itself:
+of A ~ B ~ C with A and C unlike, C stays when B was dropped for A. What is kept depends on texts and seed alone, not on
+the order of files or the number of shards.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from earthworks.corpus.rules import Texts, buffers, kinds
+from earthworks.runs import EarthworksError
+
+CROWD = 512  # members from which a group is not compared one by one
+COUNTERS = 1 << 22  # of how often an n-gram occurs in crowds, by some bits of its hash
+
+# Exactly
+
+
+def exact_keys(texts: Texts) -> np.ndarray:
+    """128 bits of every text with its runs of white space (`str.isspace`) made one space and its ends trimmed.
+
+    (documents, 2) uint64, the same on every machine: `" ".join(text.split())` decides which texts are equal; case and
+    punctuation count. Two lanes, each of which tells texts apart that differ in eight bytes or fewer in one place and
+    takes others for equal with a chance of 2**-64: among 10**9 documents two that are wrongly equal have a chance of
+    2e-21. O(bytes).
+    """
+    from earthworks.corpus.hashing import hash_texts
+
+    data, offsets = buffers(texts)
+    out = np.empty((len(offsets) - 1, 2), np.uint64)
+    hash_texts(data, offsets, kinds(), out)
+    return out
+
+
+def priorities(keys: np.ndarray, seed: int) -> np.ndarray:
+    """A random number for every 128-bit key: (documents,) uint64. Of two documents the one with the lower one is kept."""
+    from earthworks.corpus.hashing import hash_rows
+
+    return hash_rows(keys, seed % 2**64)
+
+
+def exact_duplicates(keys: np.ndarray, priority: np.ndarray) -> np.ndarray:
+    """The document that is kept for each: (documents,) int64, itself where it is kept.
+
+    Of documents with equal keys the one of lowest priority number is kept, of equal numbers the first. Since equal texts
+    have equal keys, `priority` must come from something else, such as the documents' ids. O(d log d); 40 bytes a document.
+    """
+    order = np.lexsort((priority, keys[:, 1], keys[:, 0]))
+    ordered = keys[order]
+    begins = np.r_[True, (ordered[1:] != ordered[:-1]).any(1)][: len(order)]
+    kept = np.empty(len(order), np.int64)
+    kept[order] = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    return kept
+
+
+# Nearly
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Documents that share the key of a band with another one.
+
+    `candidates`: them, ascending, (c,) int64. `groups[places[i] : places[i + 1]]` int32 are the groups of candidate i, in
+    the order of the bands; `sizes` (groups,) counts their members.
+    """
+
+    candidates: np.ndarray
+    places: np.ndarray
+    groups: np.ndarray
+    sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Who was dropped for whom: `dropped[i]` shares `shared[i]` of `union[i]` distinct n-grams with `kept[i]`.
+
+    All (pairs,) int64, in ascending order of `dropped`, which names no document twice and none that is in `kept`.
+    `candidates` documents were looked at in `comparisons` exact comparisons.
+    """
+
+    dropped: np.ndarray
+    kept: np.ndarray
+    shared: np.ndarray
+    union: np.ndarray
+    candidates: int
+    comparisons: int
+
+    @property
+    def jaccard(self) -> np.ndarray:
+        return self.shared / self.union
+
+
+def propose(bands: Sequence[np.ndarray] | Callable[[int], np.ndarray], num_bands: int, mask: np.ndarray) -> Groups:
+    """Gather the documents that share a key, band by band.
+
+    `bands[b]` or `bands(b)`: the keys (documents,) uint64 of band b, which may lie on disk; `mask` (documents,) bool says
+    which documents take part (those with a signature that are no exact copies).
+    Memory: 41 bytes a document while a band is sorted, and 28 bytes a membership of a candidate in a group, of which it
+    has at most one a band.
+    """
+    documents = np.flatnonzero(mask)
+    members, sizes, lengths = [], [], []
+    for band in range(num_bands):
+        keys = np.asarray(bands(band) if callable(bands) else bands[band])[documents]
+        order = np.argsort(keys)
+        keys = keys[order]
+        ends = np.flatnonzero(np.r_[keys[1:] != keys[:-1], True][: len(keys)]) + 1
+        size = np.diff(ends, prepend=0)
+        members.append(documents[order[np.repeat(size > 1, size)]])
+        sizes.append(size[size > 1].astype(np.int32))
+        lengths.append(len(members[-1]))
+    member, size = np.concatenate(members or [documents[:0]]), np.concatenate(sizes or [np.empty(0, np.int32)])
+    group = np.repeat(np.arange(len(size), dtype=np.int32), size)
+    takes_part = np.zeros(len(mask), bool)
+    takes_part[member] = True
+    candidates = np.flatnonzero(takes_part)
+    order = np.argsort(member, kind="stable")
+    places = np.zeros(len(candidates) + 1, np.int64)
+    np.cumsum(np.bincount(member, minlength=len(mask))[candidates], out=places[1:])
+    return Groups(candidates, places, group[order], size)
+
+
+def near_duplicates(
+    groups: Groups,
+    priority: np.ndarray,
+    shingles_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    threshold: float = 0.8,
+) -> Evidence:
+    """Drop every candidate whose Jaccard similarity to a kept member of one of its groups is above `threshold`.
+
+    The candidates are walked in ascending order of `priority` (documents,) uint64, equal ones in their own order; each is
+    compared with the members of its groups that were kept so far, and dropped for the first with
+
+        |A & B| / |A | B| > threshold, compared as whole numbers (0.8 is 4/5), of sets of 64-bit n-gram hashes.
+
+    `shingles_of(candidates)` gives their n-grams as `distinct` does: hashes, sorted and distinct for each candidate, and
+    offsets (c + 1); both may be memory-mapped. A comparison stops as soon as the threshold is out of reach.
+
+    Groups of CROWD members and more, such as pages that share a long menu, are not compared one by one. Two sets with
+    J > t share one of the first |A| - floor(t |A|) n-grams of each in any order of all n-grams (Chaudhuri et al. 2006).
+    From rare to frequent, those tell pages of one menu apart: members of crowds are compared where they share one of them.
+    No pair above the threshold is lost by that, and no comparison is cut.
+
+    Memory beside the groups: 8 bytes an n-gram of the candidates unless mapped, 40 bytes a candidate, and for members of
+    crowds 28 bytes an n-gram among those first ones (at 0.8 about 6 bytes an n-gram).
+    """
+    from earthworks.corpus.resemblance import walk
+
+    if not 0 < threshold < 1:
+        raise EarthworksError(f"threshold is {threshold}; a Jaccard similarity to drop above lies between 0 and 1")
+    share = Fraction(str(threshold)).limit_denominator(10**6)
+    hashes, offsets = shingles_of(groups.candidates)
+    assert len(offsets) == len(groups.candidates) + 1, "shingles_of gave another number of documents"
+    order = np.argsort(priority[groups.candidates], kind="stable")
+    crowded = groups.sizes >= CROWD
+    kept, shared, union, comparisons = walk(
+        order,
+        groups.places,
+        groups.groups,
+        np.r_[0, np.cumsum(groups.sizes, dtype=np.int64)],
+        crowded,
+        np.asarray(hashes),
+        np.asarray(offsets),
+        share.numerator,
+        share.denominator,
+        np.zeros(COUNTERS if crowded.any() else 1, np.int32),
+    )
+    dropped = np.flatnonzero(kept >= 0)
+    of = groups.candidates
+    pairs = of[dropped], of[kept[dropped]], shared[dropped], union[dropped]
+    return Evidence(*pairs, candidates=len(of), comparisons=int(comparisons))

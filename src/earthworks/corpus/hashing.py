@@ -1,0 +1,230 @@
+"""The 64-bit numbers that stand for words, n-grams and whole texts, compiled over their UTF-8 bytes; no string is made.
+
+Whatever is hashed passes `finish` block by block, h <- finish(h ^ block): a bijection, so that two things that differ in one
+block never meet, and one in which every bit changes all others, so that two that differ in more meet with a chance of
+2**-64. (A single multiplication by an odd number does not do: a difference in the high bits of one block stays in few bits,
+which a difference in the next block cancels.)
+"""
+
+import numpy as np
+
+from earthworks.compilation import compiled
+
+DROPPED, SPACE = 0, 1  # in the table of what code points fold to; other entries are code points
+BASE = np.uint64(0xD6E8FEB86659FD93)  # 3 modulo 8: B**i - B**j is then divisible by few powers of 2
+AT_ONCE = 8  # n-grams in one pass over a signature
+EACH, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)  # 1 and 0x80 in each byte
+FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+@compiled
+def finish(hash):
+    hash = (hash ^ (hash >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    hash = (hash ^ (hash >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return hash ^ (hash >> np.uint64(33))
+
+
+@compiled
+def hash_rows(rows, seed):
+    """One number for every row of a matrix of unsigned numbers."""
+    out = np.empty(len(rows), np.uint64)
+    for k in range(len(rows)):
+        hash = np.uint64(seed)
+        for value in rows[k]:
+            hash = finish(hash ^ np.uint64(value))
+        out[k] = hash
+    return out
+
+
+@compiled
+def decode(data, at):
+    """The code point whose UTF-8, of two bytes or more, begins at `at`, and its number of bytes."""
+    byte = np.int64(data[at])
+    if byte < 0xE0:
+        return (byte & 0x1F) << 6 | np.int64(data[at + 1] & 0x3F), 2
+    if byte < 0xF0:
+        return (byte & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | np.int64(data[at + 2] & 0x3F), 3
+    code = (byte & 0x07) << 18 | np.int64(data[at + 1] & 0x3F) << 12
+    return code | np.int64(data[at + 2] & 0x3F) << 6 | np.int64(data[at + 3] & 0x3F), 4
+
+
+@compiled
+def eight_bytes(data, at):
+    """data[at : at + 8] as one number, the first byte lowest; the compiler makes one load of it."""
+    u = np.uint64(at)
+    low = np.uint64(data[u]) | np.uint64(data[u + np.uint64(1)]) << np.uint64(8)
+    low |= np.uint64(data[u + np.uint64(2)]) << np.uint64(16) | np.uint64(data[u + np.uint64(3)]) << np.uint64(24)
+    low |= np.uint64(data[u + np.uint64(4)]) << np.uint64(32) | np.uint64(data[u + np.uint64(5)]) << np.uint64(40)
+    return low | np.uint64(data[u + np.uint64(6)]) << np.uint64(48) | np.uint64(data[u + np.uint64(7)]) << np.uint64(56)
+
+
+@compiled
+def between(bytes, low, high):
+    """The top bit of each byte, all below 0x80, that is at least `low` and at most `high`."""
+    return (bytes + EACH * np.uint64(0x80 - low)) & ~(bytes + EACH * np.uint64(0x7F - high)) & TOPS
+
+
+@compiled
+def hash_words(data, at, end, fold, words):
+    """The hash of every word of data[at:end] into `words`; how many there are.
+
+    Eight bytes of a word are a block, the first lowest; the last block, of seven or fewer, holds their number above them. A
+    folded code point above 0x7F is three bytes above 0x7F. ASCII letters and digits are taken eight at a time.
+    """
+    count, hash, packed, size = 0, np.uint64(0), np.uint64(0), np.uint64(0)
+    seven, eight = np.uint64(7), np.uint64(8)
+    while at < end:
+        if size & seven == 0 and at + 8 <= end:
+            block = eight_bytes(data, at)
+            plain = block & ~TOPS
+            letters = between(plain | EACH << np.uint64(5), 0x61, 0x7A)
+            others = ~(letters | between(plain, 0x30, 0x39)) & TOPS | block & TOPS
+            block |= letters >> np.uint64(2)  # 0x20: lower case
+            if others == 0:
+                hash = finish(hash ^ block)
+                size += eight
+                at += 8
+                continue
+            first = (others & (~others + np.uint64(1))) >> seven  # 256**k, k being how many letters and digits come first
+            packed = block & (first - np.uint64(1))
+            known = (first * np.uint64(0x0001020304050607)) >> np.uint64(56)
+            size += known
+            at += np.int64(known)
+        byte = data[at]
+        if byte < 0x80:
+            code = fold[byte]
+            at += 1
+            if code > SPACE:
+                packed |= np.uint64(code) << (size & seven) * eight
+                size += np.uint64(1)
+                if size & seven == 0:
+                    hash, packed = finish(hash ^ packed), np.uint64(0)
+                continue
+        else:
+            code, length = decode(data, at)
+            code = fold[code]
+            at += length
+            if code > SPACE:
+                marked = code > 0x7F
+                for shift in range(14 if marked else 0, -1, -7):
+                    part = code >> shift & 0x7F | 0x80 if marked else code
+                    packed |= np.uint64(part) << (size & seven) * eight
+                    size += np.uint64(1)
+                    if size & seven == 0:
+                        hash, packed = finish(hash ^ packed), np.uint64(0)
+                continue
+        if code == SPACE and size:
+            words[count] = finish(hash ^ (packed | (size & seven) << np.uint64(56)))
+            count += 1
+            hash, packed, size = np.uint64(0), np.uint64(0), np.uint64(0)
+    if size:
+        words[count] = finish(hash ^ (packed | (size & seven) << np.uint64(56)))
+        count += 1
+    return count
+
+
+@compiled
+def hash_ngrams(data, offsets, fold, n, hashes, places):
+    """A rolling polynomial of the words' hashes: sum_i word[k + i] B**(n - 1 - i) modulo 2**64, finished."""
+    longest = 0
+    for document in range(len(offsets) - 1):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    words = np.empty(longest // 2 + 1, np.uint64)
+    leaving = np.uint64(1)
+    for _ in range(n):
+        leaving *= BASE
+    total = 0
+    for document in range(len(offsets) - 1):
+        count = hash_words(data, offsets[document], offsets[document + 1], fold, words)
+        if count >= n:
+            rolling = np.uint64(0)
+            for k in range(n):
+                rolling = rolling * BASE + words[k]
+            hashes[total] = finish(rolling)
+            total += 1
+            for k in range(n, count):
+                rolling = rolling * BASE + (words[k] - words[k - n] * leaving)
+                hashes[total] = finish(rolling)
+                total += 1
+        places[document + 1] = total
+
+
+@compiled
+def sort_distinct(hashes, offsets, places):
+    """Sort every document's hashes and close up the gaps that copies leave, in place."""
+    total = 0
+    for document in range(len(offsets) - 1):
+        ordered = np.sort(hashes[offsets[document] : offsets[document + 1]])
+        for k in range(len(ordered)):
+            if k == 0 or ordered[k] != ordered[k - 1]:
+                hashes[total] = ordered[k]
+                total += 1
+        places[document + 1] = total
+
+
+@compiled
+def space_length(data, at, kinds):
+    """Bytes of the white space that begins at `at`; 0 where there is none."""
+    byte = np.int64(data[at])
+    if byte < 0x80:
+        return np.int64(kinds[byte] == 1)
+    if byte == 0xC2:
+        return 2 * np.int64(kinds[0x80 | data[at + 1] & 0x3F] == 1)
+    if byte == 0xE1 or byte == 0xE2 or byte == 0xE3:
+        code = (byte & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | np.int64(data[at + 2] & 0x3F)
+        return 3 * np.int64(kinds[code] == 1)
+    return 0
+
+
+@compiled
+def hash_texts(data, offsets, kinds, out):
+    """Two numbers for each text, white space collapsed and trimmed: eight bytes at a time, the length last."""
+    for document in range(len(offsets) - 1):
+        first, second, packed, size = FIRST, SECOND, np.uint64(0), 0
+        at, end, waiting = offsets[document], offsets[document + 1], False
+        while at < end:
+            length = space_length(data, at, kinds)
+            if length:
+                at += length
+                waiting = size > 0
+                continue
+            if waiting:
+                packed = packed << np.uint64(8) | np.uint64(0x20)
+                size += 1
+                if size & 7 == 0:
+                    first, second, packed = finish(first ^ packed), finish(second ^ packed), np.uint64(0)
+                waiting = False
+            while True:  # bytes that cannot begin white space need no second look
+                packed = packed << np.uint64(8) | np.uint64(data[at])
+                size += 1
+                if size & 7 == 0:
+                    first, second, packed = finish(first ^ packed), finish(second ^ packed), np.uint64(0)
+                at += 1
+                if at == end or data[at] <= 0x20 or data[at] >= 0x80:
+                    break
+        out[document, 0] = finish(finish(first ^ packed) ^ np.uint64(size))
+        out[document, 1] = finish(finish(second ^ packed) ^ np.uint64(size))
+
+
+@compiled
+def take_minima(hashes, offsets, factors, flips, none, out):
+    """The least factors[j] (x ^ flips[j]) modulo 2**32 over the n-grams of each document, x being their lower 32 bits."""
+    count = len(factors)
+    padded = np.empty(AT_ONCE, np.uint32)
+    lowest = np.empty(count, np.uint32)
+    for document in range(len(offsets) - 1):
+        begin, end = offsets[document], offsets[document + 1]
+        lowest[:] = none
+        for at in range(begin, end, AT_ONCE):
+            for k in range(AT_ONCE):  # the last pass takes its last n-gram several times
+                padded[k] = np.uint32(hashes[min(at + k, end - 1)])
+            a, b, c, d = padded[0], padded[1], padded[2], padded[3]
+            e, f, g, h = padded[4], padded[5], padded[6], padded[7]
+            for j in range(count):  # the compiler makes vectors of this loop
+                factor, flip = factors[j], flips[j]
+                p, q = np.uint32((a ^ flip) * factor), np.uint32((b ^ flip) * factor)
+                r, s = np.uint32((c ^ flip) * factor), np.uint32((d ^ flip) * factor)
+                t, u = np.uint32((e ^ flip) * factor), np.uint32((f ^ flip) * factor)
+                v, w = np.uint32((g ^ flip) * factor), np.uint32((h ^ flip) * factor)
+                lowest[j] = min(min(min(min(p, q), min(r, s)), min(min(t, u), min(v, w))), lowest[j])
+        out[document, :] = lowest

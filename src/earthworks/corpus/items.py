@@ -1,0 +1,105 @@
+"""Test items from files of any shape, as the texts in which a training document might hold them.
+
+A .txt file is one item. A record of a .jsonl or .parquet file is one item, whatever its fields are called. Its strings are
+taken in the order of the record, the strings of a list being alternatives; its texts are
+* every string by itself (a passage, a question),
+* every string with every later one that is no alternative of it (a question with each of its answers),
+* all strings one after the other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import PurePosixPath
+from typing import Any
+
+from earthworks.corpus.reading import Reading, decode, decompressed, file_system, json_object, kind_of, text_bytes
+from earthworks.runs import EarthworksError
+
+READABLE = ".txt, .jsonl or .parquet, also with .gz, .xz or .zst"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One test item: its name, and the texts it may stand as."""
+
+    id: str
+    texts: tuple[str, ...]
+
+
+def read_items(path: str) -> Iterator[Item]:
+    """The items of a file, or of a folder to its depth in the order of its paths; ids are FILE:LINE from 1.
+
+    Raises EarthworksError for what does not exist, holds nothing readable, or is damaged.
+    """
+    files, location = file_system(path)
+    if files.isfile(location):
+        names = {PurePosixPath(location).name: location}
+    elif files.isdir(location):
+        root = str(files.info(location)["name"])
+        names = {PurePosixPath(name).relative_to(root).as_posix(): name for name in files.find(location)}
+    else:
+        raise EarthworksError(f"{path} does not exist; expected a file or folder of test items ({READABLE})")
+    readable = [name for name in sorted(names) if kind_of(name) and not name.startswith(".")]
+    if not readable:
+        raise EarthworksError(f"{path} holds no test items: expected {READABLE}")
+    for name in readable:
+        yield from file_items(files, names[name], name)
+
+
+def file_items(files: Any, path: str, name: str) -> Iterator[Item]:
+    import lzma
+    import zlib
+
+    reading = Reading()
+    try:
+        with files.open(path, "rb") as raw:
+            stream = decompressed(raw, path)
+            kind = kind_of(path)
+            if kind == ".txt":
+                yield Item(name, (decode(text_bytes(stream.read(), path), reading),))
+            elif kind == ".parquet":
+                for number, record in enumerate(parquet_records(stream.read(), path), 1):
+                    yield Item(f"{name}:{number}", texts_of(record))
+            else:
+                for number, line in enumerate(stream, 1):
+                    if line.strip():
+                        record = json_object(line, f"line {number} of {path}", reading)
+                        yield Item(f"{name}:{number}", texts_of(record))
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
+
+
+def parquet_records(content: bytes, path: str) -> Iterator[dict[str, Any]]:
+    import io
+
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(io.BytesIO(content)).iter_batches():
+            yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
+
+
+def texts_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """The texts of one record; see above."""
+    groups = [group for value in record.values() for group in alternatives(value)]
+    texts = [each for group in groups for each in group]
+    texts.append(" ".join(texts))
+    for earlier, later in combinations(groups, 2):
+        texts += [f"{a} {b}" for a in earlier for b in later]
+    return tuple(dict.fromkeys(texts))
+
+
+def alternatives(value: Any) -> list[list[str]]:
+    """The groups of strings in a field: one of itself, one of a list's strings, those of each field of an object."""
+    if isinstance(value, str):
+        return [[value]] if value.strip() else []
+    if isinstance(value, dict):
+        return [group for each in value.values() for group in alternatives(each)]
+    if isinstance(value, list):
+        found = [text for each in value for group in alternatives(each) for text in group]
+        return [found] if found else []
+    return []
