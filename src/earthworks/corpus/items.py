@@ -10,13 +10,14 @@ taken in the order of the record, the strings of a list being alternatives; its 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import PurePosixPath
 from typing import Any
 
-from earthworks.corpus.reading import Reading, decode, decompressed, file_system, json_object, kind_of, text_bytes
+from earthworks.corpus.reading import InputFile, files_of, kind_of, opened
+from earthworks.corpus.records import Reading, decode, json_object, text_bytes
+from earthworks.corpus.streams import blocks, lines, whole
 from earthworks.runs import EarthworksError
 
-READABLE = ".txt, .jsonl or .parquet, also with .gz, .xz or .zst"
+KINDS = (".txt", ".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +33,25 @@ def read_items(path: str) -> Iterator[Item]:
 
     Raises EarthworksError for what does not exist, holds nothing readable, or is damaged.
     """
-    files, location = file_system(path)
-    if files.isfile(location):
-        names = {PurePosixPath(location).name: location}
-    elif files.isdir(location):
-        root = str(files.info(location)["name"])
-        names = {PurePosixPath(name).relative_to(root).as_posix(): name for name in files.find(location)}
-    else:
-        raise EarthworksError(f"{path} does not exist; expected a file or folder of test items ({READABLE})")
-    readable = [name for name in sorted(names) if kind_of(name) and not name.startswith(".")]
-    if not readable:
-        raise EarthworksError(f"{path} holds no test items: expected {READABLE}")
-    for name in readable:
-        yield from file_items(files, names[name], name)
+    for file in files_of(path):
+        if kind_of(file.path) in KINDS:
+            yield from file_items(file)
 
 
-def file_items(files: Any, path: str, name: str) -> Iterator[Item]:
-    import lzma
-    import zlib
-
+def file_items(file: InputFile) -> Iterator[Item]:
     reading = Reading()
-    try:
-        with files.open(path, "rb") as raw:
-            stream = decompressed(raw, path)
-            kind = kind_of(path)
-            if kind == ".txt":
-                yield Item(name, (decode(text_bytes(stream.read(), path), reading),))
-            elif kind == ".parquet":
-                for number, record in enumerate(parquet_records(stream.read(), path), 1):
+    path, name, kind = file.path, file.name, kind_of(file.path)
+    with opened(file) as raw:
+        if kind == ".txt":
+            yield Item(name, (decode(text_bytes(whole(blocks(raw, path), None, path), path), reading),))
+        elif kind == ".parquet":
+            for number, record in enumerate(parquet_records(whole(blocks(raw, path), None, path), path), 1):
+                yield Item(f"{name}:{number}", texts_of(record))
+        else:
+            for number, line in enumerate(lines(blocks(raw, path)), 1):
+                if line is not None and line.strip():
+                    record = json_object(line, f"line {number} of {path}", reading)
                     yield Item(f"{name}:{number}", texts_of(record))
-            else:
-                for number, line in enumerate(stream, 1):
-                    if line.strip():
-                        record = json_object(line, f"line {number} of {path}", reading)
-                        yield Item(f"{name}:{number}", texts_of(record))
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
 
 
 def parquet_records(content: bytes, path: str) -> Iterator[dict[str, Any]]:
