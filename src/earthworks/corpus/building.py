@@ -148,8 +148,8 @@ def build(
             if not store.exists(f"work/{stage}.json"):
                 if rank is not None and world_size > 1:
                     return Built(store.location, None, f"rank {rank} is done; when all are: the same without --rank")
-                note(f"{stage}")
                 counts = OVER_ALL[stage](store, recipe, shards)
+                note(f"{stage}: " + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
                 store.write(f"work/{stage}.json", json_bytes(counts))
             continue
         run_stage(store, stage, mine, EXECUTORS[executor], workers)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
 
@@ -59,10 +59,13 @@ def histograms(manifest: dict[str, Any], bounds: dict[str, tuple[float, float]])
             if counts.any():
                 panel.set_yscale("log")
                 panel.set_ylim(0.5, max(counts.max() * 2, 10))
+                panel.yaxis.set_major_formatter(EngFormatter(sep=""))
                 panel.yaxis.set_minor_formatter(NullFormatter())
             if name == "words":
                 panel.set_xscale("log")
                 panel.set_xlim(1, 1e6)
+                panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+                panel.xaxis.set_minor_formatter(NullFormatter())
             for bound in bounds[name]:
                 if edges[0] < bound < edges[-1]:
                     panel.axvline(bound, color=SERIES[1], linestyle=DASHES[1], linewidth=1.3)

@@ -67,7 +67,7 @@ def select_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     """Part the kept documents into the corpus and what is removed."""
     copies = copies_of(store, shard)
     contaminated = contaminated_rows(store, recipe, shard)
-    counts = dict.fromkeys(("exact_copies", "near_copies", "contaminated", "final", "final_bytes"), 0)
+    counts: dict[str, int] = dict.fromkeys(("exact_copies", "near_copies", "contaminated", "final", "final_bytes"), 0)
     digest = hashlib.sha256()
     with (
         store.writing(f"documents/{shard.name}.jsonl.zst") as kept_file,
