@@ -205,16 +205,53 @@ def spells(data, at, end, codes, first, after, lower):
 
 
 @compiled
-def stop_word(data, start, end, stop_words, lower):
-    """The index of the stop word that these bytes are; -1 for none."""
-    codes, places, buckets = stop_words
+def short_key(bits, size):
+    return bits | np.uint64(size) << np.uint64(56)
+
+
+@compiled
+def place_of(key, keys):
+    """Where a key stands in this table, or the empty place (0) where it would."""
+    mask = np.uint64(len(keys) - 1)
+    place = mix(SEED, key) & mask
+    while keys[place] != 0 and keys[place] != key:
+        place = (place + np.uint64(1)) & mask
+    return place
+
+
+@compiled
+def ascii_lower_case(bits):
+    """Eight ASCII bytes with 0x20 added where there is a capital."""
+    return bits | ((bits + ONES * np.uint64(0x3F)) & ~(bits + ONES * np.uint64(0x25)) & HIGH) >> np.uint64(2)
+
+
+@compiled
+def is_short(bits, size):
+    return size < 8 and bits & HIGH == 0
+
+
+@compiled
+def long_stop_word(data, start, end, stop_words, lower):
+    """The index of the stop word that these bytes are; for none, the number of stop words."""
+    codes, places, buckets, _, _, longest = stop_words
+    none = len(places) - 1
+    if longest < 8 and end - start >= 8 and eight_bytes(data, start) & HIGH == 0:
+        return none
     code, _ = decode(data, start)
     if len(lower):
         code = np.int64(lower[code])
     for k in range(buckets[code & 63], buckets[(code & 63) + 1]):
         if spells(data, start, end, codes, places[k], places[k + 1], lower):
             return k
-    return -1
+    return none
+
+
+@compiled
+def distinct(found_in, document):
+    count = 0
+    for k in range(len(found_in) - 1):
+        count += found_in[k] == document
+    return count
 
 
 @compiled
@@ -222,7 +259,7 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
     """Values of every rule into `out` (documents, 21): the quality rules, then the repetition rules, in table order.
 
     `data` uint8 and `offsets` int64 (documents + 1) hold valid UTF-8 as Arrow lays it out; `kinds` says of each code point
-    whether it is white space or a letter, `lower` what its lower case is; `stop_words`: code points, places, buckets.
+    whether it is white space or a letter, `lower` what its lower case is; `stop_words`: see `packed` in rules.py.
     """
     room = 0
     for document in range(len(offsets) - 1):
@@ -236,11 +273,12 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
     numbers, line_numbers, starts = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     frequency, covered, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
-    found_in = np.full(len(stop_words[1]), -1)  # the last document each stop word was found in
+    short, indices = stop_words[3], stop_words[4]
+    found_in = np.full(len(stop_words[1]), -1)  # the last document with each stop word; the last place is for other words
 
     for document in range(len(offsets) - 1):
         num_words, num_lines, num_blocks = 0, 0, 0
-        hashes, ellipses, alpha_words, distinct_stops = 0, 0, 0, 0
+        hashes, ellipses, alpha_words = 0, 0, 0
         bullet_lines, ellipsis_lines = 0, 0
         in_word, in_line, in_block = False, False, False
         hash, row_hash, gap = SEED, SEED, np.uint64(0)
@@ -300,10 +338,12 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
                     line_length[num_lines] += length
                     if first_letter >= 0:
                         alpha_words += 1
-                        stop = stop_word(data, first_letter, after_letter, stop_words, lower)
-                        if stop >= 0 and found_in[stop] != document:
-                            found_in[stop] = document
-                            distinct_stops += 1
+                        bits = up_to_eight(data, first_letter, after_letter)
+                        if is_short(bits, after_letter - first_letter):
+                            key = short_key(ascii_lower_case(bits), after_letter - first_letter)
+                            found_in[indices[place_of(key, short)]] = document
+                        else:
+                            found_in[long_stop_word(data, first_letter, after_letter, stop_words, lower)] = document
                 if code == 10 or code == 13:
                     if code == 13 and at + 1 < end and data[at + 1] == 10:
                         size = 2
@@ -332,7 +372,7 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
         row[4] = ratio(bullet_lines, num_lines)
         row[5] = ratio(ellipsis_lines, num_lines)
         row[6] = ratio(alpha_words, num_words)
-        row[7] = distinct_stops
+        row[7] = distinct(found_in, document)
 
         size = table_size(num_lines)
         number(data, line_start, line_end, line_hash, num_lines, table[:size], line_numbers)
@@ -452,14 +492,15 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
     numbers, places, frequency = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
     as_it_stands = np.empty(0, np.int32)
-    found_in = np.full(len(stop_words[1]), -1)  # the last document each stop word was found in
+    short, indices = stop_words[3], stop_words[4]
+    found_in = np.full(len(stop_words[1]), -1)  # the last document with each stop word; the last place is for other words
 
     for document in range(len(offsets) - 1):
         begin, end = offsets[document], offsets[document + 1]
         row = out[document]
         row[:] = 0.0
 
-        num_words, counted, counted_length, alpha_words, distinct_stops = 0, 0, 0, 0, 0
+        num_words, counted, counted_length, alpha_words = 0, 0, 0, 0
         num_lines, bullet_lines, ellipsis_lines = 0, 0, 0
         num_codes, num_hashes, ellipses = 0, 0, 0
         in_word, blank, open_line = False, True, False
@@ -513,10 +554,11 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
                         counted += 1
                         counted_length += length
                     alpha_words += has_letter
-                    stop = stop_word(data, starts[num_words], at, stop_words, as_it_stands)
-                    if stop >= 0 and found_in[stop] != document:
-                        found_in[stop] = document
-                        distinct_stops += 1
+                    bits = up_to_eight(data, starts[num_words], at)
+                    if is_short(bits, at - starts[num_words]):
+                        found_in[indices[place_of(short_key(bits, at - starts[num_words]), short)]] = document
+                    else:
+                        found_in[long_stop_word(data, starts[num_words], at, stop_words, as_it_stands)] = document
                     num_words += 1
                     after_word = at
                 closes = ends_line(code) or at == end
@@ -538,7 +580,7 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
         row[4] = ratio(bullet_lines, num_lines)
         row[5] = ratio(ellipsis_lines, num_lines)
         row[6] = ratio(alpha_words, num_words)
-        row[7] = distinct_stops
+        row[7] = distinct(found_in, document)
 
         number(data, starts, ends, hashes, num_words, table[: table_size(num_words)], numbers)
         left = repeated(numbers, num_words, places, numbers, frequency)

@@ -40,7 +40,7 @@ def repetition(text: str) -> dict[str, float]:
         "dup_para_char": ratio(later_copies(blocks, block_lengths), total),
     }
     for n in TOP:
-        values[f"top_{n}"] = ratio(most_frequent(found, lengths, n), total)
+        values[f"top_{n}"] = ratio(covered(top_starts(found, lengths, n), n, lengths), total)
     for n in DUPLICATED:
         values[f"dup_{n}"] = ratio(duplicate_characters(found, lengths, n), total)
     return values
@@ -61,15 +61,16 @@ def later_copies(items: Sequence[Hashable], lengths: Sequence[int]) -> int:
     return total
 
 
-def most_frequent(found: Sequence[str], lengths: Sequence[int], n: int) -> int:
-    """Characters under the most frequent n-gram: the most of those that share the highest frequency, if it is above 1."""
+def top_starts(found: Sequence[str], lengths: Sequence[int], n: int) -> list[int]:
+    """Where the most frequent n-gram begins, if it occurs twice or more; of equally frequent ones that over most characters."""
     starts: dict[tuple[str, ...], list[int]] = {}
     for start, ngram in enumerate(ngrams(found, n)):
         starts.setdefault(ngram, []).append(start)
     highest = max(map(len, starts.values()), default=0)
     if highest < 2:
-        return 0
-    return max(covered(places, n, lengths) for places in starts.values() if len(places) == highest)
+        return []
+    most_frequent = [places for places in starts.values() if len(places) == highest]
+    return max(most_frequent, key=lambda places: covered(places, n, lengths))
 
 
 def duplicate_characters(found: Sequence[str], lengths: Sequence[int], n: int) -> int:

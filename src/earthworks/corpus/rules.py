@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Texts = Sequence[str] | pa.Array | pa.ChunkedArray
 else:
     Texts = Any
-PackedWords = tuple[np.ndarray, np.ndarray, np.ndarray]
+PackedWords = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 Splitter = Callable[[str], Sequence[str]]
 
 
@@ -210,9 +210,22 @@ def lower_case() -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def packed(stop_words: frozenset[str]) -> PackedWords:
-    """Their code points one after the other, those words together that share the last six bits of the first."""
+    """Stop words as the kernels look them up.
+
+    Their code points one after the other, where each word begins, and for the last six bits of a code point where the
+    words that begin with such a one begin; then a table of those of at most seven ASCII bytes, each one number, and their
+    indices, the number of all words in empty places; the length of the longest.
+    """
+    from earthworks.corpus.kernels import place_of, short_key
+
     ordered = sorted(stop_words - {""}, key=lambda word: (ord(word[0]) & 63, word))
-    codes = np.array([ord(each) for word in ordered for each in word], np.int32)
+    codes = np.array([ord(each) for word in ordered for each in word], np.int64)
     places = np.cumsum([0, *map(len, ordered)])
     buckets = np.searchsorted([ord(word[0]) & 63 for word in ordered], np.arange(65))
-    return codes, places, buckets
+    keys = np.zeros(1 << (4 * len(ordered) + 15).bit_length(), np.uint64)
+    indices = np.full(len(keys), len(ordered))
+    for index, word in enumerate(ordered):
+        if word.isascii() and len(word) < 8:
+            key = short_key(np.uint64(int.from_bytes(word.encode(), "little")), len(word))
+            keys[place_of(key, keys)], indices[place_of(key, keys)] = key, index
+    return codes, places, buckets, keys, indices, max(map(len, ordered), default=0)
