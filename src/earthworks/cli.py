@@ -47,7 +47,7 @@ SINGLE: dict[str, tuple[str, str, str]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake, 3 done but for what a build could not read."""
+    """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake, 3 done but not all was readable."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported: docs/log.md, "Waiting threads"
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

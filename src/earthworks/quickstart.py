@@ -4,11 +4,13 @@ import lzma
 from datetime import datetime
 from pathlib import Path
 
+from earthworks.corpus.python_docs import WEIGHTS
 from earthworks.runs import RunFolder, read_json, write_json
 from earthworks.runs.progress import note
 
-DATA = "python-docs"
-PROSE = "python-docs/prose"
+# Reference text and code, as the curated subsets of the paper, pass no rule for web pages: copies alone go.
+SUBSETS = {name: {"input": f"python-docs/{name}", "weight": weight, "stages": []} for name, weight in WEIGHTS.items()}
+PROSE = "prose"
 PROMPT = "Return a new list"
 DIGITS = "digits"
 DIGITS_HELD_OUT = 0.3  # of 1,797: enough to measure by
@@ -28,13 +30,17 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     from earthworks.report import write_joint_report
 
     folder = Path(run or f"runs/quickstart-{datetime.now():%Y%m%d-%H%M%S}")
-    language_model, images = folder / "gopher", folder / "wgan"
-    note("1 of 2: a Gopher on the documentation of this Python\n")
-    write_and_measure(language_model, GOPHER_SHARE * minutes, seed)
-    note("\n2 of 2: a Wasserstein GAN on handwritten digits\n")
+    corpus, language_model, images = folder / "corpus", folder / "gopher", folder / "wgan"
+    note("1 of 3: a corpus from the documentation of this Python\n")
+    inspection = curate(corpus, seed)
+    note("\n2 of 3: a Gopher on it\n")
+    write_and_measure(corpus, language_model, GOPHER_SHARE * minutes, seed)
+    note("\n3 of 3: a Wasserstein GAN on handwritten digits\n")
     draw_and_measure(images, (1 - GOPHER_SHARE) * minutes, seed)
     runs = {"Language model": language_model, "Digits": images}
-    page = write_joint_report(runs, "Quickstart", folder / "report.html")
+    page = write_joint_report(
+        runs, "Quickstart", folder / "report.html", {"The corpus: what was read and kept": inspection}
+    )
     note(f"\nOpen the report: {page.resolve().as_uri()}")
     note(f"Go on:           earthworks gopher generate {language_model} --prompt {PROMPT!r}")
     note(f"                 earthworks wgan sample {images} --num 100 --output digits.png")
@@ -43,12 +49,22 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     return str(page)
 
 
-def write_and_measure(path: Path, minutes: float, seed: int) -> None:
+def curate(path: Path, seed: int) -> Path:
+    """The documentation of the installed Python through the pipeline; the page about it."""
+    from earthworks.corpus import build
+    from earthworks.corpus.inspecting import inspect
+
+    print(build(str(path), subsets=SUBSETS, workers=1, seed=seed))
+    inspect(str(path), seed=seed)
+    return path / "inspection.html"
+
+
+def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> None:
     """A Gopher on the installed documentation: train, write, and measure beside a compressor."""
     from earthworks.gopher.commands import generate_text
     from earthworks.gopher.pretraining import train
 
-    train(DATA, run=str(path), minutes=minutes, seed=seed)
+    train(str(corpus), run=str(path), minutes=minutes, seed=seed)
     note("\nWhat it writes:\n")
     for temperature in (0.5, 0.8):
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
@@ -94,8 +110,10 @@ def compressed(run: RunFolder, seed: int) -> dict[str, float]:
     from earthworks.corpus.splitting import split_sources
 
     config = run.read_config()
-    split = split_sources(sources(config["data"]), config["validation"], seed)
-    parts = [split.parts(document.text) for document in read(PROSE)]
+    found = sources(config["data"])
+    split = split_sources(found, config["validation"], seed)
+    (prose,) = (source for source in found if source.name == PROSE)
+    parts = [split.parts(document.text) for document in read(prose.location)]
     training, held_out = ("\n".join(part[side] for part in parts if part[side]).encode() for side in (0, 1))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": DICTIONARY}]
 

@@ -1,20 +1,16 @@
 """`corpus build`: every document ends in one place, by rules on record, whatever is killed, split or repeated."""
 
 import gzip
-import io
 import json
-import multiprocessing
 import os
 import random
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -25,14 +21,17 @@ from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.runs import EarthworksError
 
 VOCABULARY = [
-    "".join(random.Random(k).choices("abcdefghijklmnopqrstuvwxyz", k=random.Random(k).randint(3, 9))) for k in range(2000)
+    "".join(random.Random(k).choices("abcdefghijklmnopqrstuvwxyz", k=random.Random(k).randint(3, 9)))
+    for k in range(2000)
 ]
 
 
 def prose(seed: int, words: int = 150) -> str:
     """A text that passes every rule: random words, and now and then "the", "of" and "and"."""
     random_ = random.Random(seed)
-    return " ".join(random_.choice(("the", "of", "and")) if k % 9 == 4 else random_.choice(VOCABULARY) for k in range(words))
+    return " ".join(
+        random_.choice(("the", "of", "and")) if k % 9 == 4 else random_.choice(VOCABULARY) for k in range(words)
+    )
 
 
 def near_copy(text: str, seed: int) -> str:
@@ -69,7 +68,9 @@ def small_shards(monkeypatch):
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by its name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def ids(folder: Path) -> set[str]:
@@ -132,7 +133,10 @@ def ids_after(raw: Path, tmp_path: Path, seed: int) -> set[str]:
 
 
 def test_a_subset_passes_the_stages_that_its_recipe_names(raw, tmp_path):
-    subsets = {"web": {"input": str(raw / "a.jsonl"), "weight": 3}, "books": {"input": str(raw / "a.jsonl"), "weight": 1, "stages": []}}
+    subsets = {
+        "web": {"input": str(raw / "a.jsonl"), "weight": 3},
+        "books": {"input": str(raw / "a.jsonl"), "weight": 1, "stages": []},
+    }
     built = build(str(tmp_path / "corpus"), subsets=subsets, workers=1, exact=False, near=None)
     assert built.manifest["subsets"]["web"]["kept"] == 12
     assert built.manifest["subsets"]["books"]["kept"] == 18
@@ -226,16 +230,32 @@ def test_an_object_store_receives_what_a_folder_does(raw, tmp_path):
 def kills(output: Path, raw: Path, num: int, seed: int) -> None:
     """Build by the command, with workers (and sometimes the command itself) killed at random, until it is done."""
     random_ = random.Random(seed)
-    script = (
-        "import sys; from earthworks.corpus import shards; shards.SHARD_BYTES = 1; from earthworks.cli import main; main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", script, "corpus", "build", "--input", str(raw), "--output", str(output), "--workers", "2"]
+    script = "import sys; from earthworks.corpus import shards; shards.SHARD_BYTES = 1; "
+        "from earthworks.cli import main; main(sys.argv[1:])"
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "corpus",
+        "build",
+        "--input",
+        str(raw),
+        "--output",
+        str(output),
+        "--workers",
+        "2",
+    ]
     done = 0
     for _ in range(3 * num + 3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             time.sleep(random_.uniform(0.05, 0.6))
-            children = [int(each) for each in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
+            children = [
+                int(each)
+                for each in subprocess.run(
+                    ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+                ).stdout.split()
+            ]
             below = [
                 int(each)
                 for child in children
@@ -272,10 +292,15 @@ def test_another_recipe_is_refused_where_one_was_begun(raw, tmp_path):
         run(raw, tmp_path / "corpus", near=0.7)
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_input_that_changed_is_refused_and_input_that_was_touched_is_not(raw, tmp_path, small_shards, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setitem(building.OVER_ALL, "candidates", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        run(raw, tmp_path / "corpus")
+    with monkeypatch.context() as patch:
+        patch.setitem(building.OVER_ALL, "candidates", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path / "corpus")
     os.utime(raw / "a.jsonl", (1, 1))
     content = (raw / "c.jsonl").read_text()
     (raw / "c.jsonl").write_text(content.replace("the", "teh", 1))
@@ -338,9 +363,16 @@ def test_weights_are_for_all_subsets_or_none(raw, tmp_path):
 
 def broken(raw: Path) -> None:
     """A gzip cut in the middle, a line that is no JSON, a record without text, one whose text is a number, bad UTF-8."""
-    content = gzip.compress("".join(json.dumps({"id": f"cut-{k}", "text": prose(300 + k)}) + "\n" for k in range(50)).encode())
+    content = gzip.compress(
+        "".join(json.dumps({"id": f"cut-{k}", "text": prose(300 + k)}) + "\n" for k in range(50)).encode()
+    )
     (raw / "cut.jsonl.gz").write_bytes(content[: len(content) // 2])
-    records = [b"{no json", b'{"id": 1}', b'{"text": 17}', b'{"id": "latin", "text": "' + prose(400).encode() + b' caf\xe9"}']
+    records = [
+        b"{no json",
+        b'{"id": 1}',
+        b'{"text": 17}',
+        b'{"id": "latin", "text": "' + prose(400).encode() + b' caf\xe9"}',
+    ]
     (raw / "odd.jsonl").write_bytes(b"\n".join(records) + b"\n")
 
 
@@ -352,9 +384,11 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(raw, tmp_path, comma
     manifest = manifest_of(tmp_path / "corpus")
     assert manifest is not None
     assert manifest["num_faults"] == len(manifest["faults"]) == 4
-    assert {fault["where"].split(":")[0].split("/")[-1] for fault in manifest["faults"]} <= {"cut.jsonl.gz", "odd.jsonl", "line 1 of odd.jsonl"} | {
-        fault["where"].split(":")[0].split("/")[-1] for fault in manifest["faults"]
-    }
+    assert {fault["where"].split(":")[0].split("/")[-1] for fault in manifest["faults"]} <= {
+        "cut.jsonl.gz",
+        "odd.jsonl",
+        "line 1 of odd.jsonl",
+    } | {fault["where"].split(":")[0].split("/")[-1] for fault in manifest["faults"]}
     assert manifest["replaced_bytes"] == 1
     kept = ids(tmp_path / "corpus" / "documents")
     assert "latin" in kept
@@ -411,9 +445,33 @@ def test_a_page_of_html_in_a_document_stays_text(tmp_path, command):
     assert "<script" not in (tmp_path / "corpus" / "inspection.html").read_text()
 
 
-def test_a_built_corpus_trains_a_model(raw, tmp_path, flea):
+@pytest.mark.parametrize("sampling", ["windows", "documents"])
+def test_a_built_corpus_trains_a_model(raw, tmp_path, flea, capsys, sampling):
     from earthworks.gopher import train
 
     run(raw, tmp_path / "corpus")
-    train(str(tmp_path / "corpus"), run=str(tmp_path / "run"), size="flea", tokenizer="bytes", context=8, batch=2, max_steps=2)
-    assert (tmp_path / "run" / "metrics.jsonl").exists()
+    options = {"size": "flea", "tokenizer": "bytes", "context": 8, "batch": 2, "max_steps": 2, "sampling": sampling}
+    train(str(tmp_path / "corpus"), run=str(tmp_path / "run"), **options)
+    assert "more than once" not in capsys.readouterr().err
+
+
+def test_a_subset_that_is_read_more_than_once_is_named(tmp_path, flea, capsys):
+    from earthworks.gopher import train
+
+    write_lines(tmp_path / "large.jsonl", {str(k): prose(k) for k in range(9)})
+    write_lines(tmp_path / "small.jsonl", {str(k): prose(100 + k, 60) for k in range(2)})
+    subsets = {
+        "large": {"input": str(tmp_path / "large.jsonl"), "weight": 1},
+        "small": {"input": str(tmp_path / "small.jsonl"), "weight": 9},
+    }
+    build(str(tmp_path / "corpus"), subsets=subsets, workers=1)
+    train(
+        str(tmp_path / "corpus"),
+        run=str(tmp_path / "run"),
+        size="flea",
+        tokenizer="bytes",
+        context=64,
+        batch=8,
+        max_steps=4,
+    )
+    assert "a subset is read more than once: small " in capsys.readouterr().err

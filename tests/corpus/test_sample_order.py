@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus.sampling import BLOCK, permutation, shares, subsets_of, window_starts, windows_per_epoch
+from earthworks.corpus.sampling import (
+    BLOCK,
+    document_crops,
+    permutation,
+    shares,
+    subsets_of,
+    window_starts,
+    windows_per_epoch,
+)
 
 SEED = st.integers(0, 2**63)
 
@@ -124,3 +132,27 @@ def test_the_order_is_the_same_in_every_version():
     assert subset.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
     assert rank.tolist() == [3508, 3509, 3510, 3511, 1492, 3512, 3513, 3514, 1493, 3515, 3516, 3517]
     assert window_starts(7, 1, np.arange(5), 100_000, 64).tolist() == [48951, 82807, 13815, 97527, 87543]
+
+
+@given(seed=SEED, lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), context=st.integers(1, 60))
+def test_crops_fill_a_sample_from_within_documents(seed, lengths, context):
+    begins, tokens = np.cumsum([0, *lengths[:-1]]), sum(lengths)
+    crops = document_crops(seed, 0, 3, begins, tokens, context)
+    assert sum(stop - start for start, stop in crops) == context + 1
+    ends = np.cumsum(lengths)
+    for start, stop in crops:
+        document = int(np.searchsorted(ends, start, "right"))
+        assert begins[document] <= start < stop <= ends[document]
+    for _, stop in crops[:-1]:  # all but the last are taken to their end
+        assert stop in ends.tolist()
+
+
+def test_short_documents_are_drawn_as_often_as_long_ones():
+    lengths = [1000, 10, 10, 1000]
+    begins, tokens = np.cumsum([0, *lengths[:-1]]), sum(lengths)
+    first = [document_crops(0, 0, rank, begins, tokens, 9)[0][0] for rank in range(4000)]
+    counts = np.bincount(np.searchsorted(np.cumsum(lengths), first, "right"), minlength=4)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 21  # chi-squared of four cells: the 99.99 % point
+    places = np.array([place for place in first if place < 1000])
+    assert abs(places.mean() - 990 / 2) < 40  # uniform over 0 .. 990: its standard error is 9
+    assert places.max() <= 990

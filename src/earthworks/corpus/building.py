@@ -196,11 +196,14 @@ def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) ->
     for shard in now:
         touched = [file for file in shard.files if file.token != old[shard.subset, file.name].token]
         if touched and store.exists(f"work/filter/{shard.name}.json"):
-            digests = {each["name"]: each["digest"] for each in read_json_of(store, f"work/filter/{shard.name}.json")["files"]}
+            digests = {
+                each["name"]: each["digest"] for each in read_json_of(store, f"work/filter/{shard.name}.json")["files"]
+            }
             for file in touched:
                 if digest(file) != digests[file.name]:
                     raise EarthworksError(
-                        f"the input changed since {store.location} was begun: {file.name} of {shard.subset} has other content"
+                        f"the input changed since {store.location} was begun: {file.name} of {shard.subset} has other "
+                        "content"
                     )
 
 
@@ -229,13 +232,17 @@ def run_stage(store: Store, stage: str, shards: list[Shard], execute: Any, worke
     total = sum(max(shard.bytes, 1) for shard in missing.values()) / 1e6
     documents = size = kept = 0
     begun = time.monotonic()
-    with Progress(f"{stage}: {len(done)} of {len(shards)} shards were done;" if done else stage, total, "MB") as progress:
+    with Progress(
+        f"{stage}: {len(done)} of {len(shards)} shards were done;" if done else stage, total, "MB"
+    ) as progress:
         for counts in execute(perform, store.location, stage, list(missing), workers):
             documents, size = documents + counts.get("documents", 0), size + counts.get("bytes", 0)
             kept += counts.get("kept", 0)
             seconds = max(time.monotonic() - begun, 1e-9)
             extra = f"; {documents / seconds:,.0f} documents/s, {size / 1e6 / seconds:,.1f} MB of text/s"
-            progress.advance(max(missing[counts["shard"]].bytes, 1) / 1e6, f"{extra}, {kept / max(documents, 1):.0%} kept")
+            progress.advance(
+                max(missing[counts["shard"]].bytes, 1) / 1e6, f"{extra}, {kept / max(documents, 1):.0%} kept"
+            )
 
 
 def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
@@ -287,8 +294,9 @@ def plus(a: Any, b: Any) -> Any:
 
 def compile_kernels(recipe: Recipe) -> None:
     """Once, here, before workers each do it; said when it takes more than a second."""
-    from earthworks.corpus.filtering import keys_of
     import pyarrow as pa
+
+    from earthworks.corpus.filtering import keys_of
 
     with said_when_slow("compiling the rules for this processor (once; kept on disk)"):
         texts = pa.array(["a few words of text, to compile for"], pa.large_string())

@@ -31,7 +31,10 @@ def summary(manifest: dict[str, Any]) -> str:
     if len(manifest["subsets"]) == 1:
         rows.pop()
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) if k else cell.ljust(width) for k, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+    lines = [
+        "  ".join(cell.rjust(width) if k else cell.ljust(width) for k, (cell, width) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
     dropped = sorted(manifest["dropped"].items(), key=lambda item: -item[1])[:6]
     if dropped:
         lines += ["", "dropped most by: " + ", ".join(f"{name} {count:,}" for name, count in dropped)]

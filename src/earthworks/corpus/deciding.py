@@ -17,6 +17,7 @@ from earthworks.corpus.store import Store
 
 ARRAYS = ("candidates", "places", "groups", "sizes")  # of Groups
 
+
 def find_candidates(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
     """Exact copies, and groups of documents that share the key of a band.
 
@@ -51,7 +52,9 @@ def find_duplicates(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[s
     counts = {"exact": len(exact), "near": 0, "candidates": 0, "comparisons": 0}
     if recipe.near:
         groups = Groups(*(array_of(store, f"work/groups-{name}.npy") for name in ARRAYS))
-        found = near_duplicates(groups, priority(store, recipe, shards), lambda _: candidate_shingles(store, shards), recipe.near)
+        found = near_duplicates(
+            groups, priority(store, recipe, shards), lambda _: candidate_shingles(store, shards), recipe.near
+        )
         counts |= {"near": len(found.dropped), "candidates": found.candidates, "comparisons": found.comparisons}
         dropped, kept = np.r_[dropped, found.dropped], np.r_[kept, found.kept]
         shared, union = np.r_[shared, found.shared], np.r_[union, found.union]

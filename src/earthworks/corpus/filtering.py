@@ -1,11 +1,11 @@
 """The first stage of a build: one shard's documents read, valued by every rule, and parted into kept and rejected.
 
-    work/kept/SHARD.jsonl.zst        what every filter of its subset let through
-    rejected/SHARD.jsonl.zst         the rest, each with `dropped_by`, the names of all filters that drop it
-    values/SHARD.parquet             a row a document: id, bytes, dropped_by, language, the value of every rule
-    work/keys/SHARD.npy              uint64 (3 + bands, kept): exact key (two rows), 1 with a signature, key of each band
-    contamination/SHARD.jsonl        kept documents that share n-grams with test items
-    work/filter/SHARD.json           counts; written last, its presence says that the shard is done
+work/kept/SHARD.jsonl.zst        what every filter of its subset let through
+rejected/SHARD.jsonl.zst         the rest, each with `dropped_by`, the names of all filters that drop it
+values/SHARD.parquet             a row a document: id, bytes, dropped_by, language, the value of every rule
+work/keys/SHARD.npy              uint64 (3 + bands, kept): exact key (two rows), 1 with a signature, key of each band
+contamination/SHARD.jsonl        kept documents that share n-grams with test items
+work/filter/SHARD.json           counts; written last, its presence says that the shard is done
 """
 
 import io
@@ -47,20 +47,21 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     with (
         store.writing(f"work/kept/{shard.name}.jsonl.zst") as kept_file,
         store.writing(f"rejected/{shard.name}.jsonl.zst") as rejected_file,
+        writer(kept_file) as kept_lines,
+        writer(rejected_file) as rejected_lines,
     ):
-        with writer(kept_file) as kept_lines, writer(rejected_file) as rejected_lines:
-            for batch in batches(shard.read(reading)):
-                texts = pa.array([each.text for each in batch], pa.large_string())
-                table, dropped_by = judged(batch, texts, recipe, subset)
-                rows.append(table)
-                tally.add(table, dropped_by)
-                stay = np.array([not names for names in dropped_by])
-                for document, names in zip(batch, dropped_by):
-                    (rejected_lines if names else kept_lines).write(line(document, names))
-                if stay.any():
-                    remaining = texts.filter(pa.array(stay))
-                    keys.append(keys_of(remaining, recipe))
-                    hits += contamination(remaining, kept_ids(table), tally.kept - int(stay.sum()), recipe)
+        for batch in batches(shard.read(reading)):
+            texts = pa.array([each.text for each in batch], pa.large_string())
+            table, dropped_by = judged(batch, texts, recipe, subset)
+            rows.append(table)
+            tally.add(table, dropped_by)
+            stay = np.array([not names for names in dropped_by])
+            for document, names in zip(batch, dropped_by):
+                (rejected_lines if names else kept_lines).write(line(document, names))
+            if stay.any():
+                remaining = texts.filter(pa.array(stay))
+                keys.append(keys_of(remaining, recipe))
+                hits += contamination(remaining, kept_ids(table), tally.kept - int(stay.sum()), recipe)
     if rows:
         write_table(store, f"values/{shard.name}.parquet", pa.concat_tables(rows))
     stacked = np.concatenate(keys, axis=1) if keys else np.empty((3 + num_bands(recipe), 0), np.uint64)
@@ -118,7 +119,10 @@ def judged(batch: list[Document], texts: Any, recipe: Recipe, subset: Subset) ->
     start["source"] = pa.array([each.source for each in batch], pa.string())
     start["bytes"] = pa.array(np.diff(np.frombuffer(texts.buffers()[1], np.int64)[: len(texts) + 1]))
     start["dropped_by"] = pa.array(dropped_by, pa.list_(pa.string()))
-    missing = {"language": pa.nulls(len(batch), pa.string()), "language_probability": pa.nulls(len(batch), pa.float64())}
+    missing = {
+        "language": pa.nulls(len(batch), pa.string()),
+        "language_probability": pa.nulls(len(batch), pa.float64()),
+    }
     return pa.table({**start, **missing, **columns, **values}), dropped_by
 
 

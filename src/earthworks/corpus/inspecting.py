@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from earthworks.corpus.built import manifest_of, summary
-from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.corpus.recipe import Recipe, bounds_of
+from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.corpus.spans import spans
 from earthworks.report.page import Page, Passages, Section, Table, readable, render
 from earthworks.runs import EarthworksError, write_bytes
@@ -24,7 +24,9 @@ COMPARED = 400  # documents valued again under the other profiles
 Pieces = list[tuple[str, bool]]
 
 
-def inspect(corpus: str, *, bounds: dict[str, Any] | None = None, seed: int = 0, json: bool = False, open: bool = False) -> str:
+def inspect(
+    corpus: str, *, bounds: dict[str, Any] | None = None, seed: int = 0, json: bool = False, open: bool = False
+) -> str:
     """What a build kept, what it dropped and why: a summary here, and a page CORPUS/inspection.html.
 
     Args:
@@ -38,7 +40,9 @@ def inspect(corpus: str, *, bounds: dict[str, Any] | None = None, seed: int = 0,
     if manifest is None:
         raise EarthworksError(f"{corpus} holds no finished build (no manifest.json of one): run corpus build first")
     if json:
-        return to_json.dumps({name: value for name, value in manifest.items() if name not in ("inputs", "outputs")}, indent=2)
+        return to_json.dumps(
+            {name: value for name, value in manifest.items() if name not in ("inputs", "outputs")}, indent=2
+        )
     folder = Path(corpus)
     recipe = Recipe.from_json(manifest["recipe"])
     told = [summary(manifest)]
@@ -65,7 +69,10 @@ def retuned(folder: Path, manifest: dict[str, Any], recipe: Recipe, bounds: dict
             continue
         table = pyarrow.parquet.read_table(path)
         stages = manifest["subsets"][shard.split("/")[0]]["stages"]
-        names = [*(profile.quality if "quality" in stages else ()), *(profile.repetition if "repetition" in stages else ())]
+        names = [
+            *(profile.quality if "quality" in stages else ()),
+            *(profile.repetition if "repetition" in stages else ()),
+        ]
         values = {name: table[name].to_numpy() for name in names}
         dropped_by = table["dropped_by"].to_pylist()
         before = np.array([not each for each in dropped_by])
@@ -85,8 +92,8 @@ def describe(folder: Path, manifest: dict[str, Any], recipe: Recipe, seed: int) 
     page = Page(
         f"Corpus {folder.name}",
         f"Of {manifest['documents']:,} documents {manifest['final']:,} are in the corpus: "
-        f"{manifest['documents'] - manifest['kept']:,} were dropped by filters (profile {recipe.profile}), {copies:,} as copies, "
-        f"{manifest['contaminated']:,} as test material.",
+        f"{manifest['documents'] - manifest['kept']:,} were dropped by filters (profile {recipe.profile}), "
+        f"{copies:,} as copies, {manifest['contaminated']:,} as test material.",
         [
             ("Documents read", f"{manifest['documents']:,}", f"{manifest['bytes'] / 1e6:,.1f} MB of text"),
             ("In the corpus", f"{manifest['final']:,}", f"{manifest['final_bytes'] / 1e6:,.1f} MB"),
@@ -117,10 +124,23 @@ def describe(folder: Path, manifest: dict[str, Any], recipe: Recipe, seed: int) 
 
 
 def subset_table(manifest: dict[str, Any]) -> Table:
-    header = ("subset", "stages", "read", "kept by filters", "exact copies", "near copies", "test material", "in the corpus", "MB", "weight")
+    header = (
+        "subset",
+        "stages",
+        "read",
+        "kept by filters",
+        "exact copies",
+        "near copies",
+        "test material",
+        "in the corpus",
+        "MB",
+        "weight",
+    )
     rows = []
     for name, each in manifest["subsets"].items():
-        counts = [f"{each[what]:,}" for what in ("documents", "kept", "exact_copies", "near_copies", "contaminated", "final")]
+        counts = [
+            f"{each[what]:,}" for what in ("documents", "kept", "exact_copies", "near_copies", "contaminated", "final")
+        ]
         weight = f"{each['weight']:g}" if each["weight"] else ""
         rows.append((name, ", ".join(each["stages"]) or "none", *counts, f"{each['final_bytes'] / 1e6:,.1f}", weight))
     return Table("Subsets", header, rows)
@@ -159,8 +179,8 @@ def sample(folder: Path, kind: str, shards: Sequence[str], seed: int) -> list[di
 
 def sampling_note(records: Sequence[Any]) -> str:
     return (
-        f"Drawn at random from {len(records):,} rejected documents (the first {LINES:,} of up to {SHARDS} shards). What a rule "
-        "counted is marked; long texts are cut around the first mark."
+        f"Drawn at random from {len(records):,} rejected documents (the first {LINES:,} of up to {SHARDS} shards). What a "
+        "rule counted is marked; long texts are cut around the first mark."
     )
 
 
@@ -212,9 +232,9 @@ def copies_section(folder: Path, manifest: dict[str, Any], seed: int) -> tuple[s
         title = f"{each['id']}, removed: Jaccard {each['copy_of']['jaccard']:.3f}"
         parts.append(Passages([(title, left), (f"{other['id']}, which stays", right)]))
     note = (
-        f"{manifest['exact_copies']:,} exact copies (white space aside) and {manifest['near_copies']:,} near ones were removed; "
-        "each had this similarity of n-grams with the very document that stays. Near pairs from the least to the most alike, "
-        "words that differ marked."
+        f"{manifest['exact_copies']:,} exact copies (white space aside) and {manifest['near_copies']:,} near ones were "
+        "removed; each had this similarity of n-grams with the very document that stays. Near pairs from the least to the "
+        "most alike, words that differ marked."
     )
     return note, parts or [Table("", (), (), "No near copies to show.")]
 
@@ -253,7 +273,8 @@ def contamination_section(folder: Path, manifest: dict[str, Any]) -> tuple[str, 
             if len(parts) < 2 * SHOWN:
                 title = f"{hit['id']} holds {hit['item']}"
                 parts.append(Passages([(title, [(before, False), (passage, True), (after, False)])]))
-    note = f"Documents that share n-grams with test items; {manifest['contaminated']:,} of them were removed by the recipe's rule."
+    removed = f"{manifest['contaminated']:,} of them were removed by the recipe's rule"
+    note = f"Documents that share n-grams with test items; {removed}."
     header = ("document", "test item", "shared n-grams", "Jaccard")
     table = Table("Hits", header, rows[:200], "No document shares an n-gram with a test item.", "words")
     return note, [table, *parts]
@@ -263,7 +284,11 @@ def profiles_section(folder: Path, manifest: dict[str, Any], recipe: Recipe, see
     """The same documents under every profile's own bounds: shares dropped, and some that would change sides."""
     filtered = [name for name, each in manifest["subsets"].items() if {"quality", "repetition"} <= set(each["stages"])]
     shards = [shard for shard in manifest["inputs"] if shard.split("/")[0] in filtered]
-    records = [each for kind in ("documents", "removed", "rejected") for each in sample(folder, kind, shards, seed)] if shards else []
+    records = (
+        [each for kind in ("documents", "removed", "rejected") for each in sample(folder, kind, shards, seed)]
+        if shards
+        else []
+    )
     total = max(len(records), 1)
     records = [records[k] for k in np.random.default_rng(seed).permutation(len(records))[:COMPARED]]
     texts = [each["text"][:200_000] for each in records]
@@ -282,7 +307,10 @@ def profiles_section(folder: Path, manifest: dict[str, Any], recipe: Recipe, see
         rows.append((name, f"{sum(map(bool, lists)) / len(texts):.1%}", f"{more:,}", f"{fewer:,}"))
         changed = [k for k in range(len(texts)) if bool(lists[k]) != bool(here[k])]
         for k in changed[:2] if name != recipe.profile else ():
-            said = [f"{which}: {', '.join(found) or 'kept'}" for which, found in ((recipe.profile, here[k]), (name, lists[k]))]
+            said = [
+                f"{which}: {', '.join(found) or 'kept'}"
+                for which, found in ((recipe.profile, here[k]), (name, lists[k]))
+            ]
             parts.append(Passages([(f"{records[k]['id']} · {' · '.join(said)}", cut(texts[k], []))]))
     header = ("profile", "dropped", f"dropped, kept by {recipe.profile}", f"kept, dropped by {recipe.profile}")
     return note, [Table("Profiles", header, rows), *parts]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from earthworks.corpus.records import Reading
-from earthworks.corpus.sampling import subsets_of, window_starts
+from earthworks.corpus.sampling import Sampling, document_crops, subsets_of, window_starts
 from earthworks.corpus.tokenizer import Tokenizer
 from earthworks.runs import EarthworksError, read_json, verify_manifest
 from earthworks.runs.files import MANIFEST
@@ -97,6 +97,10 @@ class PackedTokens:
         """Whether anything was held out."""
         return any(subset.validation.documents for subset in self.subsets)
 
+    def epochs(self, samples: int, context: int) -> dict[str, float]:
+        """How often the tokens of each subset are read, on average, in that many training samples."""
+        return {each.name: each.weight * samples * context / each.train.tokens for each in self.subsets}
+
     def token_frequencies(self) -> np.ndarray:
         """(vocabulary,) float64, sums to 1 and is nowhere 0: the share of each token in the training mixture,
 
@@ -111,7 +115,7 @@ class PackedTokens:
             frequencies += subset.weight * counts / counts.sum()
         return frequencies
 
-    def windows(self, seed: int, start: int, count: int, context: int) -> np.ndarray:
+    def windows(self, seed: int, start: int, count: int, context: int, sampling: Sampling = "windows") -> np.ndarray:
         """(count, context + 1) int64: samples start .. start + count - 1 of the run's endless sequence (sampling.py).
 
         Row = context inputs and, moved by one, context targets. Windows run across the ends of documents: `</s>` is a
@@ -127,6 +131,12 @@ class PackedTokens:
         which, rank = subsets_of(seed, start, count, np.array([subset.weight for subset in self.subsets]))
         for number, subset in enumerate(self.subsets):
             here = np.flatnonzero(which == number)
+            if sampling == "documents":
+                begins = subset.train.table[:, 0]
+                for row, sample in zip(here, rank[here].tolist()):
+                    crops = document_crops(seed, number, sample, begins, subset.train.tokens, context)
+                    rows[row] = np.concatenate([subset.train.read(*crop) for crop in crops])
+                continue
             first = window_starts(seed, number, rank[here], subset.train.tokens, context)
             for row, begin in zip(here, first.tolist()):
                 rows[row] = subset.train.read(begin, begin + context + 1)

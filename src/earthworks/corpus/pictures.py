@@ -20,7 +20,9 @@ def flow(manifest: dict[str, Any]) -> Drawing:
         left = np.zeros(len(subsets))
         for k, stage in enumerate(stages):
             share = np.array([parts(each)[stage] / max(each["documents"], 1) for _, each in subsets])
-            bars.barh(range(len(subsets)), share, left=left, color=(MUTED, *SERIES)[(k + 1) % 6], label=stage, height=0.6)
+            bars.barh(
+                range(len(subsets)), share, left=left, color=(MUTED, *SERIES)[(k + 1) % 6], label=stage, height=0.6
+            )
             left += share
         bars.set_yticks(range(len(subsets)), [name for name, _ in subsets])
         bars.invert_yaxis()
@@ -29,7 +31,9 @@ def flow(manifest: dict[str, Any]) -> Drawing:
         bars.grid(visible=False, axis="y")
         bars.legend(ncols=len(stages), loc="lower left", bbox_to_anchor=(0, 1))
 
-    description = "Documents of each subset that are in the corpus, and those dropped by stage, as shares of what was read."
+    description = (
+        "Documents of each subset that are in the corpus, and those dropped by stage, as shares of what was read."
+    )
     return draw("stages", description, paint, height=1.2 + 0.4 * len(subsets))
 
 
@@ -71,5 +75,7 @@ def histograms(manifest: dict[str, Any], bounds: dict[str, tuple[float, float]])
                     panel.axvline(bound, color=SERIES[1], linestyle=DASHES[1], linewidth=1.3)
             panel.tick_params(labelsize=8, labelcolor=INK)
 
-    description = "Documents by the value of every rule, counts on a logarithmic axis; dashed: the bounds of what passes."
+    description = (
+        "Documents by the value of every rule, counts on a logarithmic axis; dashed: the bounds of what passes."
+    )
     return draw("rules", description, paint, rows=rows, columns=COLUMNS, height=1.65 * rows)

@@ -1,12 +1,12 @@
 """What a build of a corpus is told, checked before anything is read.
 
-    subsets:
-      web:   {input: raw/web, weight: 0.48, stages: [language, quality, repetition]}
-      books: {input: books.jsonl.zst, weight: 0.27, stages: []}
-    profile: literal
-    bounds: {words: [100, 50000]}
-    near: 0.8
-    tests: [eval/]
+subsets:
+  web:   {input: raw/web, weight: 0.48, stages: [language, quality, repetition]}
+  books: {input: books.jsonl.zst, weight: 0.27, stages: []}
+profile: literal
+bounds: {words: [100, 50000]}
+near: 0.8
+tests: [eval/]
 """
 
 import hashlib
@@ -74,7 +74,11 @@ class Recipe:
 
 
 def recipe_of(
-    input: str | None, subsets: Mapping[str, Any] | None, stages: list[str] | None, bounds: Mapping[str, Any] | None, **rest: Any
+    input: str | None,
+    subsets: Mapping[str, Any] | None,
+    stages: list[str] | None,
+    bounds: Mapping[str, Any] | None,
+    **rest: Any,
 ) -> Recipe:
     """The recipe that the parameters of `build` describe. Raises EarthworksError for what cannot be meant."""
     if bool(input) == bool(subsets):
@@ -107,7 +111,9 @@ def subset_of(name: str, given: Any) -> Subset:
     """One subset as the recipe gives it: a mapping, or the place of its input alone."""
     given = {"input": given} if isinstance(given, str) else given
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise EarthworksError(f"subset {name!r}: a name is of letters, digits, '.', '_' and '-', since it names a folder")
+        raise EarthworksError(
+            f"subset {name!r}: a name is of letters, digits, '.', '_' and '-', since it names a folder"
+        )
     if not isinstance(given, Mapping) or not isinstance(given.get("input"), str):
         raise EarthworksError(f"subset {name} has no input: expected {name}: {{input: FILE OR FOLDER, ...}}")
     if unknown := given.keys() - {"input", "weight", "stages"}:
@@ -135,6 +141,8 @@ def bounds_of(profile: str, given: Mapping[str, Any]) -> dict[str, tuple[float, 
             raise EarthworksError(f"bounds name the rule {name!r}; the profile {profile} has {', '.join(known)}")
         pair = [known[name][0], value] if isinstance(value, int | float) else value
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(x, int | float) for x in pair)):
-            raise EarthworksError(f"the bounds of {name} are {value!r}: expected [lowest, highest] or the highest alone")
+            raise EarthworksError(
+                f"the bounds of {name} are {value!r}: expected [lowest, highest] or the highest alone"
+            )
         found[name] = (float(pair[0]), float(pair[1]))
     return found

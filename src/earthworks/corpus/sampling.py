@@ -10,8 +10,11 @@ reads the same sequence. All arithmetic is on 64-bit integers and depends on no 
    epoch), which needs no memory however many windows there are.
 """
 
+from typing import Literal
+
 import numpy as np
 
+Sampling = Literal["windows", "documents"]
 BLOCK = 1024
 ROUNDS = 6
 
@@ -68,6 +71,26 @@ def window_starts(seed: int, subset: int, rank: np.ndarray, tokens: int, context
         order = permutation(rank[here] % num, num, key(seed, 3, subset, int(epoch)))
         starts[here] = offset + order * context
     return starts
+
+
+def document_crops(
+    seed: int, subset: int, rank: int, begins: np.ndarray, tokens: int, context: int
+) -> list[tuple[int, int]]:
+    """Token ranges, context + 1 tokens in all, that make up a subset's rank-th sample (Rae et al. 2021, A.1).
+
+    A document is drawn uniformly, and of a longer one a place to begin, uniformly among those from which it fills the
+    sample; while tokens are missing, a further document. `begins` (documents,) are their first tokens of `tokens`."""
+    crops, missing = [], context + 1
+    while missing:
+        draw = len(crops)
+        document = int(mix(key(seed, 4, subset, rank, draw))) % len(begins)
+        begin = int(begins[document])
+        end = int(begins[document + 1]) if document + 1 < len(begins) else tokens
+        spare = max(end - begin - missing, 0)
+        begin += int(mix(key(seed, 5, subset, rank, draw))) % (spare + 1)
+        crops.append((begin, min(begin + missing, end)))
+        missing -= crops[-1][1] - begin
+    return crops
 
 
 def permutation(index: np.ndarray, size: int, keyed: np.uint64) -> np.ndarray:

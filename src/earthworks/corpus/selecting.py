@@ -1,8 +1,8 @@
 """The stages of a build that go over the kept documents again: n-grams of possible copies, and the last choice.
 
-    work/shingles/SHARD.npy       sorted different n-gram hashes of the shard's candidates, one after the other
-    documents/SHARD.jsonl.zst     the corpus
-    removed/SHARD.jsonl.zst       copies and contaminated documents, with what they were dropped for
+work/shingles/SHARD.npy       sorted different n-gram hashes of the shard's candidates, one after the other
+documents/SHARD.jsonl.zst     the corpus
+removed/SHARD.jsonl.zst       copies and contaminated documents, with what they were dropped for
 """
 
 import hashlib

@@ -43,7 +43,9 @@ class Shard:
             yield from read_input(file, reading)
 
     def as_json(self) -> dict[str, Any]:
-        files = [{"name": each.name, "path": each.path, "bytes": each.bytes, "token": each.token} for each in self.files]
+        files = [
+            {"name": each.name, "path": each.path, "bytes": each.bytes, "token": each.token} for each in self.files
+        ]
         return {"subset": self.subset, "number": self.number, "files": files, "source": self.source}
 
     @classmethod

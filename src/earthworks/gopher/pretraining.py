@@ -40,6 +40,7 @@ def train(
     tokenizer: str = "bpe",
     vocabulary: int | None = None,
     validation: float = 0.05,
+    sampling: str = "windows",
     context: int | None = None,
     batch: int | None = None,
     micro_batch: int | None = None,
@@ -85,6 +86,7 @@ def train(
         tokenizer: `bpe`, `bytes`, or a tokenizer.json.
         vocabulary: tokens of a bpe that is trained.
         validation: held-out fraction, of the documents or of the end of a single one.
+        sampling: `windows` (every token once an epoch) or `documents` (the paper's: all documents equally often).
         context: tokens of a training sequence.
         batch: sequences of one update.
         micro_batch: sequences of one forward pass; their gradients are accumulated.
@@ -231,6 +233,11 @@ def conduct(
         f"{packed.train_tokens:,} training tokens, batch {settings['batch']} x {settings['context']} tokens, "
         f"{settings['max_steps']:,} steps, {settings['precision']} on {device}, about {memory / 2**30:.2f} GiB"
     )
+    samples = task.ramp.before(settings["max_steps"])
+    repeated = {name: times for name, times in packed.epochs(samples, config.context).items() if times > 1}
+    if repeated:
+        said = ", ".join(f"{name} {times:.1f} times" for name, times in repeated.items())
+        note(f"notice: with its share of the samples a subset is read more than once: {said}")
     cadence = Cadence(evaluate=settings["evaluate_every"], sample=settings["sample_every"], save=settings["save_every"])
     command = f"earthworks gopher train --resume {folder.path}"
     fit(

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import torch
 
 from earthworks.corpus import PackedTokens
+from earthworks.corpus.sampling import Sampling
 from earthworks.gopher import dial
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.model import Gopher
@@ -33,7 +34,7 @@ AT_LEAST_ONE = (
 AT_LEAST_ZERO = ("warmup_steps", "ramp_step", "weight_decay")
 ABOVE_ZERO = ("minutes", "learning_rate", "embedding_rate", "clip")
 BELOW_ONE = ("validation", "momentum", "beta1", "beta2")
-CHOICES = {"optimizer": Kind, "schedule": Shape, "precision": Precision}
+CHOICES = {"optimizer": Kind, "schedule": Shape, "precision": Precision, "sampling": Sampling}
 
 
 def check(settings: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ class Pretraining:
     def update(self, step: int) -> dict[str, Any]:
         begun = time.perf_counter()
         batch, context = self.ramp.size(step), self.settings["context"]
-        rows = self.data.windows(self.settings["seed"], self.ramp.before(step), batch, context)
+        settings = self.settings
+        rows = self.data.windows(settings["seed"], self.ramp.before(step), batch, context, settings["sampling"])
         tokens = torch.from_numpy(rows).to(self.device)
         loss = torch.zeros((), device=self.device)
         for part in tokens.split(self.settings["micro_batch"]):

@@ -77,6 +77,7 @@ class Page:
     verdict: str
     tiles: Sequence[tuple[str, str, str]]  # what it is, the number, a remark
     sections: list[Section] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)  # to other pages: what to call them, where they are
 
     @property
     def drawings(self) -> list["Drawing"]:
@@ -115,9 +116,14 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
     return target
 
 
-def write_joint_report(runs: Mapping[str, str | Path], title: str, output: str | Path) -> Path:
-    """One page about runs of several kinds, each under the name it is given here: their sections one after the other."""
+def write_joint_report(
+    runs: Mapping[str, str | Path], title: str, output: str | Path, pages: Mapping[str, str | Path] | None = None
+) -> Path:
+    """One page about runs of several kinds, each under the name it is given here: their sections one after the other.
+
+    `pages`: other pages to link to, by what to call them."""
     joint = Page(title, "", [])
+    joint.links = [(name, os.path.relpath(path, Path(output).parent)) for name, path in (pages or {}).items()]
     for name, path in runs.items():
         folder = RunFolder.open(path)
         page: Page = importlib.import_module(KINDS[common_kind([folder])]).describe(folder)
