@@ -42,7 +42,9 @@ def up_to_eight(data, at, end):
 def ascii_letters(bits):
     """How many of eight bytes are ASCII letters before one is not, and those alone."""
     low = (bits | ONES * np.uint64(0x20)) & ~HIGH
-    other = ~((low + ONES * np.uint64(0x1F)) & ~(low + ONES * np.uint64(5)) & ~bits) & HIGH  # beyond "a", not beyond "z"
+    other = (
+        ~((low + ONES * np.uint64(0x1F)) & ~(low + ONES * np.uint64(5)) & ~bits) & HIGH
+    )  # beyond "a", not beyond "z"
     if other == 0:
         return 8, bits
     place = trailing_zeros(other) >> 3
@@ -274,7 +276,9 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
     frequency, covered, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
     short, indices = stop_words[3], stop_words[4]
-    found_in = np.full(len(stop_words[1]), -1)  # the last document with each stop word; the last place is for other words
+    found_in = np.full(
+        len(stop_words[1]), -1
+    )  # the last document with each stop word; the last place is for other words
 
     for document in range(len(offsets) - 1):
         num_words, num_lines, num_blocks = 0, 0, 0
@@ -438,7 +442,9 @@ def pieces(data, begin, end, newlines, starts, ends, hashes, lengths):
         for k in range(start, at, 8):
             bits = up_to_eight(data, k, at)
             hash = mix(hash, bits)
-            continued = (bits >> np.uint64(7)) & ~(bits >> np.uint64(6)) & ONES  # bytes that only go on with a code point
+            continued = (
+                (bits >> np.uint64(7)) & ~(bits >> np.uint64(6)) & ONES
+            )  # bytes that only go on with a code point
             length += min(8, at - k) - np.int64((continued * ONES) >> np.uint64(56))
         starts[count], ends[count], hashes[count], lengths[count] = start, at, hash, length
         count += 1
@@ -493,7 +499,9 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
     as_it_stands = np.empty(0, np.int32)
     short, indices = stop_words[3], stop_words[4]
-    found_in = np.full(len(stop_words[1]), -1)  # the last document with each stop word; the last place is for other words
+    found_in = np.full(
+        len(stop_words[1]), -1
+    )  # the last document with each stop word; the last place is for other words
 
     for document in range(len(offsets) - 1):
         begin, end = offsets[document], offsets[document + 1]
