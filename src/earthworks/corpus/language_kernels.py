@@ -23,7 +23,7 @@ def log_posteriors(data, offsets, moves, rows, features, weights, priors, scores
         row = scores[document]
         row[:] = priors
         for k in range(num_seen):
-            weight = np.log1p(float(counts[seen[k]]))
+            weight = np.float32(np.log1p(float(counts[seen[k]])))
             counts[seen[k]] = 0
             each = weights[seen[k]]
             for language in range(len(row)):
