@@ -230,8 +230,10 @@ def test_an_object_store_receives_what_a_folder_does(raw, tmp_path):
 def kills(output: Path, raw: Path, num: int, seed: int) -> None:
     """Build by the command, with workers (and sometimes the command itself) killed at random, until it is done."""
     random_ = random.Random(seed)
-    script = "import sys; from earthworks.corpus import shards; shards.SHARD_BYTES = 1; "
+    script = (
+        "import sys; from earthworks.corpus import shards; shards.SHARD_BYTES = 1; "
         "from earthworks.cli import main; main(sys.argv[1:])"
+    )
     command = [
         sys.executable,
         "-c",
