@@ -227,6 +227,18 @@ def test_an_object_store_receives_what_a_folder_does(raw, tmp_path):
     assert found == tree(tmp_path / "folder")
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_workers_builds_what_one_process_does(raw, tmp_path, small_shards):
+    ray = pytest.importorskip("ray")
+    run(raw, tmp_path / "local")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        run(raw, tmp_path / "ray", executor="ray", workers=2)
+    finally:
+        ray.shutdown()
+    assert same_but_for_the_place(tmp_path / "local", tmp_path / "ray")
+
+
 def kills(output: Path, raw: Path, num: int, seed: int) -> None:
     """Build by the command, with workers (and sometimes the command itself) killed at random, until it is done."""
     random_ = random.Random(seed)

@@ -8,13 +8,14 @@ removed/SHARD.jsonl.zst       copies and contaminated documents, with what they 
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from earthworks.corpus.deciding import array_of
-from earthworks.corpus.filtering import BATCH, dumped, json_bytes, write_array, writer
+from earthworks.corpus.filtering import BATCH, dumped, json_bytes, read_json_of, write_array, writer
 from earthworks.corpus.recipe import Recipe
 from earthworks.corpus.shards import Shard
 from earthworks.corpus.shingles import distinct, shingles
@@ -69,6 +70,15 @@ def select_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     contaminated = contaminated_rows(store, recipe, shard)
     counts: dict[str, int] = dict.fromkeys(("exact_copies", "near_copies", "contaminated", "final", "final_bytes"), 0)
     digest = hashlib.sha256()
+    if not copies and not contaminated:
+        filtered = read_json_of(store, f"work/filter/{shard.name}.json")
+        counts |= {"final": filtered["kept"], "final_bytes": filtered["kept_bytes"]}
+        with (
+            store.open(f"work/kept/{shard.name}.jsonl.zst") as source,
+            store.writing(f"documents/{shard.name}.jsonl.zst") as kept_file,
+        ):
+            shutil.copyfileobj(source, Digesting(kept_file, digest), 1 << 20)
+        return concluded(store, shard, counts, digest)
     with (
         store.writing(f"documents/{shard.name}.jsonl.zst") as kept_file,
         store.writing(f"removed/{shard.name}.jsonl.zst") as removed_file,
@@ -89,6 +99,10 @@ def select_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
                     kept.write(line)
                     continue
                 removed.write(dumped({**json.loads(line), **reasons}))
+    return concluded(store, shard, counts, digest)
+
+
+def concluded(store: Store, shard: Shard, counts: dict[str, int], digest: Any) -> dict[str, Any]:
     result = {**counts, "digest": digest.hexdigest()}
     store.write(f"work/select/{shard.name}.json", json_bytes(result))
     return result
