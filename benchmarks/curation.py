@@ -131,8 +131,8 @@ def main() -> None:
         lines += ["", f"Two processes: {statistics.median(ratios):.2f} times as fast as one by the clock"]
         lines[-1] += f" (seconds of one: {times[1]}; of two: {times[2]}; their start is in it)."
     text = "\n".join(lines)
-    print(text)
-    write_result("curation", "A whole build", text)
+
+    write_result("curation", text)
 
 
 if __name__ == "__main__":
