@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from earthworks.corpus import Reading, read
+from earthworks.corpus import Fault, Reading, files_of, read, read_input, records, streams
 from earthworks.corpus import reading as module
 from earthworks.runs import EarthworksError
 
@@ -298,6 +298,201 @@ def test_jsonl_is_read_line_by_line(tmp_path):
         next(documents)
 
 
+# Tolerant
+
+
+def tolerant(data) -> tuple[list[str], Reading]:
+    """The texts of all files, and the account."""
+    reading = Reading(tolerant=True)
+    return [each.text for file in files_of(str(data), reading) for each in read_input(file, reading)], reading
+
+
+def test_each_bad_record_is_one_fault_and_the_rest_is_read(tmp_path):
+    bad = {
+        b'{"text": "b"': "is not JSON",
+        b"[" * 100_000: "is not JSON",
+        b'["text"]': "JSON but not an object",
+        b'"text"': "JSON but not an object",
+        b"null": "JSON but not an object",
+        b'{"body": "x"}': "has the fields body; expected the text",
+        b"{}": "has the fields (none)",
+        b'{"text": 5}': "holds int, not text",
+        b'{"text": ["a"]}': "holds list, not text",
+        b'{"html": {"a": 1}}': "holds dict, not text",
+        b"\0" * 100: "is not JSON",
+    }
+    content = b"".join(b'{"text": "good %d"}\n%s\n' % (number, line) for number, line in enumerate(bad))
+    path = write(tmp_path / "a.jsonl.gz", gzip.compress(content + b'{"text": "caf\xe9"}'))
+    texts, reading = tolerant(path)
+    assert texts == [*(f"good {number}" for number in range(len(bad))), "caf\ufffd"]
+    assert [fault.where for fault in reading.faults] == [f"{path}, line {2 * n + 2}" for n in range(len(bad))]
+    for fault, expected in zip(reading.faults, bad.values(), strict=True):
+        assert expected in fault.what
+    assert (reading.num_faults, reading.replaced_bytes, reading.documents) == (len(bad), 1, len(bad) + 1)
+    assert reading.notice() == "1 undecodable bytes became U+FFFD; 11 records or files could not be read"
+
+
+def test_all_faults_are_counted_and_the_first_thousand_listed(tmp_path):
+    texts, reading = tolerant(write(tmp_path / "a.jsonl", b"x\n" * 1500 + b'{"text": "a"}'))
+    assert (texts, reading.num_faults, len(reading.faults)) == (["a"], 1500, records.KEPT_FAULTS)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_damage_in_the_middle_gives_what_came_before_and_one_fault(tmp_path, suffix):
+    texts = [os.urandom(500).hex() for _ in range(2000)]
+    packed = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}[suffix](jsonl(texts))
+    half = len(packed) // 2
+    for content in (packed[:half], packed[:half] + b"\xff" * 5000 + packed[half + 5000 :], packed[:-3]):
+        (tmp_path / f"a.jsonl{suffix}").write_bytes(content)
+        (tmp_path / "b.jsonl").write_bytes(jsonl(["after"]))
+        found, reading = tolerant(tmp_path)
+        assert found[-1] == "after"
+        assert found[:-1] == texts[: len(found) - 1]
+        assert len(found) > (1850 if content == packed[:-3] else 800)
+        assert reading.faults[-1].where == str(tmp_path / f"a.jsonl{suffix}")
+        assert "cannot be decompressed" in reading.faults[-1].what
+        assert reading.num_faults == 1 or suffix == ".gz"  # zlib makes some lines of the noise before it finds out
+
+
+def test_a_damaged_row_group_gives_the_rows_before_it(tmp_path):
+    texts = [os.urandom(500).hex() for _ in range(4000)]
+    content = bytearray(parquet(texts, rows=1000))
+    half = len(content) // 2
+    content[half : half + 200_000] = b"\xff" * 200_000
+    found, reading = tolerant(write(tmp_path / "a.parquet", bytes(content)))
+    assert found == texts[: len(found)]
+    assert 1000 <= len(found) < 4000
+    assert reading.num_faults == 1
+    assert "not a readable Parquet file" in reading.faults[0].what
+
+
+def test_a_column_that_is_no_text_is_one_fault(tmp_path):
+    _, reading = tolerant(write(tmp_path / "a.parquet", parquet(text=[1, 2, 3, 4])))
+    assert [fault.what for fault in reading.faults] == [f"the field text of {tmp_path}/a.parquet holds int64, not text"]
+
+
+def test_strings_of_parquet_that_are_not_utf8_are_replaced_and_counted(tmp_path):
+    offsets, data = pyarrow.py_buffer(bytes([0, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0])), pyarrow.py_buffer(b"caf\xe9x")
+    wrong = pyarrow.StringArray.from_buffers(2, offsets, data)
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": wrong, "id": wrong, "source": [None, "s"]}), sink)
+    reading = Reading()
+    documents = list(read(str(write(tmp_path / "a.parquet", sink.getvalue())), reading))
+    assert [(each.id, each.text, each.source) for each in documents] == [
+        ("caf\ufffd", "caf\ufffd", "a.parquet"),
+        ("x", "x", "s"),
+    ]
+    assert reading.replaced_bytes == 2
+
+
+def test_one_file_among_many_that_may_not_be_read_is_one_fault(tmp_path, monkeypatch):
+    from fsspec.implementations.local import LocalFileSystem
+
+    for number in range(100):
+        write(tmp_path / f"{number:03}.txt", b"text")
+    (tmp_path / "050.txt").unlink()
+    (tmp_path / "050.txt").symlink_to(tmp_path / "nowhere")
+    original = LocalFileSystem.open
+
+    def refuse(self, path, mode):
+        if path.endswith("070.txt"):
+            raise PermissionError(13, "Permission denied")
+        if path.endswith("071.txt"):
+            raise RuntimeError("the cloud is gone")
+        return original(self, path, mode)
+
+    monkeypatch.setattr(LocalFileSystem, "open", refuse)
+    write(tmp_path / "080.txt", b"%PDF-1.4")
+    write(tmp_path / "090.parquet", b"nothing")
+    texts, reading = tolerant(tmp_path)
+    assert len(texts) == 96
+    assert reading.num_faults == 5
+    assert reading.faults[1] == Fault(f"{tmp_path}/070.txt", f"{tmp_path}/070.txt cannot be read: Permission denied")
+    assert reading.faults[2].what.endswith("071.txt cannot be read: RuntimeError: the cloud is gone")
+    assert complaint(tmp_path).startswith(f"{tmp_path}/050.txt cannot be read: No such file")
+
+
+def test_a_folder_that_may_not_be_listed_is_one_fault(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.txt", b"x")
+    write(tmp_path / "b.txt", b"y")
+    original = os.scandir
+
+    def refuse(path):
+        if str(path).rstrip("/").endswith("/in"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    texts, reading = tolerant(tmp_path)
+    assert texts == ["y"]
+    assert [fault.what for fault in reading.faults] == [f"{tmp_path}/in cannot be listed: Permission denied"]
+    assert "cannot be listed" in complaint(tmp_path)
+
+
+def test_a_pipe_and_a_name_that_is_not_utf8_do_no_harm(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    write(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")), b"x")
+    reading = Reading(tolerant=True)
+    assert [each.id for file in files_of(str(tmp_path), reading) for each in read_input(file, reading)] == [
+        "caf\ufffd.txt"
+    ]
+    assert reading.skipped_files == 1
+
+
+def test_files_are_known_without_being_opened(tmp_path, monkeypatch):
+    import pickle
+
+    from fsspec.implementations.local import LocalFileSystem
+
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "b" / "a.jsonl", jsonl())
+    write(tmp_path / "a.txt", b"text")
+    files = files_of(str(tmp_path))
+    assert [(each.name, each.bytes) for each in files] == [("a.txt", 4), ("b/a.jsonl", len(jsonl()))]
+    assert files_of(str(tmp_path)) == files == pickle.loads(pickle.dumps(files))
+    assert [each.text for each in read_input(pickle.loads(pickle.dumps(files[1])), Reading())] == TEXTS
+    os.utime(tmp_path / "a.txt", ns=(0, 1))
+    assert [each.token == old.token for each, old in zip(files_of(str(tmp_path)), files)] == [False, True]
+    monkeypatch.setattr(LocalFileSystem, "open", None)
+    assert len(files_of(str(tmp_path))) == 2
+
+
+def slow_lines(content: bytes, longest: int) -> list[bytes | None]:
+    parts = content.split(b"\n")
+    return [None if len(part) > longest else part for part in (parts if parts[-1] else parts[:-1])]
+
+
+def test_lines_are_the_same_however_the_bytes_come():
+    import random
+
+    chance = random.Random(0)
+    for _ in range(300):
+        content = bytes(chance.choices(b"ab\n", weights=[5, 5, chance.random() * 5], k=chance.randint(0, 60)))
+        cuts = sorted(chance.choices(range(len(content) + 1), k=chance.randint(0, 8)))
+        pieces = [content[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(content)])]
+        assert list(streams.lines(pieces, 100)) == slow_lines(content, 100)
+        assert list(streams.lines(pieces, 5)) == slow_lines(content, 5)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_line_that_is_too_long_is_passed_over_in_little_memory(tmp_path, monkeypatch, suffix):
+    import tracemalloc
+
+    monkeypatch.setattr(streams.lines, "__defaults__", (1 << 20,))
+    long = b'{"text": "' + b"word " * 6_000_000 + b'"}\n'
+    path = write(tmp_path / f"a.jsonl{suffix}", compress(jsonl(["a"]) + long + jsonl(["b"]), suffix))
+    del long
+    tracemalloc.start()
+    texts, reading = tolerant(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (texts, reading.num_faults) == (["a", "b"], 1)
+    assert reading.faults[0].where == f"{path}, line 2"
+    assert peak < 24e6
+    assert "line 2 of" in complaint(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
 def test_a_line_of_200_megabytes_is_read(tmp_path, name):
@@ -309,3 +504,27 @@ def test_a_line_of_200_megabytes_is_read(tmp_path, name):
         content = zstandard.compress(content, 1)
     path = write(tmp_path / name, content)
     assert texts_of(path) == [text]
+
+
+@pytest.mark.slow
+def test_a_line_of_a_gigabyte_is_one_fault_and_never_held(tmp_path):
+    import subprocess
+
+    packer = zstandard.ZstdCompressor(1).compressobj()
+    with open(tmp_path / "a.jsonl.zst", "wb") as stream:
+        stream.write(packer.compress(jsonl(["a"]) + b'{"text": "'))
+        for _ in range(1000):
+            stream.write(packer.compress(b"word " * 200_000))
+        stream.write(packer.compress(b'"}\n' + jsonl(["b"])) + packer.flush())
+    program = f"""
+import resource
+from earthworks.corpus import Reading, read
+reading = Reading(tolerant=True)
+print([each.text for each in read({str(tmp_path)!r}, reading)], reading.num_faults)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert out[0] == "['a', 'b'] 1"
+    assert int(out[1]) < 700_000  # kB

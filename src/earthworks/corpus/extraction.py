@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from earthworks.corpus.streams import Unreadable
@@ -74,7 +75,7 @@ def decoded(page: bytes, charset: str | None = None) -> str:
             text = page.decode("cp1252" if name in LATIN else name, "replace")
         except (LookupError, ValueError, RuntimeError):  # unknown, or no encoding of text
             continue
-        if 20 * text.count("\ufffd") < sum(byte > 127 for byte in page):
+        if 20 * text.count("\ufffd") <= sum(byte > 127 for byte in page):
             return text  # else the name is wrong
     from trafilatura.utils import detect_encoding
 
@@ -99,24 +100,26 @@ class Extractor:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", "from earthworks.corpus.extraction import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        if receive(self.process.stdout) is None:
-            complaint = self.process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process, self.questions, self.answers, self.errors = process, process.stdin, process.stdout, process.stderr
+        if receive(self.answers) is None:
+            complaint = self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
             raise EarthworksError(f"trafilatura cannot be started: {complaint}", exit_code=1)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
-            assert self.process.stdin and self.process.stdout
             try:
-                send(self.process.stdin, question)
-                answer = receive(self.process.stdout)
+                send(self.questions, question)
+                answer = receive(self.answers)
             except BrokenPipeError:
                 answer = None
             if answer is not None:
@@ -129,12 +132,9 @@ class Extractor:
             return {"fault": f"HTML that ends the process of trafilatura (exit code {code})"}
 
     def close(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    pass
+        for stream in (self.questions, self.answers, self.errors):
+            with suppress(BrokenPipeError):
+                stream.close()
         self.process.wait()
 
 
@@ -171,7 +171,7 @@ def receive(stream: BinaryIO) -> dict[str, Any] | None:
     return json.loads(content) if content and len(content) == size else None
 
 
-def serve() -> None:
+def serve(seconds: int = SECONDS) -> None:
     """What the other process does."""
     import logging
     import resource
@@ -188,7 +188,7 @@ def serve() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads it
     while (question := receive(sys.stdin.buffer)) is not None:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + SECONDS, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds, resource.RLIM_INFINITY))
         send(answers, answer(**question))
 
 

@@ -143,9 +143,11 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
         where = error.filename or location
         reading.fault(str(where), Unreadable(f"{where} cannot be listed: {error.strerror or error}"))
 
-    local = {"on_error": refused} if is_local(files) else {}
+    if is_local(files):  # whose `find` leaves out in silence what it may not list
+        for _ in os.walk(path, onerror=refused):
+            pass
     root = str(files.info(path)["name"])
-    infos = files.find(path, detail=True, **local)
+    infos = files.find(path, detail=True)
     found = {PurePosixPath(path).relative_to(root).as_posix(): path for path in infos}
     readable = []
     for relative in sorted(found):

@@ -27,7 +27,7 @@ def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes
         return None
     headers: dict[str, str] = {}
     for line in response[: end.start()].decode("latin-1").splitlines()[1:]:
-        name, colon, value = line.partition(":")
+        name, _, value = line.partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
     kind = headers.get("content-type", "")
     if not (status[1].startswith(b"2") and kind.partition(";")[0].strip().lower() in HTML):

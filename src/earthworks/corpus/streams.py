@@ -14,9 +14,11 @@ from earthworks.runs import EarthworksError
 
 BLOCK = 1 << 18  # bytes given out at once, where the source has as many
 LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many times over
-# Compressed bytes given to a decoder at once: what they can become at most is 16 MiB of zlib (1,032 to 1), 64 MiB of
-# zstd (4 bytes for a block of 128 KiB) and about 14 MiB of xz (7,000 to 1).
+# Compressed bytes given to a decoder at once: they can become at most 16 MiB by zlib (1,032 to 1), 64 MiB by zstd (4
+# bytes for a block of 128 KiB) and about 14 MiB by xz (7,000 to 1). A file begins with less, and after
+# a piece that grew by BOMB it is less again.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 11, ".xz": 1 << 11}
+BOMB = 64
 
 
 class Unreadable(EarthworksError):
@@ -60,11 +62,12 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
     zstandard's own stream reader does not notice."""
     import zstandard
 
-    current, ready, size, complaint = None, [], 0, ""
+    current, ready, size, complaint, most = None, [], 0, "", PIECES[suffix] // BOMB
     try:
         while chunk := fetch(raw, BLOCK, path):
-            for at in range(0, len(chunk), PIECES[suffix]):
-                piece = chunk[at : at + PIECES[suffix]]
+            at = 0
+            while at < len(chunk):
+                piece, at, before = chunk[at : at + most], at + most, size
                 while piece:
                     if current is None:
                         piece = piece.lstrip(b"\0")  # padding, which gzip and xz allow between members
@@ -75,6 +78,7 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
                     size += len(ready[-1])
                     piece = current.unused_data if current.eof else b""
                     current = None if current.eof else current
+                most = min(2 * most, PIECES[suffix]) if size - before < BOMB * most else PIECES[suffix] // BOMB
                 if size >= BLOCK:
                     yield b"".join(ready)
                     ready, size = [], 0
@@ -111,7 +115,10 @@ def lines(source: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[byte
         whole = rest.split(b"\n")
         begun = [whole.pop()]
         held = len(begun[0])
-        yield from whole
+        if len(rest) <= longest:
+            yield from whole
+        else:
+            yield from (line if len(line) <= longest else None for line in whole)
     if held:
         yield b"".join(begun) if held <= longest else None
 

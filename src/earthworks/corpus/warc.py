@@ -20,9 +20,8 @@ from earthworks.corpus.streams import BLOCK, PIECES, Unreadable, blocks, compres
 HELD = 1 << 26  # bytes of a record kept in memory: 64 MiB. What lies further in is passed over
 LONGEST_HEADER = 1 << 16  # bytes of all header lines of a record
 VERSION = b"WARC/"
-HIDDEN = re.compile(
-    rb"\r?\n\r?\n(?=WARC/[01]\.\d+ *\r?\n(?:WARC|Content)-)", re.IGNORECASE
-)  # a record's end, and the next one's begin
+# A record's end, and the next one's begin
+HIDDEN = re.compile(rb"\r?\n\r?\n(?=WARC/[01]\.\d+ *\r?\n(?:WARC|Content)-)", re.IGNORECASE)
 GZIP = b"\x1f\x8b\x08"
 START = re.compile(rb"(?<![^\n])WARC/[01]\.\d+ *\r?\n")
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -72,7 +71,7 @@ def response_document(
     if page is None:
         return None
     body, charset = page
-    id = headers.get("warc-record-id", "").strip("<> ") or number
+    id = headers.get("warc-record-id") or number
     return Document(id, extracted(body, url, where, charset), name, {"url": url, "date": headers.get("warc-date")})
 
 
@@ -86,13 +85,16 @@ def plain(raw: Any, path: str) -> Iterator[bytes | Unreadable]:
 
 def gzip_members(raw: Any, path: str) -> Iterator[Any]:
     """The bytes of the members of a .gz, MEMBER after each, an Unreadable in place of the rest of a damaged one."""
-    member, rest, size = None, b"", PIECES[".gz"]
+    member, rest, size, sound = None, b"", PIECES[".gz"], True
     try:
         while block := fetch(raw, BLOCK, path):
             data, at = rest + block, 0
             while at < len(data):
                 if member is None:
-                    at = data.find(GZIP, at)
+                    begin, at = at, data.find(GZIP, at)
+                    if sound and data[begin : at if at >= 0 else -2].strip(b"\0"):
+                        yield Unreadable(f"{path} holds bytes that are no gzip")
+                        sound = False
                     if at < 0:
                         break
                     member = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -100,15 +102,16 @@ def gzip_members(raw: Any, path: str) -> Iterator[Any]:
                 try:
                     content = member.decompress(piece)
                 except zlib.error as error:
-                    yield Unreadable(f"{path} cannot be decompressed ({error})")
-                    member = None
+                    if sound:
+                        yield Unreadable(f"{path} cannot be decompressed ({error})")
+                    member, sound = None, False
                     at += 1
                     continue
                 if content:
                     yield content
                 at += len(piece) - len(member.unused_data)
                 if member.eof:
-                    member = None
+                    member, sound = None, True
                     yield MEMBER
             rest = data[-2:] if at < 0 else b""
         if member is not None:
@@ -184,9 +187,9 @@ class Source:
         if not missing and self.ended():
             return headers, content
         self.damaged = True
-        hidden = HIDDEN.search(content) if content else None
-        if content and hidden:  # it swallowed the records after it
-            self.data, self.at = content[hidden.end() :] + self.data[self.at :], 0
+        swallowed = (content or b"") + self.data[self.at :]
+        if hidden := HIDDEN.search(swallowed):
+            self.data, self.at = swallowed, hidden.end()
         if isinstance(self.stop, Unreadable) and missing and not hidden:
             raise Unreadable(f"{where} ends in the middle: {self.stop}")
         raise Unreadable(f"the Content-Length of {where}, {length}, does not lead to its end")
