@@ -96,10 +96,10 @@ def number(data, starts, ends, hashes, count, table, numbers):
                 table[place] = k
                 numbers[k] = k
                 break
-            if hashes[other] == hashes[k] and ends[other] - starts[other] == size:
-                if equal(data, starts[k], starts[other], size):
-                    numbers[k] = other
-                    break
+            alike = hashes[other] == hashes[k] and ends[other] - starts[other] == size
+            if alike and equal(data, starts[k], starts[other], size):
+                numbers[k] = other
+                break
             place = (place + np.uint64(1)) & mask
 
 
