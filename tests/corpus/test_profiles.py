@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_rules import TEXTS, plain_datatrove
 
 from earthworks.corpus import PROFILES, datatrove, quality_values, repetition_values
-from earthworks.corpus.quality import quality
+from earthworks.corpus.quality import bare, quality
 from earthworks.corpus.rules import failing, rule_values
 from earthworks.corpus.stop_words import STOP_WORDS
 from earthworks.runs import EarthworksError
@@ -258,6 +258,18 @@ WORDS = st.one_of(
                 "...",
                 "\U00010400x",
                 "\U00010428X",
+                *(
+                    "a\u24b6b",
+                    "A\u24d0B",
+                    "x\u2167x",
+                    "x\u2177x",
+                    "\u24b6",
+                    "\u00df",
+                    "\u1e9e",
+                    "\ufb01",
+                    "\u023a",
+                    "\u2c65",
+                ),
             ),
         ]
     ),
@@ -271,6 +283,15 @@ def test_any_stop_words_are_found_as_the_plain_rules_find_them(stop_words, words
     assert of(text, "literal", stop_words=stop_words)["stop_words"] == quality(text, stop_words)["stop_words"]
     expected = datatrove.quality(text, stop_words=stop_words)["stop_words"]
     assert of(text, "datatrove", stop_words=stop_words)["stop_words"] == expected
+
+
+def test_the_lower_case_of_every_capital_is_that_of_the_plain_rules():
+    """Between two letters, so that it is in the middle of a word."""
+    capitals = [each for each in map(chr, range(0x110000)) if each.lower() != each]
+    assert len(capitals) > 1000
+    for these in (capitals[k : k + 100] for k in range(0, len(capitals), 100)):
+        text, sought = " ".join(f"X{each}x" for each in these), {f"x{each}x".lower() for each in these}
+        assert of(text, "literal", stop_words=sought)["stop_words"] == len(set(map(bare, sought)))
 
 
 def test_stop_words_of_a_language_tell_its_running_text_from_a_list():
