@@ -1,12 +1,13 @@
 """The values of all quality and repetition rules: MB of text per CPU-second against datatrove's functions, same words.
 
-    pip install datatrove
+    pip install datatrove spacy
     OMP_NUM_THREADS=1 python benchmarks/rules.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--mb 10] [--repeats 5]
 
 Documents are cut to log-normal lengths (median 2,000 characters, as web pages have). `earthworks` gives all 21 values of
 every document by the profiles `literal` and `datatrove`; `datatrove` all 21 by its own functions, its filters being made
-to go on after a rule that drops, on words parted by white space (its default words, spaCy's, are several times slower).
-One thread; each once unmeasured (compilation), then in turns; CPU time, medians. The values are compared before.
+to go on after a rule that drops, on words parted by white space and, where spaCy is installed, on its default words: of
+the first tenth of the documents, and split once for both its filters, each of which splits anew. One thread; each once
+unmeasured (compilation), then in turns; CPU time, medians. The values are compared before.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -38,7 +40,7 @@ def documents(data: str, size: int) -> list[str]:
     return found
 
 
-def theirs(texts: list[str]) -> list[list[float]]:
+def theirs(texts: list[str], split: Callable[[str], list[str]] = str.split) -> list[list[float]]:
     """The 13 repetition values by datatrove's functions; its quality filter, without thresholds to stop at, for the rest."""
     from datatrove.data import Document
     from datatrove.pipeline.filters import gopher_quality_filter, gopher_repetition_filter
@@ -59,7 +61,7 @@ def theirs(texts: list[str]) -> list[list[float]]:
     repeats = gopher_repetition_filter.GopherRepetitionFilter()
     found = []
     for text in texts:
-        words = text.split()
+        words = split(text)
         judge.filter(Document(text=text, id=""))
         blocks, rows, size = repeats.paragraph_exp.split(text.strip()), repeats._line_splitter.split(text), len(text)
         (of_rows, row_characters), (of_blocks, block_characters) = find_duplicates(rows), find_duplicates(blocks)
@@ -69,6 +71,12 @@ def theirs(texts: list[str]) -> list[list[float]]:
         values += [find_all_duplicate(words, n) / size for n in range(5, 11)]
         found.append(values)
     return found
+
+
+def default_words(text: str) -> list[str]:
+    from datatrove.utils.text import split_into_words
+
+    return split_into_words(text, "eng")
 
 
 def main() -> None:
@@ -84,26 +92,36 @@ def main() -> None:
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     if not arguments.busy:
         quiet()
-    contestants: dict[str, Callable[[], object]] = {
-        "earthworks, literal": lambda: rule_values(texts),
-        "earthworks, datatrove": lambda: rule_values(texts, "datatrove"),
-        "datatrove": lambda: theirs(texts),
+    contestants: dict[str, tuple[Callable[[], object], float]] = {  # and the MB it goes through
+        "earthworks, literal": (lambda: rule_values(texts), megabytes),
+        "earthworks, datatrove": (lambda: rule_values(texts, "datatrove"), megabytes),
+        "datatrove": (lambda: theirs(texts), megabytes),
     }
+    default = "datatrove, its default words"
+    if find_spec("spacy"):
+        tenth = texts[: len(texts) // 10 + 1]
+        default_words("one sentence")
+        contestants[default] = lambda: theirs(tenth, default_words), sum(len(text.encode()) for text in tenth) / 1e6
     ours = np.stack(list(rule_values(texts, "datatrove").values())[8:], 1)
     differing = int((ours != np.array(theirs(texts))).any(1).sum())
     rule_values(texts)
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    measured: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(arguments.repeats):
-        for name, function in contestants.items():
+        for name, (function, size) in contestants.items():
             begun = time.process_time()
             function()
-            seconds[name].append(time.process_time() - begun)
-            print(f"{name} {megabytes / seconds[name][-1]:.1f} MB/CPU-s", file=sys.stderr, flush=True)
-    rates = {name: megabytes / statistics.median(each) for name, each in seconds.items()}
+            measured[name].append(size / (time.process_time() - begun))
+            print(f"{name} {measured[name][-1]:.2f} MB/CPU-s", file=sys.stderr, flush=True)
+    rates = {name: statistics.median(each) for name, each in measured.items()}
     lines = ["# Quality and repetition rules: speed", "", header(), ""]
     lines += [f"{len(texts):,} documents, {megabytes:.1f} MB; from Python strings to values, encoding included.", ""]
-    lines += ["| | MB per CPU-second | times datatrove |", "| --- | ---: | ---: |"]
-    lines += [f"| {name} | {rate:.1f} | {rate / rates['datatrove']:.1f} |" for name, rate in rates.items()]
+    lines += [
+        "| | MB per CPU-second | times datatrove, words by white space | times its default |",
+        "| --- " + 3 * "| ---: " + "|",
+    ]
+    for name, rate in rates.items():
+        times = f"{rate / rates[default]:.1f}" if default in rates else "spaCy not installed"
+        lines.append(f"| {name} | {rate:.2f} | {rate / rates['datatrove']:.1f} | {times} |")
     lines += [
         "",
         f"Repetition values of {differing} documents differ between the profile and the package, which joins the words",

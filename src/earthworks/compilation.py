@@ -1,9 +1,13 @@
 """Loops that no array operation holds, as machine code."""
 
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types
 from numba.core.cgutils import create_struct_proxy
 from numba.extending import intrinsic
+
+inlined: Any = intrinsic  # its type does not say that numba itself passes the first argument
 
 
 def compiled(function):
@@ -14,7 +18,7 @@ def compiled(function):
         return njit(nogil=True)(function)
 
 
-@intrinsic
+@inlined
 def eight_bytes(typing_context, data, at):
     """Inside compiled functions: data[at : at + 8] of a uint8 array as one uint64, the first byte lowest; not checked."""
 
@@ -26,7 +30,7 @@ def eight_bytes(typing_context, data, at):
     return types.uint64(data, types.int64), generate
 
 
-@intrinsic
+@inlined
 def trailing_zeros(typing_context, bits):
     """Inside compiled functions: how many of the lowest bits of a uint64 are 0; 64 for 0."""
 

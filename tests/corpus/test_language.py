@@ -100,7 +100,7 @@ FUNCTION_WORDS = {
 
 def test_web_pages_of_other_languages_are_told_from_english_ones(real_data, peer):
     """By the text that must survive extraction. What a page's markup says of its language is often wrong (German pages in
-    English templates), so function words decide what it is, where there are three or more of one language and none of the other.
+    English templates), so function words decide what it is, where there are three of one language and none of the other.
     """
     with lzma.open(real_data / "web" / "extraction_segments.jsonl.xz") as lines:
         pages = [json.loads(line) for line in lines]

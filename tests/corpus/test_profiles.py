@@ -1,5 +1,5 @@
-"""Rules as Dolma and RedPajama define them, other words for datatrove's, other stop words: against what was worked out by hand,
-slow readings written here, and the package itself where it is installed."""
+"""Rules as Dolma and RedPajama define them, other words for datatrove's, other stop words: against what was worked out by
+hand, slow readings written here, and the package itself where it is installed."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_rules import TEXTS, plain_datatrove
 
 from earthworks.corpus import PROFILES, datatrove, quality_values, repetition_values
-from earthworks.corpus.quality import quality
+from earthworks.corpus.quality import bare, quality
 from earthworks.corpus.rules import failing, rule_values
 from earthworks.corpus.stop_words import STOP_WORDS
 from earthworks.runs import EarthworksError
@@ -106,7 +106,7 @@ def test_dolma_is_a_slow_reading_of_its_tagger(text):
         "bullet_lines": len([line for line in lines if line[:1] in ("*", "-")]) / len(lines),
         "ellipsis_lines": len([line for line in lines if line[-1:] == "\u2026"]) / len(lines),
         "alpha_words": len([word for word in words if re.search(r"[^\W\d_]", word)]) / max(len(words), 1),
-        "stop_words": sum(words.count(word) for word in "the be to of and that have with".split()),
+        "stop_words": sum(map(words.count, ("the", "be", "to", "of", "and", "that", "have", "with"))),
         "dup_line": len(copies) / len(lines),
         "dup_line_char": sum(map(len, copies)) / max(total, 1),
     }
@@ -258,6 +258,18 @@ WORDS = st.one_of(
                 "...",
                 "\U00010400x",
                 "\U00010428X",
+                *(
+                    "a\u24b6b",
+                    "A\u24d0B",
+                    "x\u2167x",
+                    "x\u2177x",
+                    "\u24b6",
+                    "\u00df",
+                    "\u1e9e",
+                    "\ufb01",
+                    "\u023a",
+                    "\u2c65",
+                ),
             ),
         ]
     ),
@@ -271,6 +283,15 @@ def test_any_stop_words_are_found_as_the_plain_rules_find_them(stop_words, words
     assert of(text, "literal", stop_words=stop_words)["stop_words"] == quality(text, stop_words)["stop_words"]
     expected = datatrove.quality(text, stop_words=stop_words)["stop_words"]
     assert of(text, "datatrove", stop_words=stop_words)["stop_words"] == expected
+
+
+def test_the_lower_case_of_every_capital_is_that_of_the_plain_rules():
+    """Between two letters, so that it is in the middle of a word."""
+    capitals = [each for each in map(chr, range(0x110000)) if each.lower() != each]
+    assert len(capitals) > 1000
+    for these in (capitals[k : k + 100] for k in range(0, len(capitals), 100)):
+        text, sought = " ".join(f"X{each}x" for each in these), {f"x{each}x".lower() for each in these}
+        assert of(text, "literal", stop_words=sought)["stop_words"] == len(set(map(bare, sought)))
 
 
 def test_stop_words_of_a_language_tell_its_running_text_from_a_list():

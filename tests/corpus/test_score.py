@@ -27,3 +27,16 @@ def test_what_is_not_there_is_said(command, tmp_path):
     assert command("corpus score", tmp_path / "a.txt", document=2).refuses("has fewer than 2 documents")
     assert command("corpus score", tmp_path / "a.txt", document=0).refuses("counted from 1")
     assert command("corpus score", tmp_path / "a.txt", profile="mine").refuses("--profile is 'mine'; it must be one of")
+
+
+def test_other_profiles_have_other_rules(command, tmp_path):
+    (tmp_path / "a.txt").write_text("the be of " * 40)
+    outcome = command("corpus score", tmp_path / "a.txt", profile="dolma")
+    assert outcome.code == 0
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert ["median_word_length", "2", "3", "to", "10", "drops", "it"] in lines
+    assert ["stop_words", "120", "at", "least", "2"] in lines
+    assert not any(line[:1] == ["dup_para"] for line in lines)
+    found = json.loads(command("corpus score --json", tmp_path / "a.txt", profile="redpajama").out)
+    assert "stop_words" not in found["values"]
+    assert found["values"]["dup_10"] == 1

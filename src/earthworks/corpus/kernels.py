@@ -96,10 +96,10 @@ def number(data, starts, ends, hashes, count, table, numbers):
                 table[place] = k
                 numbers[k] = k
                 break
-            if hashes[other] == hashes[k] and ends[other] - starts[other] == size:
-                if equal(data, starts[k], starts[other], size):
-                    numbers[k] = other
-                    break
+            alike = hashes[other] == hashes[k] and ends[other] - starts[other] == size
+            if alike and equal(data, starts[k], starts[other], size):
+                numbers[k] = other
+                break
             place = (place + np.uint64(1)) & mask
 
 
@@ -276,9 +276,7 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
     frequency, covered, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
     short, indices = stop_words[3], stop_words[4]
-    found_in = np.full(
-        len(stop_words[1]), -1
-    )  # the last document with each stop word; the last place is for other words
+    found_in = np.full(len(stop_words[1]), -1)  # the last document with each stop word; at the end, with any other word
 
     for document in range(len(offsets) - 1):
         num_words, num_lines, num_blocks = 0, 0, 0
@@ -499,9 +497,7 @@ def datatrove_values(data, offsets, kinds, stop_words, out):
     table, keys = np.empty(table_size(room), np.int32), np.empty(table_size(room), np.uint64)
     as_it_stands = np.empty(0, np.int32)
     short, indices = stop_words[3], stop_words[4]
-    found_in = np.full(
-        len(stop_words[1]), -1
-    )  # the last document with each stop word; the last place is for other words
+    found_in = np.full(len(stop_words[1]), -1)  # the last document with each stop word; at the end, with any other word
 
     for document in range(len(offsets) - 1):
         begin, end = offsets[document], offsets[document + 1]

@@ -28,8 +28,8 @@ class Model(NamedTuple):
 def languages(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The ISO 639 code of each text's language, and its probability (documents,) float64.
 
-    log P(language | text) is the prior's logarithm + sum over features of log(1 + count) x log P(feature | language), divided
-    by the square root of the number of bytes, which calibrates it over lengths: as py3langid 0.4 has it with `norm_probs`.
+    log P(language | text) is the prior's logarithm + sum over features of log(1 + count) x log P(feature | language), over
+    the square root of the number of bytes, which calibrates it for all lengths: as py3langid 0.4 does with `norm_probs`.
     Looks at the first 1,000 code points of each text, in NFC, in lower case if all of them are capitals. A text in which
     nothing is recognised gives "und" and 0. The same texts always give the same numbers; nothing is kept but the model,
     once per process (0.7 s to unpack, 80 MB). O(bytes looked at + features met x languages).

@@ -62,7 +62,7 @@ def later_copies(items: Sequence[Hashable], lengths: Sequence[int]) -> int:
 
 
 def top_starts(found: Sequence[str], lengths: Sequence[int], n: int) -> list[int]:
-    """Where the most frequent n-gram begins, if it occurs twice or more; of equally frequent ones that over most characters."""
+    """Where the most frequent n-gram begins, if it occurs twice; of equally frequent ones that over most characters."""
     starts: dict[tuple[str, ...], list[int]] = {}
     for start, ngram in enumerate(ngrams(found, n)):
         starts.setdefault(ngram, []).append(start)

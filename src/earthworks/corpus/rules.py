@@ -203,9 +203,10 @@ def kinds_with_punctuation() -> np.ndarray:
 @cache
 def lower_case() -> np.ndarray:
     """Of every code point, the one that is its lower case in `bare`: U+0130 has two, of which this is the first."""
-    lowered = [bare(each) or each for each in map(chr, range(0x110000))]
-    assert [code for code, each in enumerate(lowered) if len(each) > 1] == [0x130]
-    return np.array([ord(each[0]) for each in lowered], np.int32)
+    lowered = "".join(map(chr, range(0x110000))).lower().replace("\u03c2", "\u03c3")
+    codes = np.delete(np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), "<i4"), 0x131)
+    assert len(codes) == 0x110000, "another capital whose lower case is two code points"
+    return codes
 
 
 @lru_cache(maxsize=16)
