@@ -85,7 +85,9 @@ def hash_words(data, at, end, fold, words):
                 size += eight
                 at += 8
                 continue
-            first = (others & (~others + np.uint64(1))) >> seven  # 256**k, k being how many letters and digits come first
+            first = (
+                others & (~others + np.uint64(1))
+            ) >> seven  # 256**k, k being how many letters and digits come first
             packed = block & (first - np.uint64(1))
             known = (first * np.uint64(0x0001020304050607)) >> np.uint64(56)
             size += known

@@ -21,10 +21,22 @@ READABLE = ".txt, .jsonl or .parquet, also with .gz, .xz or .zst"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One test item: its name, and the texts it may stand as."""
+    """One test item: its name, and its strings in order, those that exclude each other in one group.
+
+    A question with two choices is Item("q1", (("Why?",), ("Because.", "Why not."))), a passage Item("p1", (("Once ...",),)).
+    """
 
     id: str
-    texts: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts it may stand as, without copies."""
+        texts = [each for group in self.groups for each in group]
+        texts.append(" ".join(texts))
+        for earlier, later in combinations(self.groups, 2):
+            texts += [f"{a} {b}" for a in earlier for b in later]
+        return list(dict.fromkeys(texts))
 
 
 def read_items(path: str) -> Iterator[Item]:
@@ -57,15 +69,15 @@ def file_items(files: Any, path: str, name: str) -> Iterator[Item]:
             stream = decompressed(raw, path)
             kind = kind_of(path)
             if kind == ".txt":
-                yield Item(name, (decode(text_bytes(stream.read(), path), reading),))
+                yield Item(name, ((decode(text_bytes(stream.read(), path), reading),),))
             elif kind == ".parquet":
                 for number, record in enumerate(parquet_records(stream.read(), path), 1):
-                    yield Item(f"{name}:{number}", texts_of(record))
+                    yield Item(f"{name}:{number}", groups_of(record))
             else:
                 for number, line in enumerate(stream, 1):
                     if line.strip():
                         record = json_object(line, f"line {number} of {path}", reading)
-                        yield Item(f"{name}:{number}", texts_of(record))
+                        yield Item(f"{name}:{number}", groups_of(record))
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
 
@@ -83,14 +95,8 @@ def parquet_records(content: bytes, path: str) -> Iterator[dict[str, Any]]:
         raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
 
 
-def texts_of(record: dict[str, Any]) -> tuple[str, ...]:
-    """The texts of one record; see above."""
-    groups = [group for value in record.values() for group in alternatives(value)]
-    texts = [each for group in groups for each in group]
-    texts.append(" ".join(texts))
-    for earlier, later in combinations(groups, 2):
-        texts += [f"{a} {b}" for a in earlier for b in later]
-    return tuple(dict.fromkeys(texts))
+def groups_of(record: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(group) for value in record.values() for group in alternatives(value))
 
 
 def alternatives(value: Any) -> list[list[str]]:
