@@ -12,6 +12,7 @@ compared word by word before it is a hit: no document is accused for a collision
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -29,9 +30,9 @@ AT_ONCE = 1000  # items whose texts are held while they are indexed
 class ItemIndex:
     """The n-grams of test items.
 
-    `keys` (k,) uint64: their hashes, sorted; `owners[begins[i] : begins[i + 1]]` are the items that hold key i. `directory` and
-    `bitmap` find a hash among the keys (lookup.py). `unchecked` names the items none of whose texts has n words: no n-gram
-    can find them.
+    `keys` (k,) uint64: their hashes, sorted; `owners[begins[i] : begins[i + 1]]` are the items that hold key i.
+    `directory` and `bitmap` find a hash among the keys (lookup.py). `unchecked` names the items none of whose texts has n
+    words: no n-gram can find them.
     """
 
     n: int
@@ -145,15 +146,15 @@ def common(ngrams: dict[int, list[str]], size: int, item: Item, n: int) -> tuple
     """Which of these n-grams of a document of `size` distinct ones an item has, and the highest similarity of its texts."""
     texts = item.texts
     hashes, offsets = shingles(texts, n)
-    shared, seen = set(), set()
-    for place in np.flatnonzero(np.isin(hashes, np.array(list(ngrams), np.uint64))).tolist():
-        hash = int(hashes[place])
-        if hash not in seen:
-            seen.add(hash)
-            text = int(np.searchsorted(offsets, place, "right")) - 1
-            word = place - int(offsets[text])
-            if bare_words(texts[text])[word : word + n] == ngrams[hash]:
-                shared.add(hash)
+    shared: set[int] = set()
+    words = cache(lambda text: bare_words(texts[text]))
+    proposed = np.flatnonzero(np.isin(hashes, np.array(list(ngrams), np.uint64)))
+    _, first = np.unique(hashes[proposed], return_index=True)
+    for place in proposed[first].tolist():
+        text = int(np.searchsorted(offsets, place, "right")) - 1
+        word = place - int(offsets[text])
+        if words(text)[word : word + n] == ngrams[int(hashes[place])]:
+            shared.add(int(hashes[place]))
     hashes, offsets = distinct(hashes, offsets)
     within = np.r_[0, np.cumsum(np.isin(hashes, np.array(list(shared), np.uint64)))]
     both = within[offsets[1:]] - within[offsets[:-1]]

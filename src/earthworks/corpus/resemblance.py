@@ -4,16 +4,31 @@ import numpy as np
 
 from earthworks.compilation import compiled
 
+CLASSES = 40  # of sizes, to a factor of e: an n-gram of a crowd is looked up among documents of one size class
+SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@compiled
+def needed(a, b, numerator, denominator):
+    """The least |A & B| of sets of a and b n-grams with |A & B| / |A | B| > numerator / denominator = p / q.
+
+    s / (a + b - s) > p / q is s (p + q) > p (a + b).
+    """
+    return numerator * (a + b) // (numerator + denominator) + 1
+
+
+@compiled
+def size_class(size):
+    """Sizes of one class differ by less than one in CLASSES."""
+    return np.int64(np.log(size) * CLASSES)
+
 
 @compiled
 def overlap(hashes, a, a_end, b, b_end, numerator, denominator):
-    """|A & B| of two sorted ranges, or -1 as soon as |A & B| / |A | B| > numerator / denominator is out of reach.
-
-    s / (|A| + |B| - s) > p / q is s (p + q) > p (|A| + |B|).
-    """
-    needed = numerator * (a_end - a + b_end - b) // (numerator + denominator) + 1
+    """|A & B| of two sorted ranges, or -1 as soon as |A & B| / |A | B| > numerator / denominator is out of reach."""
+    least = needed(a_end - a, b_end - b, numerator, denominator)
     shared = 0
-    spare_a, spare_b = a_end - a - needed, b_end - b - needed  # how many of each need have no partner
+    spare_a, spare_b = a_end - a - least, b_end - b - least  # how many of each may have no partner
     if spare_a < 0 or spare_b < 0:
         return -1
     while a < a_end and b < b_end:
@@ -31,7 +46,7 @@ def overlap(hashes, a, a_end, b, b_end, numerator, denominator):
             spare_b -= 1
             if spare_b < 0:
                 return -1
-    return shared if shared >= needed else -1
+    return shared if shared >= least else -1
 
 
 @compiled
@@ -63,7 +78,7 @@ def walk(order, places, groups, begins, crowded, hashes, offsets, numerator, den
         slots *= 2
     head = np.full(slots, -1, np.int64)
     entry_document, entry_next = np.empty(room, np.int32), np.empty(room, np.int64)
-    entry_hash = np.empty(room, np.uint64)
+    entry_hash, entry_place = np.empty(room, np.uint64), np.empty(room, np.int32)
     frequency = np.empty(longest, np.int32)
     entries = 0
 
@@ -89,24 +104,36 @@ def walk(order, places, groups, begins, crowded, hashes, offsets, numerator, den
             if found >= 0:
                 break
         first = np.empty(0, np.int64)
+        size = end - begin
         if found < 0 and in_crowd[document]:
-            size = end - begin
             for k in range(size):
                 frequency[k] = counters[hashes[begin + k] & bits]
             first = np.argsort(frequency[:size], kind="mergesort")[: size - size * numerator // denominator]
-            for k in first:
-                hash = hashes[begin + k]
-                entry = head[hash >> np.uint64(20) & np.uint64(slots - 1)]
-                while entry >= 0:
-                    other = entry_document[entry]
-                    if entry_hash[entry] == hash and seen[other] != document:
-                        seen[other] = document
-                        comparisons += 1
-                        common = overlap(hashes, begin, end, offsets[other], offsets[other + 1], numerator, denominator)
-                        if common >= 0:
-                            found, shared[document] = np.int64(other), common
-                            break
-                    entry = entry_next[entry]
+            lowest, highest = size * numerator // denominator + 1, size * denominator // numerator
+            for each in range(size_class(lowest), size_class(highest) + 1):
+                smallest = np.int64(np.exp(each / CLASSES) * (1 - 1e-9))
+                length = min(len(first), size - needed(size, smallest, numerator, denominator) + 1)
+                for i in range(length):
+                    hash = hashes[begin + first[i]] + np.uint64(each) * SPREAD
+                    entry = head[hash >> np.uint64(20) & np.uint64(slots - 1)]
+                    while entry >= 0 and found < 0:
+                        other = entry_document[entry]
+                        if entry_hash[entry] == hash and seen[other] != document:
+                            seen[other] = document
+                            other_size = offsets[other + 1] - offsets[other]
+                            rest = min(
+                                size - i, other_size - entry_place[entry]
+                            )  # this is the first they have in common
+                            if rest >= needed(size, other_size, numerator, denominator):
+                                comparisons += 1
+                                common = overlap(
+                                    hashes, begin, end, offsets[other], offsets[other + 1], numerator, denominator
+                                )
+                                if common >= 0:
+                                    found, shared[document] = np.int64(other), common
+                        entry = entry_next[entry]
+                    if found >= 0:
+                        break
                 if found >= 0:
                     break
         if found >= 0:
@@ -118,9 +145,10 @@ def walk(order, places, groups, begins, crowded, hashes, offsets, numerator, den
             if not crowded[group]:
                 residents[begins[group] + entered[group]] = document
                 entered[group] += 1
-        for k in first:
-            slot = hashes[begin + k] >> np.uint64(20) & np.uint64(slots - 1)
-            entry_document[entries], entry_hash[entries] = document, hashes[begin + k]
+        for i in range(len(first)):
+            hash = hashes[begin + first[i]] + np.uint64(size_class(size)) * SPREAD
+            slot = hash >> np.uint64(20) & np.uint64(slots - 1)
+            entry_document[entries], entry_hash[entries], entry_place[entries] = document, hash, i
             entry_next[entries], head[slot] = head[slot], entries
             entries += 1
     return kept, shared, union, comparisons
