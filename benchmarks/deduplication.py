@@ -92,6 +92,8 @@ def datatrove(texts: list[str]) -> Callable[[], object]:
 
     minhash.load_word_tokenizer = lambda language: Words()
     signer = minhash.MinhashDedupSignature(tempfile.mkdtemp(), minhash.MinhashConfig(n_grams=5))
+    hash_bytes = signer._hash_func
+    signer._hash_func = lambda text: hash_bytes(text.encode())  # xxhash 4 takes bytes alone
 
     def run() -> object:
         found = (signer.get_shingles(text) for text in texts)
@@ -226,7 +228,8 @@ def contamination(arguments: argparse.Namespace) -> list[str]:
         f"{len(index.items):,} items, {len(index.keys):,} distinct 13-grams, indexed in {indexing:.1f} CPU-seconds; "
         f"{len(index.unchecked):,} items have no text of 13 words and cannot be found.",
         f"{len(expected):,} items, one of their texts of 13 words or more pasted at random into a document: "
-        f"{reached:,} found ({reached / len(expected):.2%}); {len(pairs):,} pairs of document and item in all, {seconds:.1f} CPU-seconds.",
+        f"{reached:,} found ({reached / len(expected):.2%}); {len(pairs):,} pairs of document and item in all, "
+        f"{seconds:.1f} CPU-seconds.",
         f"Dropped by the strict rule: {contaminated(found, len(texts), 'any').sum():,}; by the paper's rule: "
         f"{contaminated(found, len(texts)).sum():,}, since it compares whole documents.",
         f"Before the pasting {len(np.unique(clean.document)):,} of {len(around):,} documents shared a 13-gram with an item.",
