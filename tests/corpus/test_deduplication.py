@@ -264,6 +264,21 @@ def test_bands_may_be_read_one_at_a_time():
     assert np.array_equal(ours.groups, theirs.groups)
 
 
+def test_ngrams_may_lie_on_disk(tmp_path):
+    texts = corpus(1)
+    bands = band_keys(signatures(texts), 7)
+    groups = propose(list(bands.T), 18, signed(signatures(texts)))
+
+    def shingles_of(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        for name, array in zip(("hashes", "offsets"), distinct(*shingles([texts[k] for k in candidates]))):
+            np.save(tmp_path / name, array)
+        return np.load(tmp_path / "hashes.npy", mmap_mode="r"), np.load(tmp_path / "offsets.npy", mmap_mode="r")
+
+    found = near_duplicates(groups, priorities(exact_keys(texts), 0), shingles_of)
+    assert len(found.dropped) > 10
+    assert np.array_equal(found.dropped, near(texts).dropped)
+
+
 def test_groups_are_the_documents_with_equal_keys():
     random = np.random.default_rng(0)
     bands = random.integers(0, 60, (3, 100)).astype(np.uint64)

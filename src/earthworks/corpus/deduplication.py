@@ -21,7 +21,6 @@ from earthworks.corpus.rules import Texts, buffers, kinds
 from earthworks.runs import EarthworksError
 
 CROWD = 512  # members from which a group is not compared one by one
-COUNTERS = 1 << 22  # of how often an n-gram occurs in crowds, by some bits of its hash
 
 # Exactly
 
@@ -116,7 +115,7 @@ def propose(bands: Sequence[np.ndarray] | Callable[[int], np.ndarray], num_bands
         keys = keys[order]
         like_next = np.r_[keys[1:] == keys[:-1], False][: len(keys)]
         like_last = np.r_[False, like_next[:-1]][: len(keys)]
-        grouped = like_next | like_last
+        grouped = np.logical_or(like_next, like_last)
         members.append(documents[order[grouped]])
         begins = np.flatnonzero(~like_last[grouped])
         sizes.append(np.diff(begins, append=len(members[-1])).astype(np.int32))
@@ -152,30 +151,32 @@ def near_duplicates(
     that, and no comparison is cut.
 
     Memory beside the groups: 8 bytes an n-gram of the candidates unless mapped, 40 bytes a candidate, and for members of
-    crowds 32 bytes an n-gram among the first |A| - floor(t |A|) (at 0.8 about 7 bytes an n-gram).
+    crowds up to 48 bytes an n-gram among the rarest |A| - floor(t |A|) (at 0.8 about 10 bytes an n-gram).
     """
-    from earthworks.corpus.resemblance import walk
+    from earthworks.corpus.resemblance import crowd_of, walk
 
     if not 0 < threshold < 1:
         raise EarthworksError(f"threshold is {threshold}; a Jaccard similarity to drop above lies between 0 and 1")
     share = Fraction(str(threshold)).limit_denominator(10**6)
     hashes, offsets = shingles_of(groups.candidates)
     assert len(offsets) == len(groups.candidates) + 1, "shingles_of gave another number of documents"
-    order = np.argsort(priority[groups.candidates], kind="stable")
+    hashes, offsets, of = np.asarray(hashes), np.asarray(offsets), groups.candidates
     crowded = groups.sizes >= CROWD
-    kept, shared, union, comparisons = walk(
-        order,
+    member = np.zeros(len(of), bool)
+    member[np.repeat(np.arange(len(of)), np.diff(groups.places))[crowded[groups.groups]]] = True
+    kept, shared, comparisons = walk(
+        np.argsort(priority[of], kind="stable"),
         groups.places,
         groups.groups,
         np.r_[0, np.cumsum(groups.sizes, dtype=np.int64)],
         crowded,
-        np.asarray(hashes),
-        np.asarray(offsets),
+        crowd_of(member, hashes, offsets, share.numerator, share.denominator),
+        hashes,
+        offsets,
         share.numerator,
         share.denominator,
-        np.zeros(COUNTERS if crowded.any() else 1, np.int32),
     )
-    dropped = np.flatnonzero(kept >= 0)
-    of = groups.candidates
-    pairs = of[dropped], of[kept[dropped]], shared[dropped], union[dropped]
-    return Evidence(*pairs, candidates=len(of), comparisons=int(comparisons))
+    sizes, dropped = np.diff(offsets), np.flatnonzero(kept >= 0)
+    kept, shared = kept[dropped], shared[dropped]
+    union = sizes[dropped] + sizes[kept] - shared
+    return Evidence(of[dropped], of[kept], shared, union, candidates=len(of), comparisons=int(comparisons))
