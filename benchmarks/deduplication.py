@@ -14,14 +14,15 @@ found when one of the two is dropped; recall is counted by the exact Jaccard sim
 """
 
 import argparse
+import gc
 import os
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from harness import header, quiet, write_result
@@ -146,12 +147,21 @@ def jaccard(left: str, right: str) -> float:
     return len(one & other) / max(len(one | other), 1)
 
 
+def peak_memory(reset: bool = False) -> int:
+    """The highest resident memory of this process so far in bytes (Linux); `reset` makes it the present one."""
+    if reset:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(fields["VmHWM"].split()[0])
+
+
 def near(arguments: argparse.Namespace) -> list[str]:
     texts, pairs = planted(arguments.data, arguments.documents)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     bands, rows = bands_for()
     signatures(texts[:2]), propose([np.zeros(2, np.uint64)], 1, np.ones(2, bool))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_memory(reset=True)
     clock = [time.process_time()]
 
     def lap() -> None:
@@ -174,7 +184,7 @@ def near(arguments: argparse.Namespace) -> list[str]:
 
     evidence = near_duplicates(groups, priorities(keys, 0), shingles_of)
     lap()
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+    memory = peak_memory() - memory
     dropped = set(evidence.dropped.tolist())
     similarities = np.array([jaccard(texts[a], texts[b]) for a, b in pairs])
     gone = np.array([a in dropped or b in dropped for a, b in pairs])
@@ -197,7 +207,8 @@ def near(arguments: argparse.Namespace) -> list[str]:
     ]
     lines += [f"Evidence pairs whose sets of words have a Jaccard similarity of 0.8 or less: {wrong}.", ""]
     lines += ["CPU-seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in steps.items()) + "."]
-    lines += [f"Peak memory beside the texts: {peak:.0f} MB, {1e6 * peak / len(texts):.0f} bytes a document."]
+    lines += ["Peak of resident memory above that with the texts: "]
+    lines[-1] += f"{memory / 1e6:.0f} MB, {memory / len(texts):.0f} bytes a document."
     return lines
 
 
