@@ -94,7 +94,7 @@ def main() -> None:
             "build": (total, lambda: ours(raw, output)),
         }
         try:
-            import datatrove as _  # noqa: F401
+            import datatrove as _
         except ImportError:
             print("datatrove is not installed: no peer in this table")
         else:

@@ -21,7 +21,6 @@ from earthworks.corpus.rules import Texts, buffers, kinds
 from earthworks.runs import EarthworksError
 
 CROWD = 512  # members from which a group is not compared one by one
-COUNTERS = 1 << 22  # of how often an n-gram occurs in crowds, by some bits of its hash
 
 # Exactly
 
@@ -105,29 +104,28 @@ def propose(bands: Sequence[np.ndarray] | Callable[[int], np.ndarray], num_bands
 
     `bands[b]` or `bands(b)`: the keys (documents,) uint64 of band b, which may lie on disk; `mask` (documents,) bool says
     which documents take part (those with a signature that are no exact copies).
-    Memory: 41 bytes a document while a band is sorted, and 28 bytes a membership of a candidate in a group, of which it
+    Memory: 36 bytes a document while a band is sorted, and 40 bytes a membership of a candidate in a group, of which it
     has at most one a band.
     """
     documents = np.flatnonzero(mask)
-    members, sizes, lengths = [], [], []
+    members, sizes = [documents[:0]], [np.empty(0, np.int32)]
     for band in range(num_bands):
         keys = np.asarray(bands(band) if callable(bands) else bands[band])[documents]
         order = np.argsort(keys)
         keys = keys[order]
-        ends = np.flatnonzero(np.r_[keys[1:] != keys[:-1], True][: len(keys)]) + 1
-        size = np.diff(ends, prepend=0)
-        members.append(documents[order[np.repeat(size > 1, size)]])
-        sizes.append(size[size > 1].astype(np.int32))
-        lengths.append(len(members[-1]))
-    member, size = np.concatenate(members or [documents[:0]]), np.concatenate(sizes or [np.empty(0, np.int32)])
+        like_next = np.r_[keys[1:] == keys[:-1], False][: len(keys)]
+        like_last = np.r_[False, like_next[:-1]][: len(keys)]
+        grouped = np.logical_or(like_next, like_last)
+        members.append(documents[order[grouped]])
+        begins = np.flatnonzero(~like_last[grouped])
+        sizes.append(np.diff(begins, append=len(members[-1])).astype(np.int32))
+    member, size = np.concatenate(members), np.concatenate(sizes)
+    del members
     group = np.repeat(np.arange(len(size), dtype=np.int32), size)
-    takes_part = np.zeros(len(mask), bool)
-    takes_part[member] = True
-    candidates = np.flatnonzero(takes_part)
-    order = np.argsort(member, kind="stable")
-    places = np.zeros(len(candidates) + 1, np.int64)
-    np.cumsum(np.bincount(member, minlength=len(mask))[candidates], out=places[1:])
-    return Groups(candidates, places, group[order], size)
+    order = np.argsort(member, kind="stable")  # of one document's groups the first bands first
+    member, group = member[order], group[order]
+    begins = np.flatnonzero(np.r_[True, member[1:] != member[:-1]][: len(member)])
+    return Groups(member[begins], np.r_[begins, len(member)], group, size)
 
 
 def near_duplicates(
@@ -146,36 +144,39 @@ def near_duplicates(
     `shingles_of(candidates)` gives their n-grams as `distinct` does: hashes, sorted and distinct for each candidate, and
     offsets (c + 1); both may be memory-mapped. A comparison stops as soon as the threshold is out of reach.
 
-    Groups of CROWD members and more, such as pages that share a long menu, are not compared one by one. Two sets with
-    J > t share one of the first |A| - floor(t |A|) n-grams of each in any order of all n-grams (Chaudhuri et al. 2006).
-    From rare to frequent, those tell pages of one menu apart: members of crowds are compared where they share one of them.
-    No pair above the threshold is lost by that, and no comparison is cut.
+    Groups of CROWD members and more, such as pages that share a long menu, are not compared one by one. Two sets of a and
+    b n-grams with J > t share s > t (a + b) / (1 + t), therefore one of the first a - s + 1 and b - s + 1 of them in any
+    order of all n-grams (Chaudhuri et al. 2006; Xiao et al. 2008 for the lengths). From rare to frequent, these tell pages
+    of one menu apart: members of crowds are compared where they share one of them. No pair above the threshold is lost by
+    that, and no comparison is cut.
 
     Memory beside the groups: 8 bytes an n-gram of the candidates unless mapped, 40 bytes a candidate, and for members of
-    crowds 28 bytes an n-gram among those first ones (at 0.8 about 6 bytes an n-gram).
+    crowds up to 48 bytes an n-gram among the rarest |A| - floor(t |A|) (at 0.8 about 10 bytes an n-gram).
     """
-    from earthworks.corpus.resemblance import walk
+    from earthworks.corpus.resemblance import crowd_of, walk
 
     if not 0 < threshold < 1:
         raise EarthworksError(f"threshold is {threshold}; a Jaccard similarity to drop above lies between 0 and 1")
     share = Fraction(str(threshold)).limit_denominator(10**6)
     hashes, offsets = shingles_of(groups.candidates)
     assert len(offsets) == len(groups.candidates) + 1, "shingles_of gave another number of documents"
-    order = np.argsort(priority[groups.candidates], kind="stable")
+    hashes, offsets, of = np.asarray(hashes), np.asarray(offsets), groups.candidates
     crowded = groups.sizes >= CROWD
-    kept, shared, union, comparisons = walk(
-        order,
+    member = np.zeros(len(of), bool)
+    member[np.repeat(np.arange(len(of)), np.diff(groups.places))[crowded[groups.groups]]] = True
+    kept, shared, comparisons = walk(
+        np.argsort(priority[of], kind="stable"),
         groups.places,
         groups.groups,
         np.r_[0, np.cumsum(groups.sizes, dtype=np.int64)],
         crowded,
-        np.asarray(hashes),
-        np.asarray(offsets),
+        crowd_of(member, hashes, offsets, share.numerator, share.denominator),
+        hashes,
+        offsets,
         share.numerator,
         share.denominator,
-        np.zeros(COUNTERS if crowded.any() else 1, np.int32),
     )
-    dropped = np.flatnonzero(kept >= 0)
-    of = groups.candidates
-    pairs = of[dropped], of[kept[dropped]], shared[dropped], union[dropped]
-    return Evidence(*pairs, candidates=len(of), comparisons=int(comparisons))
+    sizes, dropped = np.diff(offsets), np.flatnonzero(kept >= 0)
+    kept, shared = kept[dropped], shared[dropped]
+    union = sizes[dropped] + sizes[kept] - shared
+    return Evidence(of[dropped], of[kept], shared, union, candidates=len(of), comparisons=int(comparisons))

@@ -28,8 +28,9 @@ def finish(hash):
 def hash_rows(rows, seed):
     """One number for every row of a matrix of unsigned numbers."""
     out = np.empty(len(rows), np.uint64)
+    start = finish(np.uint64(seed) ^ FIRST)
     for k in range(len(rows)):
-        hash = np.uint64(seed)
+        hash = start
         for value in rows[k]:
             hash = finish(hash ^ np.uint64(value))
         out[k] = hash

@@ -22,10 +22,22 @@ KINDS = (".txt", ".jsonl", ".json", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One test item: its name, and the texts it may stand as."""
+    """One test item: its name, and its strings in order, those that exclude each other in one group.
+
+    A question with two choices is Item("q1", (("Why?",), ("Because.", "Why not."))), a passage Item("p1", (("Once ...",),)).
+    """
 
     id: str
-    texts: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts it may stand as, without copies."""
+        texts = [each for group in self.groups for each in group]
+        texts.append(" ".join(texts))
+        for earlier, later in combinations(self.groups, 2):
+            texts += [f"{a} {b}" for a in earlier for b in later]
+        return list(dict.fromkeys(texts))
 
 
 def read_items(path: str) -> Iterator[Item]:
@@ -43,15 +55,15 @@ def file_items(file: InputFile) -> Iterator[Item]:
     path, name, kind = file.path, file.name, kind_of(file.path)
     with opened(file) as raw:
         if kind == ".txt":
-            yield Item(name, (decode(text_bytes(whole(blocks(raw, path), None, path), path), reading),))
+            yield Item(name, ((decode(text_bytes(whole(blocks(raw, path), None, path), path), reading),),))
         elif kind == ".parquet":
             for number, record in enumerate(parquet_records(whole(blocks(raw, path), None, path), path), 1):
-                yield Item(f"{name}:{number}", texts_of(record))
+                yield Item(f"{name}:{number}", groups_of(record))
         else:
             for number, line in enumerate(lines(blocks(raw, path)), 1):
                 if line is not None and line.strip():
                     record = json_object(line, f"line {number} of {path}", reading)
-                    yield Item(f"{name}:{number}", texts_of(record))
+                    yield Item(f"{name}:{number}", groups_of(record))
 
 
 def parquet_records(content: bytes, path: str) -> Iterator[dict[str, Any]]:
@@ -67,14 +79,8 @@ def parquet_records(content: bytes, path: str) -> Iterator[dict[str, Any]]:
         raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
 
 
-def texts_of(record: dict[str, Any]) -> tuple[str, ...]:
-    """The texts of one record; see above."""
-    groups = [group for value in record.values() for group in alternatives(value)]
-    texts = [each for group in groups for each in group]
-    texts.append(" ".join(texts))
-    for earlier, later in combinations(groups, 2):
-        texts += [f"{a} {b}" for a in earlier for b in later]
-    return tuple(dict.fromkeys(texts))
+def groups_of(record: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(group) for value in record.values() for group in alternatives(value))
 
 
 def alternatives(value: Any) -> list[list[str]]:

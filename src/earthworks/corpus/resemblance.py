@@ -1,19 +1,37 @@
 """The walk that decides which near-duplicates are dropped, compiled: exact similarities of sorted sets of n-gram hashes."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from earthworks.compilation import compiled
 
+COUNTERS = 1 << 22  # of how often an n-gram occurs in crowds, by some bits of its hash
+CLASSES = 40  # of sizes, to a factor of e: an n-gram of a crowd is looked up among documents of one size class
+SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@compiled
+def needed(a, b, numerator, denominator):
+    """The least |A & B| of sets of a and b n-grams with |A & B| / |A | B| > numerator / denominator = p / q.
+
+    s / (a + b - s) > p / q is s (p + q) > p (a + b).
+    """
+    return numerator * (a + b) // (numerator + denominator) + 1
+
+
+@compiled
+def size_class(size):
+    """Sizes of one class differ by less than one in CLASSES."""
+    return np.int64(np.log(size) * CLASSES)
+
 
 @compiled
 def overlap(hashes, a, a_end, b, b_end, numerator, denominator):
-    """|A & B| of two sorted ranges, or -1 as soon as |A & B| / |A | B| > numerator / denominator is out of reach.
-
-    s / (|A| + |B| - s) > p / q is s (p + q) > p (|A| + |B|).
-    """
-    needed = numerator * (a_end - a + b_end - b) // (numerator + denominator) + 1
+    """|A & B| of two sorted ranges, or -1 as soon as |A & B| / |A | B| > numerator / denominator is out of reach."""
+    least = needed(a_end - a, b_end - b, numerator, denominator)
     shared = 0
-    spare_a, spare_b = a_end - a - needed, b_end - b - needed  # how many of each need have no partner
+    spare_a, spare_b = a_end - a - least, b_end - b - least  # how many of each may have no partner
     if spare_a < 0 or spare_b < 0:
         return -1
     while a < a_end and b < b_end:
@@ -31,96 +49,144 @@ def overlap(hashes, a, a_end, b, b_end, numerator, denominator):
             spare_b -= 1
             if spare_b < 0:
                 return -1
-    return shared if shared >= needed else -1
+    return shared if shared >= least else -1
+
+
+class Crowd(NamedTuple):
+    """Where the n-grams of kept members of crowds are found again.
+
+    `member` (candidates,) bool; `counters`: how often n-grams occur in crowds, by some bits of their hash, which puts all
+    n-grams in one order from rare to frequent, equal ones by their hash. Entries (e,): the hash of an n-gram and a size
+    class, its document, its place in that order of the document's n-grams, the next entry in the chain of `head`.
+    """
+
+    member: np.ndarray
+    counters: np.ndarray
+    head: np.ndarray
+    next: np.ndarray
+    hash: np.ndarray
+    document: np.ndarray
+    place: np.ndarray
+
+
+def crowd_of(member: np.ndarray, hashes: np.ndarray, offsets: np.ndarray, numerator: int, denominator: int) -> Crowd:
+    """Room for the n-grams of all members of crowds, and how often they occur."""
+    sizes = np.diff(offsets)[member]
+    room = int((sizes - sizes * numerator // denominator).sum())
+    counters = np.zeros(COUNTERS if room else 1, np.int32)
+    count_ngrams(member, hashes, offsets, counters)
+    return Crowd(
+        member,
+        counters,
+        head=np.full(1 << (room + room // 2).bit_length(), -1, np.int64),
+        next=np.empty(room, np.int64),
+        hash=np.empty(room, np.uint64),
+        document=np.empty(room, np.int32),
+        place=np.empty(room, np.int32),
+    )
 
 
 @compiled
-def walk(order, places, groups, begins, crowded, hashes, offsets, numerator, denominator, counters):
-    """For every candidate: the one it is dropped for (-1 where it is kept), what they share, their union."""
+def count_ngrams(member, hashes, offsets, counters):
+    bits = np.uint64(len(counters) - 1)
+    for document in range(len(member)):
+        if member[document]:
+            for k in range(offsets[document], offsets[document + 1]):
+                counters[hashes[k] & bits] += 1
+
+
+@compiled
+def rarest(document, hashes, offsets, crowd, numerator, denominator):
+    """The places of the document's rarest |A| - floor(t |A|) n-grams, rarest first."""
+    begin, end = offsets[document], offsets[document + 1]
+    frequency = np.empty(end - begin, np.int32)
+    for k in range(begin, end):
+        frequency[k - begin] = crowd.counters[hashes[k] & np.uint64(len(crowd.counters) - 1)]
+    return begin + np.argsort(frequency, kind="mergesort")[: end - begin - (end - begin) * numerator // denominator]
+
+
+@compiled
+def chain(hash, crowd):
+    return hash >> np.uint64(20) & np.uint64(len(crowd.head) - 1)
+
+
+@compiled
+def search(document, rare, hashes, offsets, crowd, seen, numerator, denominator):
+    """A kept member of a crowd that the document resembles, or -1; what they share; how many were compared."""
+    begin, end = offsets[document], offsets[document + 1]
+    size, comparisons = end - begin, 0
+    lowest, highest = size * numerator // denominator + 1, size * denominator // numerator
+    for each in range(size_class(lowest), size_class(highest) + 1):
+        smallest = np.int64(np.exp(each / CLASSES) * (1 - 1e-9))
+        length = min(len(rare), size - needed(size, smallest, numerator, denominator) + 1)
+        for i in range(length):
+            hash = hashes[rare[i]] + np.uint64(each) * SPREAD
+            entry = crowd.head[chain(hash, crowd)]
+            while entry >= 0:
+                other = np.int64(crowd.document[entry])
+                if crowd.hash[entry] == hash and seen[other] != document:
+                    seen[other] = document  # nothing rarer is in both: from here on they share all they share
+                    a, b = offsets[other], offsets[other + 1]
+                    if min(size - i, b - a - crowd.place[entry]) >= needed(size, b - a, numerator, denominator):
+                        comparisons += 1
+                        common = overlap(hashes, begin, end, a, b, numerator, denominator)
+                        if common >= 0:
+                            return other, common, comparisons
+                entry = crowd.next[entry]
+    return np.int64(-1), np.int64(-1), comparisons
+
+
+@compiled
+def enter(document, rare, hashes, offsets, crowd, entries):
+    """Add a kept member of a crowd behind `entries` others; how many there are then."""
+    spread = np.uint64(size_class(offsets[document + 1] - offsets[document])) * SPREAD
+    for i in range(len(rare)):
+        hash = hashes[rare[i]] + spread
+        crowd.document[entries], crowd.hash[entries], crowd.place[entries] = document, hash, i
+        crowd.next[entries] = crowd.head[chain(hash, crowd)]
+        crowd.head[chain(hash, crowd)] = entries
+        entries += 1
+    return entries
+
+
+@compiled
+def walk(order, places, groups, begins, crowded, crowd, hashes, offsets, numerator, denominator):
+    """For every candidate: the one it is dropped for (-1 where it is kept), what they share; how many were compared.
+
+    Candidate d is in groups[places[d] : places[d + 1]]; group g has room for its members from begins[g] on.
+    """
     count = len(order)
-    kept = np.full(count, -1, np.int64)
-    shared, union = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    kept, shared = np.full(count, -1, np.int64), np.zeros(count, np.int64)
     seen = np.full(count, -1, np.int64)  # for whom a candidate was last compared
     entered = np.zeros(len(begins) - 1, np.int64)  # kept members of each group
     residents = np.empty(begins[-1], np.int32)
-    comparisons = 0
-
-    # Of members of crowds: how often their n-grams occur, and an index of their first ones.
-    in_crowd = np.zeros(count, np.bool_)
-    bits = np.uint64(len(counters) - 1)
-    room, longest = 0, 0
-    for document in range(count):
-        for k in range(places[document], places[document + 1]):
-            in_crowd[document] |= crowded[groups[k]]
-        if in_crowd[document]:
-            size = offsets[document + 1] - offsets[document]
-            room += size - size * numerator // denominator
-            longest = max(longest, size)
-            for k in range(offsets[document], offsets[document + 1]):
-                counters[hashes[k] & bits] += 1
-    slots = 1
-    while slots < room + room // 2:
-        slots *= 2
-    head = np.full(slots, -1, np.int64)
-    entry_document, entry_next = np.empty(room, np.int32), np.empty(room, np.int64)
-    entry_hash = np.empty(room, np.uint64)
-    frequency = np.empty(longest, np.int32)
-    entries = 0
-
-    for place in range(count):
-        document = order[place]
-        seen[document] = document
+    comparisons, entries = 0, 0
+    for document in order:
         begin, end = offsets[document], offsets[document + 1]
-        found = np.int64(-1)
-        for k in range(places[document], places[document + 1]):
-            group = groups[k]
-            if crowded[group]:
-                continue
+        found, common = np.int64(-1), np.int64(-1)
+        for group in groups[places[document] : places[document + 1]]:
             for at in range(begins[group], begins[group] + entered[group]):
                 other = residents[at]
-                if seen[other] == document:
-                    continue
-                seen[other] = document
-                comparisons += 1
-                common = overlap(hashes, begin, end, offsets[other], offsets[other + 1], numerator, denominator)
-                if common >= 0:
-                    found, shared[document] = other, common
-                    break
+                if seen[other] != document:
+                    seen[other] = document
+                    comparisons += 1
+                    common = overlap(hashes, begin, end, offsets[other], offsets[other + 1], numerator, denominator)
+                    if common >= 0:
+                        found = np.int64(other)
+                        break
             if found >= 0:
                 break
-        first = np.empty(0, np.int64)
-        if found < 0 and in_crowd[document]:
-            size = end - begin
-            for k in range(size):
-                frequency[k] = counters[hashes[begin + k] & bits]
-            first = np.argsort(frequency[:size], kind="mergesort")[: size - size * numerator // denominator]
-            for k in first:
-                hash = hashes[begin + k]
-                entry = head[hash >> np.uint64(20) & np.uint64(slots - 1)]
-                while entry >= 0:
-                    other = entry_document[entry]
-                    if entry_hash[entry] == hash and seen[other] != document:
-                        seen[other] = document
-                        comparisons += 1
-                        common = overlap(hashes, begin, end, offsets[other], offsets[other + 1], numerator, denominator)
-                        if common >= 0:
-                            found, shared[document] = np.int64(other), common
-                            break
-                    entry = entry_next[entry]
-                if found >= 0:
-                    break
+        if found < 0 and crowd.member[document]:
+            rare = rarest(document, hashes, offsets, crowd, numerator, denominator)
+            found, common, compared = search(document, rare, hashes, offsets, crowd, seen, numerator, denominator)
+            comparisons += compared
+            if found < 0:
+                entries = enter(document, rare, hashes, offsets, crowd, entries)
         if found >= 0:
-            kept[document] = found
-            union[document] = end - begin + offsets[found + 1] - offsets[found] - shared[document]
+            kept[document], shared[document] = found, common
             continue
-        for k in range(places[document], places[document + 1]):
-            group = groups[k]
+        for group in groups[places[document] : places[document + 1]]:
             if not crowded[group]:
                 residents[begins[group] + entered[group]] = document
                 entered[group] += 1
-        for k in first:
-            slot = hashes[begin + k] >> np.uint64(20) & np.uint64(slots - 1)
-            entry_document[entries], entry_hash[entries] = document, hashes[begin + k]
-            entry_next[entries], head[slot] = head[slot], entries
-            entries += 1
-    return kept, shared, union, comparisons
+    return kept, shared, comparisons

@@ -16,38 +16,42 @@ from earthworks.corpus.rules import Texts, buffers
 from earthworks.runs import EarthworksError
 
 
-def bare(word: str) -> str:
-    """The letters, marks and digits (general categories L, M, N) of a word, each in lower case by itself."""
-    return "".join(each.lower()[0] for each in word if unicodedata.category(each)[0] in "LMN")
+class Folding(dict[int, str]):
+    """What a code point becomes: letters, marks and digits (general categories L, M, N) their lower case, one by one; white
+    space itself; everything else nothing. Worked out when first asked for; made for `str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        each = chr(code)
+        kept = unicodedata.category(each)[0] in "LMN"
+        self[code] = each if each.isspace() else each.lower()[0] if kept else ""
+        return self[code]
+
+
+FOLDING = Folding()
 
 
 def bare_words(text: str) -> list[str]:
-    """Runs of what is not white space (`str.split`), bared; those that nothing is left of do not count.
+    """The words of a text in lower case and without punctuation; what was nothing else is no word.
 
-    "Don't -- STOP!" -> ["dont", "stop"]. Chinese and Japanese, written without spaces, make words of whole sentences.
+    "Don't -- STOP!" -> ["dont", "stop"]. Words are parted by white space (`str.isspace`) alone: Chinese and Japanese make
+    words of whole sentences.
     """
-    return [found for word in text.split() if (found := bare(word))]
+    return text.translate(FOLDING).split()
 
 
 def word_spans(text: str) -> list[tuple[str, int, int]]:
     """The `bare_words` with where each stands: text[start:end] is the word with its punctuation, in code points."""
-    found = ((bare(each.group()), *each.span()) for each in re.finditer(r"\S+", text))
+    found = ((each.group().translate(FOLDING), *each.span()) for each in re.finditer(r"\S+", text))
     return [span for span in found if span[0]]
 
 
 @cache
-def folding() -> np.ndarray:
-    """What every code point becomes: (0x110000,) int32, a code point, DROPPED or SPACE."""
-    from earthworks.corpus.hashing import SPACE
+def folding_table() -> np.ndarray:
+    """FOLDING of every code point: (0x110000,) int32, a code point, SPACE or, for nothing, DROPPED."""
+    from earthworks.corpus.hashing import DROPPED, SPACE
 
-    table = np.zeros(sys.maxunicode + 1, np.int32)  # DROPPED is 0
-    for code in range(sys.maxunicode + 1):
-        each = chr(code)
-        if each.isspace():
-            table[code] = SPACE
-        elif unicodedata.category(each)[0] in "LMN":
-            table[code] = ord(each.lower()[0])
-    return table
+    folded = (FOLDING[code] for code in range(sys.maxunicode + 1))
+    return np.array([DROPPED if not each else SPACE if each.isspace() else ord(each) for each in folded], np.int32)
 
 
 def shingles(texts: Texts, n: int = 13) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +68,7 @@ def shingles(texts: Texts, n: int = 13) -> tuple[np.ndarray, np.ndarray]:
     data, offsets = buffers(texts)
     room = int(offsets[-1] - offsets[0]) // 2 + len(offsets)  # a word takes two bytes with what parts it from the next
     hashes, places = np.empty(room, np.uint64), np.zeros(len(offsets), np.int64)
-    hash_ngrams(data, offsets, folding(), n, hashes, places)
+    hash_ngrams(data, offsets, folding_table(), n, hashes, places)
     return hashes[: places[-1]], places
 
 

@@ -1,0 +1,225 @@
+"""Test items in documents: against sets of tuples, at every place they can stand, and never by a collision of hashes."""
+
+import gzip
+import json
+import lzma
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_shingles import TEXTS
+
+from earthworks.corpus import decontamination
+from earthworks.corpus.decontamination import Hits, contaminated, context, hits, index_items
+from earthworks.corpus.items import Item, groups_of, read_items
+from earthworks.corpus.lookup import directory_of, look_up
+from earthworks.corpus.shingles import bare_words, word_spans
+from earthworks.runs import EarthworksError
+
+
+def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = bare_words(text)
+    return [tuple(words[k : k + n]) for k in range(len(words) - n + 1)]
+
+
+def passage(id: str, text: str) -> Item:
+    return Item(id, ((text,),))
+
+
+def pairs(found: Hits) -> list[tuple[int, int]]:
+    return list(zip(found.document.tolist(), found.item.tolist()))
+
+
+def w(numbers) -> str:
+    return " ".join(f"w{each}" for each in numbers)
+
+
+@given(
+    st.lists(TEXTS, max_size=5),
+    st.lists(st.lists(st.lists(TEXTS, max_size=2), max_size=3), max_size=4),
+    st.integers(1, 3),
+)
+def test_hits_are_the_ngrams_in_common(texts, items, n):
+    texts = [*texts, *(text + " " + text for group in items[:2] for each in group for text in each)]
+    index = index_items([Item(str(k), tuple(map(tuple, groups))) for k, groups in enumerate(items)], n)
+    found = hits(texts, index)
+    row = 0
+    for document, text in enumerate(texts):
+        own = ngrams(text, n)
+        for number, item in enumerate(index.items):
+            sets = [set(ngrams(each, n)) for each in item.texts]
+            shared = set(own) & set().union(*sets)
+            if not shared:
+                continue
+            assert (found.document[row], found.item[row], found.shared[row]) == (document, number, len(shared))
+            assert found.jaccard[row] == max(len(set(own) & each) / len(set(own) | each) for each in sets)
+            first = last = next(k for k, ngram in enumerate(own) if ngram in shared)
+            while last + 1 < len(own) and own[last + 1] in shared:
+                last += 1
+            spans = word_spans(text)
+            assert (found.word[row], found.start[row], found.end[row]) == (
+                first,
+                spans[first][1],
+                spans[last + n - 1][2],
+            )
+            row += 1
+    assert row == len(found.document)
+    assert index.unchecked == [item.id for item in index.items if not any(ngrams(each, n) for each in item.texts)]
+
+
+def test_the_papers_rule_is_about_whole_documents():
+    item = w(range(40))
+    index = index_items([passage("a", item)])
+    texts = [item, item.upper() + " !", item + " " + w(range(100, 200)), w(range(35)), w(range(12)), w(range(500, 600))]
+    found = hits(texts, index)
+    assert found.jaccard.tolist() == [1, 1, 28 / 128, 23 / 28]
+    assert contaminated(found, 6).tolist() == [True, True, False, True, False, False]
+    assert contaminated(found, 6, threshold=0.83).tolist() == [True, True, False, False, False, False]
+    assert contaminated(found, 6, rule="any").tolist() == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize("at", ["start", "middle", "end"])
+@pytest.mark.parametrize("words", [13, 14, 60])
+def test_an_item_is_found_wherever_it_stands(at, words):
+    around = ["\u4e2d\u6587 " + w(range(1000, 1100)), "\u00e9t\u00e9\n\n" + w(range(2000, 2100))]
+    item = ", ".join(f"Word{k}" for k in range(words))
+    text = {
+        "start": item + "\n" + around[0],
+        "middle": f"{around[0]} \u2014 {item}. {around[1]}",
+        "end": f"{around[0]} {item}",
+    }[at]
+    found = hits([around[0], text], index_items([passage("other", w(range(50))), passage("item", item)]))
+    assert pairs(found) == [(1, 1)]
+    assert found.shared.tolist() == [words - 12]
+    before, passage_found, after = context(text, found.start[0], found.end[0], margin=9)
+    assert passage_found.rstrip(",.") == item
+    assert len(before) <= 9 >= len(after)
+    assert text.count(before + passage_found + after) == 1
+
+
+def test_twelve_words_in_common_are_not_enough():
+    item, other = w(range(13)), w([*range(12), 99])
+    assert pairs(hits([other], index_items([passage("a", item)]))) == []
+
+
+def test_items_too_short_are_named():
+    index = index_items([passage("short", w(range(12))), passage("dots", ". " * 50), passage("long", w(range(13)))])
+    assert index.unchecked == ["short", "dots"]
+    assert pairs(hits([w(range(12)), w(range(14))], index)) == [(1, 2)]
+
+
+def test_no_items_and_no_documents():
+    nothing = index_items([])
+    assert pairs(hits([w(range(40)), ""], nothing)) == []
+    found = hits([], index_items([passage("a", w(range(13)))]))
+    assert contaminated(found, 0).shape == (0,)
+
+
+def test_a_collision_of_hashes_is_no_hit(monkeypatch):
+    """Every n-gram given one of four hashes: what is proposed falsely is thrown out word by word."""
+    real = decontamination.shingles
+
+    def colliding(texts, n):
+        hashes, offsets = real(texts, n)
+        return hashes & np.uint64(3), offsets
+
+    monkeypatch.setattr(decontamination, "shingles", colliding)
+    index = index_items([passage("a", w(range(40)))])
+    assert pairs(hits([w(range(1000, 1100))], index)) == []
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=60), st.lists(st.integers(0, 2**64 - 1), max_size=60))
+def test_the_lookup_is_a_dictionary(keys, others):
+    known = np.array(sorted(keys), np.uint64)
+    asked = np.array([*keys, *others, *(key ^ 1 for key in keys), *(key ^ 1 << 63 for key in keys)], np.uint64)
+    found = np.empty(len(asked), np.int32)
+    look_up(asked, known, *directory_of(known), found)
+    places = {key: place for place, key in enumerate(known.tolist())}
+    assert found.tolist() == [places.get(key, -1) for key in asked.tolist()]
+
+
+# Items
+
+
+RECORD = {
+    "id": 7,
+    "question": "Which way?",
+    "choices": {"text": ["up the hill", "down"], "label": [1, 2]},
+    "facts": [["a", ["b"]], {"c": "d"}],
+    "empty": "  ",
+    "gold": None,
+}
+
+
+def test_a_record_is_its_strings_alone_in_pairs_and_in_a_row():
+    groups = groups_of(RECORD)
+    item = Item("x", groups)
+    assert groups == (("Which way?",), ("up the hill", "down"), ("a", "b", "d"))
+    assert item.texts == [
+        *("Which way?", "up the hill", "down", "a", "b", "d"),
+        "Which way? up the hill down a b d",
+        *("Which way? up the hill", "Which way? down", "Which way? a", "Which way? b", "Which way? d"),
+        *("up the hill a", "up the hill b", "up the hill d", "down a", "down b", "down d"),
+    ]
+
+
+def test_items_are_read_from_files_of_every_kind(tmp_path):
+    lines = "".join(json.dumps({"q": f"question {k}", "a": [f"answer {k}"]}) + "\n\n" for k in range(3)).encode()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "deep" / "b.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "c.jsonl.xz").write_bytes(lzma.compress(lines))
+    (tmp_path / "d.txt").write_text("one item\nof two lines")
+    (tmp_path / "notes.md").write_text("not one")
+    pyarrow.parquet.write_table(pa.table({"q": ["x", "y"], "a": [["1"], ["2", "3"]]}), tmp_path / "e.parquet")
+    found = list(read_items(str(tmp_path)))
+    names = [f"{file}:{line}" for file in ("a.jsonl", "c.jsonl.xz", "deep/b.jsonl.gz") for line in (1, 3, 5)]
+    assert [item.id for item in found] == [*names[:6], "d.txt", *names[6:], "e.parquet:1", "e.parquet:2"]
+    assert found[1].groups == (("question 1",), ("answer 1",))
+    assert found[6].texts == ["one item\nof two lines"]
+    assert found[-1].groups == (("y",), ("2", "3"))
+    assert [item.id for item in read_items(str(tmp_path / "d.txt"))] == ["d.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("none", None, "does not exist"),
+        ("a.md", b"x", "holds no test items"),
+        ("a.jsonl", b"[1]\n", "not an object"),
+        ("a.jsonl", b"{\n", "is not JSON"),
+        ("a.jsonl.gz", b"not gzip", "cannot be read"),
+        ("a.parquet", b"not parquet", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, sentence):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(EarthworksError, match=sentence):
+        list(read_items(str(tmp_path / name)))
+
+
+def test_unknown_rules_are_refused():
+    with pytest.raises(EarthworksError, match="'all'; it must be one of jaccard, any"):
+        contaminated(hits([], index_items([])), 0, rule="all")
+
+
+@pytest.mark.slow
+def test_every_real_test_item_of_13_words_is_found(real_data):
+    """Pasted whole, with the first of each field's alternatives, between the words of other text."""
+    items = list(read_items(str(real_data / "eval")))
+    index = index_items(items)
+    unchecked = set(index.unchecked)
+    random = np.random.default_rng(0)
+    texts, expected = [], []
+    for place in random.permutation(len(items))[:3000].tolist():
+        text = " ".join(group[0] for group in items[place].groups[:2])
+        if len(bare_words(text)) >= 13:
+            assert items[place].id not in unchecked
+            texts.append(f"{w(range(30))} {text} {w(range(30))}")
+            expected.append((len(texts) - 1, place))
+    assert len(expected) > 2000
+    assert set(expected) <= set(pairs(hits(texts, index)))
