@@ -339,7 +339,7 @@ def test_all_faults_are_counted_and_the_first_thousand_listed(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
 def test_damage_in_the_middle_gives_what_came_before_and_one_fault(tmp_path, suffix):
-    texts = [os.urandom(500).hex() for _ in range(2000)]
+    texts = [os.urandom(500).hex() for _ in range(800)]
     packed = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}[suffix](jsonl(texts))
     half = len(packed) // 2
     for content in (packed[:half], packed[:half] + b"\xff" * 5000 + packed[half + 5000 :], packed[:-3]):
@@ -348,7 +348,7 @@ def test_damage_in_the_middle_gives_what_came_before_and_one_fault(tmp_path, suf
         found, reading = tolerant(tmp_path)
         assert found[-1] == "after"
         assert found[:-1] == texts[: len(found) - 1]
-        assert len(found) > (1850 if content == packed[:-3] else 800)
+        assert len(found) > (650 if content == packed[:-3] else 200)
         assert reading.faults[-1].where == str(tmp_path / f"a.jsonl{suffix}")
         assert "cannot be decompressed" in reading.faults[-1].what
         assert reading.num_faults == 1 or suffix == ".gz"  # zlib makes some lines of the noise before it finds out
