@@ -347,11 +347,14 @@ def test_damage_in_the_middle_gives_what_came_before_and_one_fault(tmp_path, suf
         (tmp_path / "b.jsonl").write_bytes(jsonl(["after"]))
         found, reading = tolerant(tmp_path)
         assert found[-1] == "after"
-        assert found[:-1] == texts[: len(found) - 1]
+        noisy = len(content) == len(
+            packed
+        )  # a decoder without a check makes some lines of the noise before it finds out
+        assert found[: 200 if noisy else -1] == texts[: 200 if noisy else len(found) - 1]
         assert len(found) > (650 if content == packed[:-3] else 200)
         assert reading.faults[-1].where == str(tmp_path / f"a.jsonl{suffix}")
         assert "cannot be decompressed" in reading.faults[-1].what
-        assert reading.num_faults == 1 or suffix == ".gz"  # zlib makes some lines of the noise before it finds out
+        assert reading.num_faults == 1 or noisy
 
 
 def test_a_damaged_row_group_gives_the_rows_before_it(tmp_path):
