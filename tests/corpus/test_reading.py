@@ -340,7 +340,8 @@ def test_all_faults_are_counted_and_the_first_thousand_listed(tmp_path):
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
 def test_damage_in_the_middle_gives_what_came_before_and_one_fault(tmp_path, suffix):
     texts = [os.urandom(500).hex() for _ in range(800)]
-    packed = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}[suffix](jsonl(texts))
+    checked = zstandard.ZstdCompressor(write_checksum=True).compress  # without it zstd may not find out at all
+    packed = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": checked}[suffix](jsonl(texts))
     half = len(packed) // 2
     for content in (packed[:half], packed[:half] + b"\xff" * 5000 + packed[half + 5000 :], packed[:-3]):
         (tmp_path / f"a.jsonl{suffix}").write_bytes(content)
