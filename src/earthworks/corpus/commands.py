@@ -19,7 +19,7 @@ def score(file: str, *, document: int = 1, profile: str = "literal", json: bool 
     """The value of every quality and repetition rule for one document, beside what passes.
 
     Args:
-        file: text, JSON lines or Parquet; `-` is standard input; also what else `--data` of `gopher train` takes.
+        file: text, JSON lines, Parquet, HTML or WARC; `-` is standard input; also what else `gopher train --data` takes.
         document: which document of the file, from 1.
         profile: whose definition of the rules.
         json: print {"id", "kept", "failed", "values"} instead of a table.

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from earthworks.corpus.streams import Unreadable
 from earthworks.runs import EarthworksError
@@ -28,7 +28,7 @@ LARGEST_PAGE = 10_000_000  # bytes: the largest of 380 real pages has 1.5 MB, an
 DEEPEST = 250  # elements within one another: 51 is the most in those pages; libxml2 silently stops at 256
 SECONDS = 60  # of CPU: 10 MB of ordinary HTML take 25
 MEMORY = 4 << 30  # bytes of address space
-OPTIONS = {"fast": True, "favor_recall": True, "include_comments": False}
+OPTIONS: dict[str, Any] = {"fast": True, "favor_recall": True, "include_comments": False}
 META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 NOT_SEEN_IN_ASCII = ("iso-2022", "iso2022", "utf-16", "utf16", "hz")  # encodings that valid UTF-8 may be in truth
@@ -157,13 +157,13 @@ def stop() -> None:
     running = None
 
 
-def send(stream: BinaryIO, message: dict[str, Any]) -> None:
+def send(stream: IO[bytes], message: dict[str, Any]) -> None:
     content = json.dumps(message).encode()
     stream.write(len(content).to_bytes(8, "big") + content)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> dict[str, Any] | None:
+def receive(stream: IO[bytes]) -> dict[str, Any] | None:
     """The next message, None at the end."""
     header = stream.read(8)
     size = int.from_bytes(header, "big")

@@ -12,6 +12,7 @@ from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines
 
 TEXT_COLUMNS = ("text", "content", "raw_content", "document")
 HTML_COLUMN = "html"
+COLUMNS = (*TEXT_COLUMNS, HTML_COLUMN)
 KEPT_FAULTS = 1000  # of those in the list; all are counted
 READABLE = ".txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst"
 MAGIC = (  # first bytes of files that are not text; most others betray themselves by a NUL
@@ -168,7 +169,7 @@ def record_document(record: dict[str, Any], number: str, name: str, where: str) 
 
 def text_column(columns: Collection[str], where: str) -> str:
     """The first of TEXT_COLUMNS that is there, else `html`."""
-    for column in (*TEXT_COLUMNS, HTML_COLUMN):
+    for column in COLUMNS:
         if column in columns:
             return column
     raise Unreadable(

@@ -1,5 +1,6 @@
 """The HTML page in an HTTP response as a crawler kept it."""
 
+import importlib
 import re
 import zlib
 
@@ -103,7 +104,7 @@ def from_zstd(body: bytes, where: str, cut_short: bool) -> bytes:
 
 def from_brotli(body: bytes, where: str) -> bytes:
     try:
-        import brotli
+        brotli = importlib.import_module("brotli")  # in no extra: archives of today keep bodies without it
     except ImportError:
         raise Unreadable(f"{where} is compressed by brotli, which needs: pip install brotli") from None
     try:

@@ -1,7 +1,7 @@
 """The bytes of a file as blocks, decompressed on the way, and blocks as lines: nothing here holds a whole file.
 
 Every byte before a damaged place comes out before the complaint about it (of .gz up to the 16 KiB of compressed data
-around it: zlib gives nothing of a piece it fails in), and no decompression bomb makes more than 64 MiB at a time.
+around it: zlib gives nothing of a piece it fails in), and no decompression bomb makes more than 128 MiB at a time.
 """
 
 import lzma
@@ -14,10 +14,10 @@ from earthworks.runs import EarthworksError
 
 BLOCK = 1 << 18  # bytes given out at once, where the source has as many
 LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many times over
-# Compressed bytes given to a decoder at once: they can become at most 16 MiB by zlib (1,032 to 1), 64 MiB by zstd (4
+# Compressed bytes given to a decoder at once: they can become at most 16 MiB by zlib (1,032 to 1), 128 MiB by zstd (4
 # bytes for a block of 128 KiB) and about 14 MiB by xz (7,000 to 1). A file begins with less, and after
 # a piece that grew by BOMB it is less again.
-PIECES = {".gz": 1 << 14, ".zst": 1 << 11, ".xz": 1 << 11}
+PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
 
 

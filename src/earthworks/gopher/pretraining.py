@@ -75,8 +75,8 @@ def train(
     """Train a Gopher on text and write everything about it into one run folder, which is returned.
 
     Args:
-        data: a file or folder of .txt, .jsonl or .parquet (also .gz, .xz, .zst), `-`, a URL, `hf:owner/name`, `python-docs`,
-            a packed folder, or several of them with sampling weights: `books.jsonl=0.7,web/=0.3`.
+        data: a file or folder of .txt, .jsonl, .parquet, .html or .warc (also .gz, .xz, .zst), `-`, a URL, `hf:owner/name`,
+            `python-docs`, a packed folder, or several of them with sampling weights: `books.jsonl=0.7,web/=0.3`.
         run: the run folder; by default runs/NAME-DATE.
         resume: a run folder to go on with, to the bit; only --max_steps may be given beside it.
         init: a run folder to take weights and tokenizer from.
