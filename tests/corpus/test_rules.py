@@ -421,3 +421,5 @@ def test_the_kernel_is_the_plain_rules_on_real_text(real_data):
     assert len(texts) > 1000
     for text in texts:
         assert kernel(text) == plain(text), text[:80]
+        found = rule_values([text], "datatrove")
+        assert {name: float(value[0]) for name, value in found.items()} == plain_datatrove(text), text[:80]
