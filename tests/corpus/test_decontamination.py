@@ -209,7 +209,7 @@ def test_unknown_rules_are_refused():
 
 @pytest.mark.slow
 def test_every_real_test_item_of_13_words_is_found(real_data):
-    """Pasted whole, with the first of each field's alternatives, between the words of other text."""
+    """Its first two fields that hold text, pasted between other words."""
     items = list(read_items(str(real_data / "eval")))
     index = index_items(items)
     unchecked = set(index.unchecked)
@@ -221,5 +221,5 @@ def test_every_real_test_item_of_13_words_is_found(real_data):
             assert items[place].id not in unchecked
             texts.append(f"{w(range(30))} {text} {w(range(30))}")
             expected.append((len(texts) - 1, place))
-    assert len(expected) > 2000
+    assert len(expected) > 1000
     assert set(expected) <= set(pairs(hits(texts, index)))
