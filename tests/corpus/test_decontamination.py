@@ -188,10 +188,10 @@ def test_items_are_read_from_files_of_every_kind(tmp_path):
     ("name", "content", "sentence"),
     [
         ("none", None, "does not exist"),
-        ("a.md", b"x", "holds no test items"),
+        ("a.md", b"x", "is of no kind that can be read"),
         ("a.jsonl", b"[1]\n", "not an object"),
         ("a.jsonl", b"{\n", "is not JSON"),
-        ("a.jsonl.gz", b"not gzip", "cannot be read"),
+        ("a.jsonl.gz", b"not gzip", "cannot be decompressed"),
         ("a.parquet", b"not parquet", "cannot be read"),
     ],
 )
