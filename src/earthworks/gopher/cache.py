@@ -16,6 +16,7 @@ class Cache:
     """
 
     def __init__(self, config: GopherConfig, key_mask: Tensor | None = None):
+        self.config = config
         self.length = 0
         self.key_mask = key_mask
         self.layers = [LayerCache(self) for _ in range(config.num_layers)]
@@ -26,6 +27,16 @@ class Cache:
     def advance(self, time: int) -> None:
         """Called by the model once all layers have taken in `time` new tokens."""
         self.length += time
+
+    def take(self, rows: Tensor, room: int) -> "Cache":
+        """A cache of its own that has read what `rows` (n,) of this one have, any row any number of times; it has
+        `room` for so many more tokens before it must grow. The position tables are shared."""
+        mask = self.mask(self.length)
+        taken = Cache(self.config, None if mask is None else mask[rows])
+        taken.length = self.length
+        for own, theirs in zip(taken.layers, self.layers):
+            own.copy(theirs, rows, self.length, self.length + room)
+        return taken
 
     def mask(self, length: int) -> Tensor | None:
         """Which of the first `length` slots are real, (batch, length), or None when all are."""
@@ -69,6 +80,16 @@ class LayerCache:
         if store is not None:
             larger[:, :, : store.shape[2]] = store
         return larger
+
+    def copy(self, other: "LayerCache", rows: Tensor, length: int, slots: int) -> None:
+        """Take over the first `length` slots of `rows` of another layer cache, with room for `slots` in all."""
+        assert other.keys is not None and other.values is not None, "there is nothing to copy yet"
+        for name, store in (("keys", other.keys), ("values", other.values)):
+            _, heads, _, width = store.shape
+            fresh = store.new_empty(len(rows), heads, slots, width)
+            fresh[:, :, :length] = store[rows, :, :length]
+            setattr(self, name, fresh)
+        self.table = other.table
 
     def position_table(self, w_r: Tensor, max_distance: int | None) -> Tensor:
         """r for all distances that this layer's slots can lie apart, (heads, distances, d_head)."""
