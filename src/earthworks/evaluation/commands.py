@@ -71,7 +71,7 @@ def table(result: dict[str, Any]) -> str:
     widest = max(len(each["name"]) for each in [*result["results"], *result["absent"]]) + 2
     rules = "".join(f"{rule:>{width}}" for rule, width in RULES.values())
     lines = [
-        f"{'':<{widest}} shots       n  value  95 % interval   chance majority   cut{rules}  measured as    template".rstrip()
+        f"{'':<{widest}} shots       n  value  95 % interval   chance majority   cut{rules}  measured as    template"
     ]
     for category, by_shots in result["categories"].items():
         lines += ["", category]
@@ -79,9 +79,9 @@ def table(result: dict[str, Any]) -> str:
             lines += row(each, widest)
         for shots, mean in by_shots.items():
             if mean["accuracy"] is not None and mean["tasks"] > 1:
-                above = f"{mean['above_chance']:+.3f} of the way from chance to 1"
+                name, above = f"mean of {mean['tasks']}, {shots}", mean["above_chance"]
                 lines.append(
-                    f"  {f'mean of {mean["tasks"]}, {shots}':<{widest + 11}}  {mean['accuracy']:>6.3f}  {above}"
+                    f"  {name:<{widest + 11}}  {mean['accuracy']:>6.3f}  {above:+.3f} of the way from chance to 1"
                 )
     if result["absent"]:
         lines += ["", "not measured"]
@@ -101,14 +101,14 @@ def table(result: dict[str, Any]) -> str:
 
 
 def row(each: dict[str, Any], widest: int) -> list[str]:
-    low, high = each["interval"]
+    interval = "[{:>5.3f}, {:>5.3f}]".format(*each["interval"])
     rules = "".join(
         f"{each['accuracy'][key]['value']:>{width}.3f}" if key in each.get("accuracy", {}) else " " * width
         for key, (_, width) in RULES.items()
     )
     cut = f"{each['truncated'] / each['n']:>5.0%}" if each["truncated"] else f"{'-':>5}"
     lines = [
-        f"  {each['name']:<{widest - 2}} {each['shots']:>5} {each['n']:>7} {each['value']:>6.3f}  [{low:>5.3f}, {high:>5.3f}] "
+        f"  {each['name']:<{widest - 2}} {each['shots']:>5} {each['n']:>7} {each['value']:>6.3f}  {interval} "
         f" {number(each['chance'])}  {number(each['majority'])} {cut}{rules}  {each['metric']:<13}  {each['digest']}"
     ]
     for name, group in each.get("groups", {}).items():

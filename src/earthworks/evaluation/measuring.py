@@ -66,7 +66,7 @@ def measure_choice(scorer: AnyScorer, task: Task, items: list[Item], shots: int)
     conditional = [[next(likelihoods) for _ in item.options] for item in asked]
     unconditional = [[next(likelihoods) for _ in item.options] for item in asked] if alone else None
     kept, credits = [], []
-    missing = Counter(item.fault for item in items if item.fault)
+    missing = Counter([item.fault for item in items if item.fault])
     for number, item in enumerate(asked):
         before = unconditional[number] if unconditional else None
         fault = fault_of([*conditional[number], *(before or [])])
@@ -96,9 +96,9 @@ def measure_completion(scorer: AnyScorer, task: Task, items: list[Item], shots: 
     asked = [item for item in items if item.fault is None]
     with Progress(f"{task.name} {shots}-shot", unit="sequences") as progress:
         found = scorer.score([(item.contexts[0], item.continuations[0]) for item in asked], progress)
-    missing = Counter(item.fault for item in items if item.fault)
+    missing = Counter([item.fault for item in items if item.fault])
     faults = [fault_of([each]) for each in found]
-    missing.update(fault for fault in faults if fault)
+    missing.update([fault for fault in faults if fault])
     kept = [item for item, fault in zip(asked, faults) if not fault]
     check(task, kept, missing)
     likelihoods = [each for each, fault in zip(found, faults) if not fault]
@@ -119,7 +119,7 @@ def measure_completion(scorer: AnyScorer, task: Task, items: list[Item], shots: 
 
 def measure_answer(scorer: AnyScorer, task: Task, items: list[Item], shots: int) -> dict[str, Any]:
     asked = [item for item in items if item.fault is None]
-    missing = Counter(item.fault for item in items if item.fault)
+    missing = Counter([item.fault for item in items if item.fault])
     check(task, asked, missing)
     with Progress(f"{task.name} {shots}-shot", total=len(asked), unit="answers") as progress:
         written = scorer.write([item.contexts[0] for item in asked], task.max_tokens, progress)
@@ -211,7 +211,7 @@ def fault_of(likelihoods: Sequence[Likelihood]) -> str | None:
     return None
 
 
-def check(task: Task, kept: list[Item], missing: Counter[str | None]) -> None:
+def check(task: Task, kept: list[Item], missing: Counter[str]) -> None:
     if not kept:
         reason = f"every item is missing: {missing.most_common(1)[0][0]}" if missing else "there are no items"
         raise EarthworksError(f"task {task.name} could not be measured: {reason}")
@@ -221,7 +221,7 @@ def with_interval(values: np.ndarray) -> dict[str, Any]:
     return {"value": float(values.mean()), "interval": list(wilson_interval(float(values.sum()), len(values)))}
 
 
-def counts(kept: list[Item], missing: Counter[str | None], likelihoods: Any, widths: list[int]) -> dict[str, Any]:
+def counts(kept: list[Item], missing: Counter[str], likelihoods: Any, widths: list[int]) -> dict[str, Any]:
     """n, the missing by reason, and how many items lost context on the left or have a boundary inside a token."""
     each = iter(likelihoods)
     items = [[next(each) for _ in range(width)] for width in widths]

@@ -2,9 +2,9 @@
 
 Sequences in lexicographic order are cut into runs i..j. A run costs its common prefix once and every rest in full,
 
-    cost(i, j) = OVERHEAD + p + sum_{m=i..j} (n_m - p),    p = min_{m=i+1..j} common(m - 1, m),
+    cost(i, j) = c + p + sum_{m=i..j} (n_m - p),    p = min_{m=i+1..j} common(m - 1, m),
 
-n_m being lengths; a run of one has p = 0. The options of one question fall into one run, and so do all questions that
+n_m being lengths and c what a pass of its own is worth in tokens; a run of one costs its length. The options of one question fall into one run, and so do all questions that
 follow the same few-shot examples.
 """
 
@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthworks.compilation import compiled
-
-OVERHEAD = 8.0  # tokens that a pass over a prefix of its own is worth: two sequences that share fewer are read apart
 
 
 def lexicographic(sequences: list[NDArray[np.int64]]) -> list[int]:
@@ -29,7 +27,7 @@ def common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
     return int(differ.argmax()) if differ.any() else n
 
 
-def partition(sequences: list[NDArray[np.int64]], most: int) -> list[tuple[int, int, int]]:
+def partition(sequences: list[NDArray[np.int64]], most: int, pass_cost: int) -> list[tuple[int, int, int]]:
     """The cheapest runs of at most `most` of the sorted `sequences`: (begin, end, common prefix). O(n most) time."""
     if not sequences:
         return []
@@ -37,7 +35,7 @@ def partition(sequences: list[NDArray[np.int64]], most: int) -> list[tuple[int, 
     shared = np.zeros(len(sequences), np.int64)
     for index in range(1, len(sequences)):
         shared[index] = common(sequences[index - 1], sequences[index])
-    begins = cheapest(lengths, shared, most, OVERHEAD)
+    begins = cheapest(lengths, shared, most, float(pass_cost))
     runs = []
     end = len(sequences)
     while end:
@@ -48,7 +46,7 @@ def partition(sequences: list[NDArray[np.int64]], most: int) -> list[tuple[int, 
 
 
 @compiled
-def cheapest(lengths: np.ndarray, shared: np.ndarray, most: int, overhead: float) -> np.ndarray:
+def cheapest(lengths: np.ndarray, shared: np.ndarray, most: int, pass_cost: float) -> np.ndarray:
     """begins[e]: where the last run of the cheapest partition of the first e sequences begins."""
     n = len(lengths)
     best = np.empty(n + 1)
@@ -64,7 +62,7 @@ def cheapest(lengths: np.ndarray, shared: np.ndarray, most: int, overhead: float
             if prefix == 0:
                 break
             total += lengths[begin]
-            cost = best[begin] + overhead + total - (end - begin - 1) * prefix
+            cost = best[begin] + pass_cost + total - (end - begin - 1) * prefix
             if cost < best[end]:
                 best[end] = cost
                 begins[end] = begin

@@ -11,6 +11,7 @@ formed for the tokens that are asked about and for no others.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ TOKENS_AT_ONCE = 4096  # of one forward pass: bounds its memory whatever the len
 LOGITS_AT_ONCE = 1 << 22
 
 Pair = tuple[str, str]  # context, continuation
+Run = tuple[int, int, int]  # sequences begin .. end - 1, their common prefix
 
 
 class Likelihood(NamedTuple):
@@ -178,7 +180,7 @@ class Scorer:
             for states, chosen in self.read(sequences, progress):
                 if chosen:
                     self.answer(states, chosen, values, first)
-        slices = [slice(*pair) for pair in zip(offsets[:-1], offsets[1:])]
+        slices = [slice(*pair) for pair in pairwise(offsets.tolist())]
         return [math.fsum(values[part].tolist()) for part in slices], [bool(first[part].all()) for part in slices]
 
     def read(self, sequences: list[tuple[NDArray[np.int64], list[Asked]]], progress: Progress | None):
@@ -186,22 +188,22 @@ class Scorer:
         order = lexicographic([inputs for inputs, _ in sequences])
         inputs = [sequences[index][0] for index in order]
         wanted = [sequences[index][1] for index in order]
-        runs = partition(inputs, self.batch if self.reader.remembers else 1)
+        runs = partition(inputs, self.batch if self.reader.remembers else 1, self.reader.pass_cost)
         alone = sorted((begin for begin, end, _ in runs if end - begin == 1), key=lambda row: (len(inputs[row]), row))
-        for rows in batches([len(inputs[row]) for row in alone], self.batch):
+        pass_cost = self.reader.pass_cost
+        for rows in batches([len(inputs[row]) for row in alone], self.batch, pass_cost):
             part = [alone[row] for row in rows]
             states = self.reader.read(pad([inputs[row] for row in part]))
             yield states.flatten(0, 1), place(part, wanted, 0, states.shape[1])
             if progress:
                 progress.advance(len(part))
         together = sorted((run for run in runs if run[1] - run[0] > 1), key=lambda run: (run[2], run[0]))
-        for chosen in batches([prefix for _, _, prefix in together], self.batch):
-            part = [together[run] for run in chosen]
+        for part in alike(together, self.batch, pass_cost):
             yield from self.read_runs(part, inputs, wanted)
             if progress:
                 progress.advance(sum(end - begin for begin, end, _ in part))
 
-    def read_runs(self, runs: list[tuple[int, int, int]], inputs: list[NDArray[np.int64]], wanted: list[list[Asked]]):
+    def read_runs(self, runs: list[Run], inputs: list[NDArray[np.int64]], wanted: list[list[Asked]]):
         """Runs of nearly equal prefixes: all are cut to the shortest, so that no row needs padding on its left."""
         prefix = min(length for _, _, length in runs)
         heads = np.stack([inputs[begin][:prefix] for begin, _, _ in runs])
@@ -217,7 +219,7 @@ class Scorer:
             ],
         )
         tails = sorted((row for row in owner if len(inputs[row]) > prefix), key=lambda row: (len(inputs[row]), row))
-        for chosen in batches([len(inputs[row]) - prefix for row in tails], self.batch):
+        for chosen in batches([len(inputs[row]) - prefix for row in tails], self.batch, self.reader.pass_cost):
             part = [tails[row] for row in chosen]
             states = self.reader.go_on(
                 pad([inputs[row][prefix:] for row in part]), memory, [owner[row] for row in part]
@@ -268,15 +270,36 @@ def cut(encoded: Encoded, window: int) -> list[Encoded]:
     return parts
 
 
-def batches(lengths: Sequence[int], most: int) -> list[range]:
-    """Stretches of rows of ascending length: at most `most` rows and TOKENS_AT_ONCE tokens with the padding."""
+def batches(lengths: Sequence[int], most: int, pass_cost: int) -> list[range]:
+    """Stretches of rows of ascending length to read at once: at most `most` rows and TOKENS_AT_ONCE tokens.
+
+    A stretch ends where its padding would come to more tokens than two passes are worth.
+    """
     found = []
-    begin = 0
-    for end in range(1, len(lengths) + 1):
-        rows = end + 1 - begin
-        if end == len(lengths) or rows > most or rows * lengths[end] > TOKENS_AT_ONCE:
+    begin = padding = 0
+    for end in range(1, len(lengths)):
+        rows = end - begin
+        padding += rows * (lengths[end] - lengths[end - 1])
+        if rows == most or (rows + 1) * lengths[end] > TOKENS_AT_ONCE or padding > 2 * pass_cost:
             found.append(range(begin, end))
-            begin = end
+            begin, padding = end, 0
+    return [*found, range(begin, len(lengths))] if lengths else []
+
+
+def alike(runs: list[Run], most: int, pass_cost: int) -> list[list[Run]]:
+    """Runs sorted by prefix in groups that can be cut to the shortest prefix: what is then read more than once, the
+    rest of the prefix in each further row, comes to less than two passes are worth."""
+    found: list[list[Run]] = []
+    again = 0
+    for begin, end, prefix in runs:
+        if found:
+            first = found[-1][0][2]
+            again += (end - begin - 1) * (prefix - first)
+            if again <= 2 * pass_cost and len(found[-1]) < most and (len(found[-1]) + 1) * first <= TOKENS_AT_ONCE:
+                found[-1].append((begin, end, prefix))
+                continue
+        found.append([(begin, end, prefix)])
+        again = 0
     return found
 
 

@@ -59,11 +59,12 @@ CATEGORIES = (
 class Task:
     """One task as its YAML says it; see the head of this file. Templates and expressions are Jinja's.
 
-    `description` (a template) stands once before examples and context, `separator` between context and answer. `metric` is the accuracy that the table shows first. `group` (an
-    expression) names the part an item belongs to, `groups` gathers parts under larger names. `where` (an expression)
-    chooses rows. `shots` is the number of examples that the paper gave; they come from `examples_file`, or from the other
-    rows of the file, of the same part where `examples_by` is given. `example` (a template) is how the answer of an example
-    is shown, where it is not the right one itself; `few_shot: false` where examples make no sense.
+    `description` (a template) stands once before examples and context, `separator` between context and answer. `metric`
+    is the accuracy that the table shows first. `group` (an expression) names the part an item belongs to, `groups`
+    gathers parts under larger names. `where` (an expression) chooses rows.
+    `shots` is the number of examples that the paper gave; they come from `examples_file`, or from the other rows of the
+    file, of the same part where `examples_by` is given. `example` (a template) is how the answer of an example is shown,
+    where it is not the right one itself; `few_shot: false` where examples make no sense.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Answers written by a model: the likeliest token after the likeliest token, to the end of the line."""
+"""Answers written by a model: the likeliest token after the likeliest token, up to the end of the line."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from earthworks.evaluation.reading import device_of
 from earthworks.gopher import Gopher, generate
 from earthworks.runs import Progress
 
-STOP = "\n"
+END_OF_LINE = ("\n",)
 
 
 def write(
@@ -20,9 +21,10 @@ def write(
     max_tokens: int,
     window: int,
     batch: int,
+    stop: Sequence[str] = END_OF_LINE,
     progress: Progress | None = None,
 ) -> list[tuple[str, bool]]:
-    """(text up to the end of its line, whether the prompt lost tokens on its left) for each prompt.
+    """(text up to the first of `stop`, whether the prompt lost tokens on its left) for each prompt.
 
     At most half the window is given to the answer; what a prompt then lacks room for goes, from its beginning.
     """
@@ -43,29 +45,31 @@ def write(
                     [shown[index] for index in part],
                     max_tokens=max_tokens,
                     temperature=0,
-                    stop=[STOP],
+                    stop=stop,
                 )
             ]
         else:
-            answers = [one_by_one(model, tokenizer, shown[index], max_tokens) for index in part]
+            answers = [one_by_one(model, tokenizer, shown[index], max_tokens, stop) for index in part]
         for index, answer in zip(part, answers):
-            texts[index] = answer.split(STOP)[0]
+            texts[index] = answer
         if progress:
             progress.advance(len(part))
     return [(text, len(ids) > room) for text, ids in zip(texts, encoded)]
 
 
 @torch.inference_mode()
-def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> str:
+def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int, stop: Sequence[str]) -> str:
     """For a callable that remembers nothing: everything is read again for each token."""
     tokens = [tokenizer.end_of_document, *map(int, tokenizer.encode(prompt))]
     written: list[int] = []
-    parameter = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
-    device = parameter.device if parameter is not None else "cpu"
-    while len(written) < max_tokens and STOP not in tokenizer.decode(written):
+    device = device_of(model)
+    text = ""
+    while len(written) < max_tokens and not any(each in text for each in stop):
         output = model(torch.tensor([tokens + written], device=device))
         token = int(getattr(output, "logits", output)[0, -1].argmax())
         if token == tokenizer.end_of_document:
             break
         written.append(token)
-    return tokenizer.decode(written)
+        text = tokenizer.decode(written)
+    found = [text.index(each) for each in stop if each in text]
+    return text[: min(found)] if found else text

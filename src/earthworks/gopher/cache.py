@@ -83,12 +83,7 @@ class LayerCache:
 
     def copy(self, other: "LayerCache", rows: Tensor, length: int, slots: int) -> None:
         """Take over the first `length` slots of `rows` of another layer cache, with room for `slots` in all."""
-        assert other.keys is not None and other.values is not None, "there is nothing to copy yet"
-        for name, store in (("keys", other.keys), ("values", other.values)):
-            _, heads, _, width = store.shape
-            fresh = store.new_empty(len(rows), heads, slots, width)
-            fresh[:, :, :length] = store[rows, :, :length]
-            setattr(self, name, fresh)
+        self.keys, self.values = (selected(store, rows, length, slots) for store in (other.keys, other.values))
         self.table = other.table
 
     def position_table(self, w_r: Tensor, max_distance: int | None) -> Tensor:
@@ -98,3 +93,11 @@ class LayerCache:
         if self.table is None or self.table.shape[1] < slots:
             self.table = position_table(w_r, slots, max_distance).to(self.keys.dtype)
         return self.table
+
+
+def selected(store: Tensor | None, rows: Tensor, length: int, slots: int) -> Tensor:
+    """`rows` of keys or values, the first `length` slots of each, in a tensor of `slots`."""
+    assert store is not None, "a cache is taken from after it has read something"
+    fresh = store.new_empty(len(rows), store.shape[1], slots, store.shape[3])
+    fresh[:, :, :length] = store[rows, :, :length]
+    return fresh
