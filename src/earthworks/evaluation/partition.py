@@ -4,8 +4,8 @@ Sequences in lexicographic order are cut into runs i..j. A run costs its common 
 
     cost(i, j) = c + p + sum_{m=i..j} (n_m - p),    p = min_{m=i+1..j} common(m - 1, m),
 
-n_m being lengths and c what a pass of its own is worth in tokens; a run of one costs its length. The options of one question fall into one run, and so do all questions that
-follow the same few-shot examples.
+n_m being lengths and c what a pass of its own is worth in tokens; a run of one costs its length. The options of one
+question fall into one run, and so do all questions that follow the same few-shot examples.
 """
 
 import numpy as np

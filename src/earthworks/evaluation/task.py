@@ -87,7 +87,7 @@ class Task:
     examples_file: str | None = None
     examples_by: str | None = None
     example: str | None = None
-    max_tokens: int = 24
+    max_tokens: int = 48
     extract: Literal["number"] | None = None
     last_bytes: int | None = None
 
