@@ -1,15 +1,20 @@
 """lm-evaluation-harness on the model in memory, and our tasks in its form. Needs the extra `eval`.
 
     from lm_eval import simple_evaluate
-    simple_evaluate(model=adapter(model, tokenizer), tasks=["hellaswag"])        # its own tasks, where there is a network
+    from lm_eval.tasks import TaskManager
 
-    earthworks_tasks = write_lm_eval_tasks("folder", tasks, data)                # ours, over files, without one
-    simple_evaluate(model=..., tasks=list(earthworks_tasks), task_manager=TaskManager(include_path="folder",
-                    include_defaults=False), num_fewshot=0, bootstrap_iters=0)
+    model = adapter(*earthworks.gopher.load("runs/a"))
+    simple_evaluate(model=model, tasks=["hellaswag"])                       # its own tasks, where there is a network
+
+    names = write_lm_eval_tasks("folder", shipped_tasks(), "eval/")         # ours, over files, without one
+    manager = TaskManager(include_path="folder", include_defaults=False)
+    simple_evaluate(model=model, tasks=list(names), task_manager=manager, num_fewshot=0, bootstrap_iters=0)
 
 The harness splits context and continuation, sums, normalises and averages; ours is only the likelihood of the tokens.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ import numpy as np
 import yaml
 
 from earthworks.evaluation.items import make_items
+from earthworks.evaluation.measuring import texts_of
 from earthworks.evaluation.scorer import Encoded, Scorer
 from earthworks.evaluation.task import Task
 from earthworks.evaluation.writing import write
@@ -82,57 +88,62 @@ def adapter(model: Any, tokenizer: Any, *, window: int | None = None, batch: int
 
 def write_lm_eval_tasks(
     folder: str | Path,
-    tasks: list[Task],
+    tasks: Sequence[Task],
     data: str | Path,
     *,
     shots: int = 0,
     limit: int | None = None,
     seed: int = 0,
 ) -> dict[str, Task]:
-    """Our tasks as YAML that lm-eval reads, with their items beside them as JSON lines; name in lm-eval -> task.
+    """Our tasks as YAML that lm-eval reads, their items beside them as JSON lines; returns name in lm-eval -> task.
 
-    Items are rendered with their examples, so the harness shows to the letter what we show; run it with num_fewshot=0.
-    Open answers need our comparison and are left out, as are documents of other folders than JSON lines.
+    Items are rendered with their examples, so that the harness shows to the letter what we show: run it with
+    num_fewshot=0. Open answers are left out, for their comparison is code of ours.
     """
     folder = Path(folder).resolve()
     written = {}
-    for task in (each for each in tasks if each.kind in ("choice", "contexts", "completion")):
-        items = [item for item in make_items(task, Path(data), shots=shots, limit=limit, seed=seed) if not item.fault]
+    for task in (each for each in tasks if each.kind in FORMS):
         name = f"earthworks_{task.name}"
-        rows = [
-            {
-                "contexts": item.contexts,
-                "context": item.contexts[0],
-                "options": item.options or item.answers,
-                "gold": item.gold,
-                "continuation": item.options[0] if task.kind == "contexts" else item.continuations[0],
-            }
-            for item in items
-        ]
-        import json
-
+        rows = rows_of(task, Path(data), shots, limit, seed)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_bytes(folder / f"{name}.jsonl", lines.encode())
         config = {
             "task": name,
             "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},
+            "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},  # absolute: else of where one is
             "test_split": "test",
             "target_delimiter": task.separator,
             "num_fewshot": 0,
             "metadata": {"version": task.digest},
-            **HOW[task.kind],
+            **FORMS[task.kind],
         }
         write_bytes(folder / f"{name}.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         written[name] = task
     return written
 
 
+def rows_of(task: Task, data: Path, shots: int, limit: int | None, seed: int) -> list[dict[str, Any]]:
+    """The rendered items, in the fields that FORMS names."""
+    if task.kind == "text":
+        return [{"context": "", "continuation": text} for text in texts_of(task, data, limit)]
+    return [
+        {
+            "context": item.contexts[0],
+            "contexts": item.contexts,
+            "options": item.options,
+            "gold": item.gold,
+            "continuation": item.options[0] if task.kind == "contexts" else item.continuations[0],
+        }
+        for item in make_items(task, data, shots=shots, limit=limit, seed=seed)
+        if item.fault is None
+    ]
+
+
 def metrics(*names: str) -> list[dict[str, Any]]:
     return [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in names]
 
 
-HOW: dict[str, dict[str, Any]] = {
+FORMS: dict[str, dict[str, Any]] = {
     "choice": {
         "output_type": "multiple_choice",
         "doc_to_text": "context",
@@ -155,5 +166,11 @@ HOW: dict[str, dict[str, Any]] = {
             *metrics("acc"),
             {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
         ],
+    },
+    "text": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "context",
+        "doc_to_target": "continuation",
+        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
     },
 }

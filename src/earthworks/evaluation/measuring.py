@@ -140,11 +140,7 @@ def measure_answer(scorer: AnyScorer, task: Task, items: list[Item], shots: int)
 
 def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, seed: int) -> dict[str, Any]:
     """Bits per byte = -log P(documents) / (ln 2 x UTF-8 bytes), interval by bootstrap of documents or windows."""
-    texts = [document.text for document in read(str(data / task.file))]
-    if task.last_bytes:
-        texts = ["\n".join(texts).encode()[-task.last_bytes :].decode(errors="ignore")]
-    if limit is not None:
-        texts = shortened(texts, limit * BYTES_OF_LIMIT)
+    texts = texts_of(task, data, limit)
     with Progress(task.name, unit="windows") as progress:
         documents = scorer.roll(texts, progress)
     sizes = [len(text.encode()) for text in texts]
@@ -182,6 +178,14 @@ def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, s
         "tokens": tokens,
         "bytes": sum(sizes),
     }
+
+
+def texts_of(task: Task, data: Path, limit: int | None) -> list[str]:
+    """The documents of a task, or the end of them that it names, or the beginning that the limit leaves."""
+    texts = [document.text for document in read(str(data / task.file))]
+    if task.last_bytes:
+        texts = ["\n".join(texts).encode()[-task.last_bytes :].decode(errors="ignore")]
+    return texts if limit is None else shortened(texts, limit * BYTES_OF_LIMIT)
 
 
 def shortened(texts: list[str], most: int) -> list[str]:
