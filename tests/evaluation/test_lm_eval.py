@@ -64,7 +64,7 @@ def agrees(ours, theirs):
         assert accuracy["value"] == pytest.approx(theirs[f"{THEIRS[rule]},none"], abs=1e-4), (ours["name"], rule)
 
 
-@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("shots", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_harness_measures_the_same(gopher, alphabet, tiny_eval, tmp_path, shots):
     novels = Task(name="novels", category="language modelling", kind="text", file="../text/books/test.jsonl")
     tasks = [task for task in chosen([*TINY, novels]) if task.few_shot or not shots]
