@@ -133,6 +133,7 @@ def test_shots_of_the_paper_and_tasks_without_shots(tiny_eval, alphabet):
     ("given", "words"),
     [
         ({"tasks": ["hellswag"]}, "no task 'hellswag'"),
+        ({"tasks": []}, "no task was named"),
         ({"limit": 0}, "limit is 0"),
         ({"shots": "five"}, "shots is 'five'"),
         ({"shots": (-1,)}, "shots is"),

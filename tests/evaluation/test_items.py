@@ -111,6 +111,19 @@ def test_a_bad_row_is_named_and_the_others_stay(tmp_path, fault):
     assert [item.fault for item in items] == [None, fault]
 
 
+def test_a_bad_row_is_no_example(tmp_path):
+    rows = [{"query": f"q{i}", "choices": ["no", "yes"] if i else ["", "yes"], "gold": 1} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    items = make_items(replace(task("boolq"), file="rows.jsonl"), tmp_path, shots=2)
+    assert [item.fault for item in items] == ["an option of zero length", None, None, None]
+    assert not any("q0" in item.contexts[0] for item in items[1:])
+
+
+def test_a_condition_over_a_field_that_is_not_there_is_the_tasks_fault(tiny_eval):
+    with pytest.raises(EarthworksError, match="'colour' is undefined"):
+        make_items(replace(task("boolq"), where="colour == 1"), tiny_eval)
+
+
 def test_a_template_cannot_reach_the_machine(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"query": "q", "choices": ["a", "b"], "gold": 0}))
     given = replace(task("boolq"), file="rows.jsonl", context="{{ query.__class__.__mro__ }}")

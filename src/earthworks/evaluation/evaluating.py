@@ -90,6 +90,8 @@ def chosen(tasks: Sequence[str | Task] | None) -> list[Task]:
     shipped = shipped_tasks()
     if tasks is None:
         return shipped
+    if not tasks:
+        raise EarthworksError("no task was named; leave --tasks away for all of them")
     found: dict[str, Task] = {}
     for each in tasks:
         if isinstance(each, Task):

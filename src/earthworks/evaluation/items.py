@@ -56,8 +56,8 @@ def make_items(task: Task, data: Path, *, shots: int = 0, limit: int | None = No
     return items
 
 
-class Fault(Exception):
-    """Why one row cannot be asked; the others can."""
+class Fault(EarthworksError):
+    """Why one row cannot be asked. Where no single row is to blame it is the whole task's."""
 
 
 def make_item(task: Task, index: int, row: dict[str, Any], before: str) -> Item:
@@ -143,44 +143,52 @@ class Examples:
 
     def __init__(self, task: Task, data: Path, rows: list[dict[str, Any]], shots: int, seed: int):
         self.task, self.rows, self.shots, self.seed = task, rows, shots, seed
-        self.fixed = list(read_rows(data / task.examples_file)) if task.examples_file else None
+        self.pool = list(read_rows(data / task.examples_file)) if task.examples_file else rows
         self.parts: dict[Any, list[int]] = {}
-        for position, row in enumerate(rows if self.fixed is None else self.fixed):
+        for position, row in enumerate(self.pool):
             self.parts.setdefault(self.part(row), []).append(position)
-        self.questions: dict[int, str] = {}
+        self.found: dict[int, tuple[str, str] | None] = {}
 
     def part(self, row: dict[str, Any]) -> Any:
         return value(self.task.examples_by, row) if self.task.examples_by else None
 
     def before(self, position: int) -> str:
         """The examples, each followed by an empty line."""
-        row = self.rows[position]
-        pool = self.parts.get(self.part(row), [])
-        if self.fixed is not None:
-            chosen = [self.fixed[each] for each in pool[: self.shots]]
+        pool = self.parts.get(self.part(self.rows[position]), [])
+        if self.task.examples_file:
+            shown = [found[1] for found in map(self.example, pool) if found][: self.shots]
         else:
-            chosen = [self.rows[each] for each in self.drawn(position, pool)]
-        if len(chosen) < self.shots:
-            raise Fault(f"only {len(chosen)} examples where {self.shots} were asked for")
-        return "".join(solved(self.task, each) + BETWEEN for each in chosen)
+            shown = self.drawn(position, pool)
+        if len(shown) < self.shots:
+            raise Fault(f"only {len(shown)} examples where {self.shots} were asked for")
+        return "".join(each + BETWEEN for each in shown)
 
-    def drawn(self, position: int, pool: list[int]) -> list[int]:
-        own = self.question(position)
-        found: list[int] = []
+    def drawn(self, position: int, pool: list[int]) -> list[str]:
+        """At random from the pool, without rows that ask what this one asks."""
+        own = question(self.task, self.rows[position])
+        shown: list[str] = []
         for place in np.random.default_rng([self.seed, position]).permutation(len(pool)).tolist():
-            if len(found) == self.shots:
+            if len(shown) == self.shots:
                 break
-            if pool[place] != position and self.question(pool[place]) != own:
-                found.append(pool[place])
-        return found
+            found = self.example(pool[place])
+            if found and found[0] != own:
+                shown.append(found[1])
+        return shown
 
-    def question(self, position: int) -> str:
-        """What tells a row from the others."""
-        if position not in self.questions:
-            task, row = self.task, self.rows[position]
-            shown = str(options(task, row)) if task.kind == "contexts" else render(task.context, row)
-            self.questions[position] = shown
-        return self.questions[position]
+    def example(self, position: int) -> tuple[str, str] | None:
+        """What a row asks, and how it is shown solved; None for a row that cannot be asked."""
+        if position not in self.found:
+            try:
+                row = self.pool[position]
+                self.found[position] = question(self.task, row), solved(self.task, row)
+            except Fault:
+                self.found[position] = None
+        return self.found[position]
+
+
+def question(task: Task, row: dict[str, Any]) -> str:
+    """What tells a row from the others."""
+    return str(options(task, row)) if task.kind == "contexts" else render(task.context, row)
 
 
 def solved(task: Task, row: dict[str, Any]) -> str:
