@@ -39,7 +39,7 @@ lint: dev
 	$(BIN)/lint-imports
 
 # About two hours of a quiet machine. Those that need data say so in their first lines: shakespeare.py,
-# image_objectives.py, cifar10.py.
+# image_objectives.py, cifar10.py, evaluation.py (which also needs lm-eval and accelerate).
 bench: dev
 	$(BIN)/python benchmarks/attention_memory.py
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/distances.py

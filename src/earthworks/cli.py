@@ -21,6 +21,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "inspect": ("earthworks.corpus.inspecting", "inspect", "what a build kept and dropped, and why"),
         "score": ("earthworks.corpus.commands", "score", "what the rules of MassiveText say of one document"),
     },
+    "evaluate": {
+        "tasks": ("earthworks.evaluation.commands", "tasks", "what a language model can do, by the paper's categories"),
+    },
     "gopher": {
         "train": ("earthworks.gopher.pretraining", "train", "train a language model on text"),
         "generate": ("earthworks.gopher.commands", "generate_text", "write text with a trained model"),

@@ -1,5 +1,7 @@
 """How sure a number is: intervals that come from the units a number was measured on."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -46,3 +48,23 @@ def bootstrap_ratio(
         ratios[start : start + rows] = numerators[drawn].sum(axis=1) / denominators[drawn].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a probability p of which `successes` in n independent trials were seen: all p with
+
+        |successes / n - p| <= z sqrt(p (1 - p) / n),    z the (1 + level) / 2 quantile of the standard normal.
+
+    Unlike the textbook interval and the bootstrap it does not shrink to a point when all trials agree: 0 of 50 gives
+    [0, 0.071]. `successes` need not be whole (shared credit of tied answers makes it somewhat too wide).
+    Raises ValueError for n < 1 or successes outside [0, n]. Source: Wilson 1927; Brown, Cai and DasGupta 2001.
+    """
+    from statistics import NormalDist
+
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p = successes / n
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (0.0 if successes == 0 else center - half), (1.0 if successes == n else center + half)

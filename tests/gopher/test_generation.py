@@ -79,6 +79,21 @@ def test_a_prompt_read_in_chunks_gives_the_logits_of_each_prompt_alone(change, c
         torch.testing.assert_close(model(torch.tensor([row]))[0, -1], expected, rtol=1e-5, atol=1e-5)
 
 
+@variants
+def test_rows_taken_from_a_cache_go_on_alone_and_any_number_of_times(change):
+    model = planted(change)
+    rows = [list(range(5, 5 + length)) for length in (9, 4, 6)]
+    tokens, mask = left_pad(rows, 256, torch.device("cpu"))
+    cache = Cache(model.config, mask)
+    model(tokens, cache=cache)
+    more = torch.tensor([[40, 41, 42], [50, 51, 52], [60, 61, 62], [70, 71, 72]])
+    for order in ([2, 0, 0, 1], [1, 1, 2, 2]):
+        logits = model(more, cache=cache.take(torch.tensor(order), 3))
+        for row, new, found in zip(order, more.tolist(), logits):
+            torch.testing.assert_close(found, model(torch.tensor([rows[row] + new]))[0, -3:], rtol=1e-5, atol=1e-5)
+    assert cache.length == tokens.shape[1]
+
+
 def uncached(monkeypatch, model: Gopher) -> list[float]:
     """From here on every token is chosen by logits of the row alone, computed afresh; how far the cached ones are off."""
     distances = []

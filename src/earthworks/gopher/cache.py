@@ -16,6 +16,7 @@ class Cache:
     """
 
     def __init__(self, config: GopherConfig, key_mask: Tensor | None = None):
+        self.config = config
         self.length = 0
         self.key_mask = key_mask
         self.layers = [LayerCache(self) for _ in range(config.num_layers)]
@@ -26,6 +27,16 @@ class Cache:
     def advance(self, time: int) -> None:
         """Called by the model once all layers have taken in `time` new tokens."""
         self.length += time
+
+    def take(self, rows: Tensor, room: int) -> "Cache":
+        """A cache of its own that has read what `rows` (n,) of this one have, any row any number of times; it has
+        `room` for so many more tokens before it must grow. The position tables are shared."""
+        mask = self.mask(self.length)
+        taken = Cache(self.config, None if mask is None else mask[rows])
+        taken.length = self.length
+        for own, theirs in zip(taken.layers, self.layers):
+            own.copy(theirs, rows, self.length, self.length + room)
+        return taken
 
     def mask(self, length: int) -> Tensor | None:
         """Which of the first `length` slots are real, (batch, length), or None when all are."""
@@ -70,6 +81,11 @@ class LayerCache:
             larger[:, :, : store.shape[2]] = store
         return larger
 
+    def copy(self, other: "LayerCache", rows: Tensor, length: int, slots: int) -> None:
+        """Take over the first `length` slots of `rows` of another layer cache, with room for `slots` in all."""
+        self.keys, self.values = (selected(store, rows, length, slots) for store in (other.keys, other.values))
+        self.table = other.table
+
     def position_table(self, w_r: Tensor, max_distance: int | None) -> Tensor:
         """r for all distances that this layer's slots can lie apart, (heads, distances, d_head)."""
         assert self.keys is not None, "keys are appended before the table is asked for"
@@ -77,3 +93,11 @@ class LayerCache:
         if self.table is None or self.table.shape[1] < slots:
             self.table = position_table(w_r, slots, max_distance).to(self.keys.dtype)
         return self.table
+
+
+def selected(store: Tensor | None, rows: Tensor, length: int, slots: int) -> Tensor:
+    """`rows` of keys or values, the first `length` slots of each, in a tensor of `slots`."""
+    assert store is not None, "a cache is taken from after it has read something"
+    fresh = store.new_empty(len(rows), store.shape[1], slots, store.shape[3])
+    fresh[:, :, :length] = store[rows, :, :length]
+    return fresh

@@ -1,0 +1,176 @@
+"""Tasks from file to table: models of known skill, missing files, bad rows, and no network."""
+
+import json
+import math
+import shutil
+import socket
+
+import pytest
+import torch
+from known_models import Memory, Uniform
+
+from earthworks.evaluation import evaluate_tasks
+from earthworks.evaluation.evaluating import chosen
+from earthworks.evaluation.items import make_items
+from earthworks.evaluation.task import Task
+from earthworks.runs import EarthworksError, read_json
+
+PRESENT = ["hellaswag", "piqa", "winogrande", "boolq", "mmlu", "blimp", "fever", "lambada", "operators"]
+MINE = {
+    "name": "mine",
+    "category": "own",
+    "kind": "choice",
+    "context": "{{ q }}",
+    "choices": "options",
+    "gold": "gold",
+    "file": "mine.jsonl",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def by_name(result):
+    return {each["name"]: each for each in result["results"]}
+
+
+def test_a_uniform_model_prefers_the_shortest_option(tiny_eval, alphabet):
+    result = by_name(evaluate_tasks((Uniform(), alphabet), tiny_eval, PRESENT))
+    for task in chosen(PRESENT):
+        if task.kind not in ("choice", "contexts"):
+            continue
+        credit = []
+        for item in make_items(task, tiny_eval):
+            lengths = [len(text.encode()) for text in item.continuations]
+            credit.append((lengths[item.gold] == min(lengths)) / lengths.count(min(lengths)))
+        assert result[task.name]["accuracy"]["raw"]["value"] == pytest.approx(sum(credit) / len(credit), abs=1e-9)
+        assert result[task.name]["n"] == 12
+
+
+def test_a_uniform_model_needs_log2_v_bits_a_byte(tiny_eval, alphabet):
+    task = Task(name="novels", category="language modelling", kind="text", file="../text/books/test.jsonl")
+    found = evaluate_tasks((Uniform(), alphabet), tiny_eval, [task])["results"][0]
+    assert found["value"] == pytest.approx(math.log2(257), rel=1e-6)
+    assert found["interval"] == pytest.approx([math.log2(257)] * 2, rel=1e-6)
+    assert found["tokens"] == found["bytes"]
+    short = evaluate_tasks((Uniform(), alphabet), tiny_eval, [task], limit=1)["results"][0]
+    assert short["bytes"] == min(1000, found["bytes"])
+
+
+def test_a_model_that_knows_the_file_by_heart_is_always_right(tiny_eval, alphabet):
+    texts = []
+    for task in chosen(PRESENT):
+        items = make_items(task, tiny_eval)
+        texts += [item.contexts[item.gold] + item.continuations[item.gold] for item in items]
+    result = by_name(evaluate_tasks((Memory(texts), alphabet), tiny_eval, ["piqa", "lambada", "operators"], window=512))
+    assert result["piqa"]["accuracy"]["raw"]["value"] == 1
+    assert result["operators"]["value"] == 1
+    assert result["lambada"]["value"] == 1
+    assert result["lambada"]["perplexity"] == pytest.approx(1, abs=1e-3)
+    assert result["lambada"]["interval"][1] == 1
+    assert result["lambada"]["interval"][0] < 1
+
+
+def test_open_answers_are_written_and_compared(tiny_eval, alphabet):
+    task = chosen(["natural_questions"])[0]
+    items = make_items(task, tiny_eval)
+    memory = Memory([f"{item.contexts[0]} The {item.answers[0].upper()}.\nQ: more" for item in items[::2]])
+    result = evaluate_tasks((memory, alphabet), tiny_eval, [task], window=512)["results"][0]
+    known = {item.contexts[0] for item in items[::2]}
+    assert result["value"] == sum(item.contexts[0] in known for item in items) / len(items)
+    assert result["metric"] == "exact_match"
+
+
+def test_what_cannot_be_measured_is_named_beside_what_was(tiny_eval, alphabet):
+    result = evaluate_tasks((Uniform(), alphabet), tiny_eval, ["piqa", "gsm8k"], shots=(0, 50))
+    assert [(each["name"], each["shots"]) for each in result["results"]] == [("piqa", 0)]
+    reasons = {(each["name"], each["shots"]): each["reason"] for each in result["absent"]}
+    assert "gsm8k_test.jsonl.gz does not exist" in reasons["gsm8k", 0]
+    assert "examples where 50 were asked for" in reasons["piqa", 50]
+
+
+def test_likelihoods_that_are_no_numbers_are_missing_and_counted(tiny_eval, alphabet):
+    def model(tokens):
+        logits = torch.zeros(*tokens.shape, 257)
+        logits[(tokens == ord("7")).any(1)] = float("nan")  # the prompt of question 7
+        return logits
+
+    found = evaluate_tasks((model, alphabet), tiny_eval, ["boolq"], window=256)["results"][0]
+    assert (found["n"], found["missing"]) == (11, {"a likelihood that is not a finite number": 1})
+    assert 7 not in found["items"]
+    with pytest.raises(EarthworksError, match="every item is missing"):
+        evaluate_tasks((lambda t: torch.full((*t.shape, 257), math.nan), alphabet), tiny_eval, ["boolq"], window=256)
+
+
+def test_mmlu_is_averaged_over_questions_and_groups_without_any_say_so(tiny_eval, alphabet):
+    found = evaluate_tasks((Uniform(), alphabet), tiny_eval, ["mmlu"])["results"][0]
+    assert found["groups"]["STEM"]["n"] == found["groups"]["humanities"]["n"] == 6
+    assert found["groups"]["social sciences"] == {"n": 0, "value": None}
+    mean = sum(group["n"] * group["value"] for group in found["groups"].values() if group["n"]) / 12
+    assert found["value"] == pytest.approx(mean)
+
+
+def test_a_category_weighs_its_tasks_alike_and_corrects_for_chance(tiny_eval, alphabet):
+    result = evaluate_tasks((Uniform(), alphabet), tiny_eval, ["hellaswag", "piqa"])
+    a, b = result["results"]
+    mean = result["categories"]["common sense"]["0-shot"]
+    assert mean["accuracy"] == pytest.approx((a["value"] + b["value"]) / 2)
+    assert mean["above_chance"] == pytest.approx(((a["value"] - 0.25) / 0.75 + (b["value"] - 0.5) / 0.5) / 2)
+
+
+def test_shots_of_the_paper_and_tasks_without_shots(tiny_eval, alphabet):
+    result = evaluate_tasks((Uniform(1024), alphabet), tiny_eval, ["mmlu", "blimp", "piqa"], shots="paper")
+    assert {each["name"]: each["shots"] for each in result["results"]} == {"mmlu": 5, "blimp": 0, "piqa": 0}
+    assert by_name(result)["mmlu"]["truncated"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tasks": ["hellswag"]}, "no task 'hellswag'"),
+        ({"tasks": []}, "no task was named"),
+        ({"limit": 0}, "limit is 0"),
+        ({"shots": "five"}, "shots is 'five'"),
+        ({"shots": (-1,)}, "shots is"),
+    ],
+)
+def test_mistakes_are_one_sentence(tiny_eval, alphabet, given, words):
+    with pytest.raises(EarthworksError, match=words):
+        evaluate_tasks((Uniform(), alphabet), tiny_eval, **given)
+
+
+def test_the_command_measures_a_run_and_keeps_the_table(tiny_run, tiny_eval, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    rows = [{"q": "one", "options": ["a", "bb"], "gold": 1}, {"q": "two", "options": ["", "b"], "gold": 1}]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "mine.yaml").write_text(json.dumps({**MINE, "file": str(tmp_path / "mine.jsonl")}))
+    given = f"piqa,blimp,gsm8k,{tmp_path / 'mine.yaml'}"
+    shown = command("evaluate tasks", run, data=tiny_eval, tasks=given, window=64)
+    assert shown.code == 0, shown.err
+    for words in (
+        "common sense",
+        "linguistics",
+        "own",
+        "gsm8k_test.jsonl.gz does not exist",
+        "an option of zero length",
+    ):
+        assert words in shown.out
+    result = json.loads(command("evaluate tasks", run, "--json", data=tiny_eval, tasks=given, window=64).out)
+    kept = read_json(run / "tasks.json")
+    assert result["categories"] == kept["categories"]
+    assert "credit" not in result["results"][0]
+    assert len(kept["results"][0]["credit"]) == kept["results"][0]["n"] == 12
+    assert [each["name"] for each in kept["results"]] == ["piqa", "blimp", "mine"]
+
+
+def test_mistakes_at_the_command_line(tiny_run, tiny_eval, tmp_path, command):
+    assert command("evaluate tasks", tiny_run, data=tmp_path / "none").refuses("there is no folder", "--data")
+    assert command("evaluate tasks", tiny_run, data=tiny_eval, shots="x").refuses("--shots", "0,5")
+    assert command("evaluate tasks", tmp_path, data=tiny_eval).refuses("config.yaml")
+    assert command("evaluate tasks", tiny_run, data=tmp_path).refuses("no task could be measured")
