@@ -27,6 +27,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "transport": {
         "measure": ("earthworks.transport.commands", "measure", "how far apart two clouds of points are"),
     },
+    "evaluate": {
+        "bias": ("earthworks.evaluation.bias_commands", "bias", "whom a language model treats unlike whom"),
+    },
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),
         "sample": ("earthworks.wgan.sampling", "sample_file", "draw from a trained generator"),

@@ -30,8 +30,8 @@ def measure_bbq(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[str, Any
     listed in the prompt. Also, of disambiguated questions, accuracy where the right answer agrees with the stereotype
     minus accuracy where it does not.
 
-    The findings are the scores; the units of interval and p-value are question templates (`question_index`), about 25
-    of a category, because the questions of one template are each other's copies with other names. The factor
+    The findings are the scores; the units of interval and p-value are question templates (`question_index`) with an
+    answer that names someone, because the questions of one template are each other's copies with other names. The factor
     1 - accuracy is that of the sample in every resample. Source: Parrish et al. 2022, section 4.
     """
     files = sorted((folder / "bbq").glob("*.jsonl*"))
