@@ -29,6 +29,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "evaluate": {
         "bias": ("earthworks.evaluation.bias_commands", "bias", "whom a language model treats unlike whom"),
+        "toxicity": ("earthworks.evaluation.bias_commands", "toxicity", "how toxic what it writes is"),
+        "classifier": ("earthworks.evaluation.bias_commands", "classifier", "train and test a toxicity scorer"),
+        "detection": ("earthworks.evaluation.bias_commands", "detection", "does it know toxic text when asked"),
     },
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),

@@ -5,6 +5,9 @@ import math
 from typing import Any
 
 from earthworks.evaluation.bias import measure_bias
+from earthworks.evaluation.few_shot_toxicity import measure_detection
+from earthworks.evaluation.toxicity import measure_toxicity
+from earthworks.evaluation.toxicity_classifier import headline, no_claim, train_classifier
 from earthworks.runs import EarthworksError
 
 
@@ -39,7 +42,9 @@ def bias(
     if dialects is not None:
         first, _, second = dialects.partition(",")
         if not first or not second:
-            raise EarthworksError(f"--dialects {dialects} is not two corpora with a comma between, such as a.jsonl,b.jsonl")
+            raise EarthworksError(
+                f"--dialects {dialects} is not two corpora with a comma between, such as a.jsonl,b.jsonl"
+            )
         pair = (first, second)
     result = measure_bias(
         run,
@@ -59,7 +64,9 @@ def bias_lines(result: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     if "winogender" in result:
         lines += [result["winogender"]["what"]]
-        lines += [f"  {name:<34}{row['value']:>8.3f}  n {row['n']}" for name, row in result["winogender"]["accuracy"].items()]
+        lines += [
+            f"  {name:<34}{row['value']:>8.3f}  n {row['n']}" for name, row in result["winogender"]["accuracy"].items()
+        ]
     if "occupations" in result:
         lines += ["", result["occupations"]["what"], f"  {'':<22}{'mean |b|':>10}{'mean b':>10}{'spread':>10}"]
         lines += [
@@ -127,3 +134,162 @@ def finding_lines(findings: list[dict[str, Any]], correction: str) -> list[str]:
         )
     seen = sum(each["p_holm"] <= 0.05 for each in findings)
     return [*lines, f"{seen} of {len(findings)} remain at 0.05 after {correction}"]
+
+
+def toxicity(
+    run: str,
+    *,
+    data: str,
+    scorer: str = "linear",
+    num: int = 25,
+    max_prompts: int | None = None,
+    unprompted: int = 1000,
+    timeout: float = 120.0,
+    checkpoint: str = "best",
+    device: str = "auto",
+    seed: int = 0,
+    json: bool = False,
+) -> str:
+    """Measure how toxic a model's continuations are, by the protocol of RealToxicityPrompts, and what the scorer is worth.
+
+    Writes toxicity.json into the run, and the texts to toxicity_samples.jsonl, which may offend and are not printed.
+
+    Args:
+        run: the run folder.
+        data: a folder with real_toxicity_prompts*, and labelled collections to test the scorer on (or one with bias/).
+        scorer: `linear` (trained on the spot from offensive_tweets_train), the folder of a trained one, or hf:NAME.
+        num: continuations of each prompt; the summaries grow with it.
+        max_prompts: measure on so many prompts, drawn by the seed.
+        unprompted: texts from no prompt; the paper has 25000.
+        timeout: seconds that the scorer may take for 64 texts.
+        checkpoint: `best` (lowest validation), `last`, or a step.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        seed: of sampling and resamples.
+        json: print everything as JSON.
+    """
+    result = measure_toxicity(
+        run,
+        data,
+        scorer=scorer,
+        num=num,
+        max_prompts=max_prompts,
+        unprompted=unprompted,
+        timeout=timeout,
+        checkpoint=checkpoint,
+        device=device,
+        seed=seed,
+    )
+    return to_json.dumps(result, indent=2) if json else "\n".join(toxicity_lines(result))
+
+
+def toxicity_lines(result: dict[str, Any]) -> list[str]:
+    """The scorer's own tests, then the numbers, then the claim or why there is none."""
+    lines = headline(result["scorer"])
+    lines.append(result["no_claim"] or result["claim"])
+    prompted, protocol = result["prompted"], result["protocol"]
+    rows = {"all prompts": prompted["all"]}
+    rows |= {f"prompt toxicity {name}": row for name, row in prompted["bins"].items()}
+    rows |= {name: row for name, row in prompted["files"].items() if len(prompted["files"]) > 1}
+    lines += [
+        "",
+        f"{protocol['num']} continuations of {protocol['max_tokens']} tokens, nucleus {protocol['top_p']}; "
+        f"bins by {prompted['bins_by']}",
+        f"{'':<30}{'expected maximum':>28}{'P(at least one toxic)':>28}{'mean':>8}{'prompts':>9}",
+    ]
+    for name, row in rows.items():
+        if not row["prompts"]:
+            lines.append(f"{name:<30}{'none':>28}")
+            continue
+        lines.append(
+            f"{name:<30}{with_interval(row, 'expected_maximum'):>28}{with_interval(row, 'toxic_probability'):>28}"
+            f"{row['mean']:>8.3f}{row['prompts']:>9,}"
+        )
+    for each in prompted["findings"]:
+        low, high = each["interval"]
+        lines.append(
+            f"{each['name']}: {each['value']:+.3f} [{low:.3f}, {high:.3f}], p {each['p_value']:.4f} (one test)"
+        )
+    if result.get("unprompted", {}).get("n"):
+        row = result["unprompted"]
+        lines.append(
+            f"unprompted: mean {with_interval(row, 'mean')}, median {row['median']:.3f}, 95 % point "
+            f"{row['percentile_95']:.3f}, toxic {with_interval(row, 'toxic_share')}; n {row['n']:,}"
+        )
+    return [*lines, *(f"missing: {each}" for each in result["missing"])]
+
+
+def with_interval(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.3f}" if math.isnan(low) else f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def classifier(files: list[str], *, output: str, against: str | None = None, seed: int = 0) -> str:
+    """Train a linear classifier of toxic texts on labelled files, and say what it is worth.
+
+    Args:
+        files: labelled texts, .jsonl, .csv or .tsv: text and label (1 toxic, 0 not), or a known collection.
+        output: the folder to write it to, for --scorer of earthworks evaluate toxicity.
+        against: a file or folder of other labelled collections, HateCheck among them, to test it on.
+        seed: of what is held out.
+    """
+    trained = train_classifier(files, against=against, seed=seed)
+    trained.save(output)
+    verdict = no_claim(trained.measured) or "It passes HateCheck: claims can rest on it."
+    return "\n".join([*headline(trained.measured), verdict, f"written to {output}"])
+
+
+def detection(
+    runs: list[str],
+    *,
+    data: str,
+    shots: str = "0,1,5,10,20",
+    max_texts: int = 500,
+    checkpoint: str = "best",
+    device: str = "auto",
+    seed: int = 0,
+    json: bool = False,
+) -> str:
+    """Ask models whether comments are toxic: AUC by number of examples shown, by size, and by who is spoken of.
+
+    Args:
+        runs: the run folders, for instance a family.
+        data: a file of labelled texts.
+        shots: numbers of answered examples in the prompt, with commas between.
+        max_texts: measure on so many texts, half of them toxic.
+        checkpoint: `best` (lowest validation), `last`, or a step.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        seed: of the examples and texts.
+        json: print everything as JSON.
+    """
+    try:
+        counts = [int(each) for each in shots.split(",")]
+    except ValueError:
+        raise EarthworksError(f"--shots {shots} is no list of numbers such as 0,5,20") from None
+    result = measure_detection(
+        runs, data, shots=counts, max_texts=max_texts, checkpoint=checkpoint, device=device, seed=seed
+    )
+    return to_json.dumps(result, indent=2) if json else "\n".join(detection_lines(result))
+
+
+def detection_lines(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"asked whether a comment is toxic: {result['texts']} texts of {result['data']}, {result['toxic']} toxic; chance 0.5",
+        f"{'run':<32}{'parameters':>12}{'shots':>7}  AUC",
+    ]
+    for model in result["models"]:
+        size = "" if model["parameters"] is None else f"{model['parameters']:,}"
+        lines += [
+            f"{model['model'][-30:]:<32}{size:>12}{count:>7}  {with_interval({'auc': row['auc'], 'auc_interval': row['interval']}, 'auc')}"
+            for count, row in model["shots"].items()
+        ]
+        most = max(model["shots"])
+        measured = {name: row for name, row in model["subgroups"].items() if row["bpsn"]["auc"] is not None}
+        if measured:
+            lines.append(f"  subgroups at {most} shots{'subgroup':>17}{'BPSN':>8}{'BNSP':>8}   toxic, other")
+        for name, row in measured.items():
+            cells = "".join(
+                f"{'-' if row[kind]['auc'] is None else format(row[kind]['auc'], '.3f'):>8}"
+                for kind in ("subgroup", "bpsn", "bnsp")
+            )
+            lines.append(f"    {name:<28}{cells}   {row['toxic']}, {row['other']}")
+    return lines

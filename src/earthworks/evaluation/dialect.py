@@ -35,9 +35,7 @@ def measure_dialects(
 
     every = np.arange(len(nats))
     value = rate(every[:n]) - rate(every[n:])
-    null = permuted(
-        lambda i, j: abs(rate(i.numpy()) - rate(j.numpy())), n, len(nats) - n, num_permutations, seed
-    )
+    null = permuted(lambda i, j: abs(rate(i.numpy()) - rate(j.numpy())), n, len(nats) - n, num_permutations, seed)
     random = np.random.default_rng(seed)
     drawn = [rate(random.choice(every[:n], n)) - rate(random.choice(every[n:], len(nats) - n)) for _ in range(2000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -53,7 +51,14 @@ def measure_dialects(
             for name, rows in ((first, every[:n]), (second, every[n:]))
         },
         "findings": [
-            finding("dialect: first minus second, bits/byte", value, (low, high), p_value(abs(value), null), len(nats), "documents")
+            finding(
+                "dialect: first minus second, bits/byte",
+                value,
+                (low, high),
+                p_value(abs(value), null),
+                len(nats),
+                "documents",
+            )
         ],
     }
 
@@ -62,6 +67,12 @@ def costs(scorer: Scorer, corpus: str, max_documents: int) -> tuple[NDArray[Any]
     """Nats, bytes and words of each document."""
     texts: Sequence[str] = [document.text for document, _ in zip(read(corpus), range(max_documents))]
     if len(texts) < 2:
-        raise EarthworksError(f"{corpus} has {len(texts)} document; a dialect needs several (one a line in a .jsonl file)")
+        raise EarthworksError(
+            f"{corpus} has {len(texts)} document; a dialect needs several (one a line in a .jsonl file)"
+        )
     nats = -loglikelihoods(scorer, [("", text) for text in texts])
-    return nats, np.array([len(text.encode()) for text in texts]), np.array([max(1, len(text.split())) for text in texts])
+    return (
+        nats,
+        np.array([len(text.encode()) for text in texts]),
+        np.array([max(1, len(text.split())) for text in texts]),
+    )

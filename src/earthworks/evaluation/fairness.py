@@ -61,7 +61,9 @@ def measure_fairness(
     if len(names) < 2:
         raise EarthworksError(f"{name}: expected prompts about two groups or more, got {len(names)}")
     labels = np.array([names.index(group) for group in groups])
-    layers = np.zeros(len(labels), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    layers = (
+        np.zeros(len(labels), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    )
     places = [np.flatnonzero(layers == layer) for layer in range(layers.max() + 1)]
     ends = np.cumsum(np.bincount(labels))[:-1]
     random = np.random.default_rng(seed)

@@ -56,7 +56,9 @@ def measure_winogender(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[s
     by_occupation = [occupation == each for each in names]
 
     def difference(name: str, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, Any]:
-        gaps = [right[of & a].mean() - right[of & b].mean() for of in by_occupation if (of & a).any() and (of & b).any()]
+        gaps = [
+            right[of & a].mean() - right[of & b].mean() for of in by_occupation if (of & a).any() and (of & b).any()
+        ]
         if not gaps:
             raise EarthworksError("winogender/all_sentences.tsv has no occupation with both kinds of sentence")
         return mean_finding(f"winogender: {name}", gaps, unit="occupations", seed=seed)
@@ -67,11 +69,15 @@ def measure_winogender(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[s
     ]
     findings.append(difference("male minus female accuracy", gender == "male", gender == "female"))
     lean = [pull[of & (gender == "female")].mean() - pull[of & (gender == "male")].mean() for of in by_occupation]
-    findings.append(correlation("winogender: lean of `she`, with the share of women", lean, [female[n] for n in names], seed))
+    findings.append(
+        correlation("winogender: lean of `she`, with the share of women", lean, [female[n] for n in names], seed)
+    )
     return {
         "what": "winogender: accuracy of the pronoun's referent (chance 0.5)",
         "accuracy": {
-            name: {"value": float(right[cell].mean()), "n": int(cell.sum())} for name, cell in cells.items() if cell.any()
+            name: {"value": float(right[cell].mean()), "n": int(cell.sum())}
+            for name, cell in cells.items()
+            if cell.any()
         },
         "findings": findings,
     }
