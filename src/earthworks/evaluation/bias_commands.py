@@ -1,7 +1,6 @@
 """`earthworks evaluate bias`, `toxicity`, `classifier` and `detection`: the measurements as tables."""
 
 import json as to_json
-import math
 from typing import Any
 
 from earthworks.evaluation.bias import measure_bias
@@ -75,14 +74,12 @@ def bias_lines(result: dict[str, Any]) -> list[str]:
         ]
     if "crows_pairs" in result:
         lines += ["", result["crows_pairs"]["what"]]
-        lines += [
-            f"  {name:<34}{row['value']:>8.3f}  n {row['n']}"
-            for name, row in result["crows_pairs"]["stereotype_preferred"].items()
-        ]
+        lines += share_lines(result["crows_pairs"]["stereotype_preferred"])
     if "bbq" in result:
         lines += ["", result["bbq"]["what"], f"  {'':<36}{'accuracy':>10}{'bias':>10}{'unknown':>10}"]
         lines += [
-            f"  {f'{category}, {context}':<36}{row['accuracy']:>10.3f}{row['bias_score']:>10.3f}{row['unknown_answers']:>10.3f}"
+            f"  {f'{category}, {context}':<36}{row['accuracy']:>10.3f}{row['bias_score']:>10.3f}"
+            f"{row['unknown_answers']:>10.3f}"
             for category, contexts in result["bbq"]["categories"].items()
             for context, row in contexts.items()
         ]
@@ -100,6 +97,10 @@ def bias_lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def share_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
+    return [f"  {name:<34}{row['value']:>8.3f}  n {row['n']}" for name, row in rows.items()]
+
+
 def sentiment_lines(part: dict[str, Any]) -> list[str]:
     scorer = part["scorer"]
     quality = "unknown" if scorer["auc"] is None else f"{scorer['auc']:.3f}"
@@ -107,8 +108,8 @@ def sentiment_lines(part: dict[str, Any]) -> list[str]:
     for attribute, row in part["attributes"].items():
         templates = f"{row['templates']} templates, " if row["templates"] else ""
         lines.append(
-            f"  {attribute}: {len(row['groups'])} groups, {templates}{row['prompts']} prompts, {row['samples']} continuations, "
-            f"{100 * row['without_sentiment']:.0f} % of them without a word of sentiment"
+            f"  {attribute}: {len(row['groups'])} groups, {templates}{row['prompts']} prompts, "
+            f"{row['samples']} continuations, {100 * row['without_sentiment']:.0f} % of them without a word of sentiment"
         )
         means = sorted(row["groups"].items(), key=lambda item: item[1]["mean"])
         shown = means if len(means) <= 6 else [*means[:3], *means[-3:]]
@@ -125,12 +126,11 @@ def finding_lines(findings: list[dict[str, Any]], correction: str) -> list[str]:
     width = max(len(each["name"]) for each in findings)
     lines = [f"{'differences looked at':<{width}}{'value':>9}  {'95 % interval':<19}{'p':>8}{'p Holm':>9}   n"]
     for each in findings:
-        ends = each["interval"]
-        interval = "" if ends is None or math.isnan(ends[0]) else f"[{ends[0]:.3f}, {ends[1]:.3f}]"
+        interval = "[{:.3f}, {:.3f}]".format(*each["interval"]) if each["interval"] else ""
         star = "*" if each["p_holm"] <= 0.05 else " "
         lines.append(
-            f"{each['name']:<{width}}{each['value']:>9.3f}  {interval:<19}{each['p_value']:>8.4f}{each['p_holm']:>8.4f}{star}"
-            f"   {each['n']} {each['unit']}"
+            f"{each['name']:<{width}}{each['value']:>9.3f}  {interval:<19}{each['p_value']:>8.4f}"
+            f"{each['p_holm']:>8.4f}{star}   {each['n']} {each['unit']}"
         )
     seen = sum(each["p_holm"] <= 0.05 for each in findings)
     return [*lines, f"{seen} of {len(findings)} remain at 0.05 after {correction}"]
@@ -209,8 +209,8 @@ def toxicity_lines(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"{each['name']}: {each['value']:+.3f} [{low:.3f}, {high:.3f}], p {each['p_value']:.4f} (one test)"
         )
-    if result.get("unprompted", {}).get("n"):
-        row = result["unprompted"]
+    row = result["unprompted"]
+    if row is not None and row["n"]:
         lines.append(
             f"unprompted: mean {with_interval(row, 'mean')}, median {row['median']:.3f}, 95 % point "
             f"{row['percentile_95']:.3f}, toxic {with_interval(row, 'toxic_share')}; n {row['n']:,}"
@@ -219,8 +219,8 @@ def toxicity_lines(result: dict[str, Any]) -> list[str]:
 
 
 def with_interval(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_interval"]
-    return f"{row[name]:.3f}" if math.isnan(low) else f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
+    interval = row[f"{name}_interval"]
+    return f"{row[name]:.3f}" + (" [{:.3f}, {:.3f}]".format(*interval) if interval else "")
 
 
 def classifier(files: list[str], *, output: str, against: str | None = None, seed: int = 0) -> str:
@@ -273,15 +273,15 @@ def detection(
 
 def detection_lines(result: dict[str, Any]) -> list[str]:
     lines = [
-        f"asked whether a comment is toxic: {result['texts']} texts of {result['data']}, {result['toxic']} toxic; chance 0.5",
+        f"is a comment toxic? {result['texts']} texts of {result['data']}, {result['toxic']} toxic (chance 0.5)",
         f"{'run':<32}{'parameters':>12}{'shots':>7}  AUC",
     ]
     for model in result["models"]:
         size = "" if model["parameters"] is None else f"{model['parameters']:,}"
-        lines += [
-            f"{model['model'][-30:]:<32}{size:>12}{count:>7}  {with_interval({'auc': row['auc'], 'auc_interval': row['interval']}, 'auc')}"
-            for count, row in model["shots"].items()
-        ]
+        for count, row in model["shots"].items():
+            cells = with_interval({"auc": row["auc"], "auc_interval": row["interval"]}, "auc")
+            cut = f"  {row['cut']} prompts were longer than the window" if row["cut"] else ""
+            lines.append(f"{model['model'][-30:]:<32}{size:>12}{count:>7}  {cells}{cut}")
         most = max(model["shots"])
         measured = {name: row for name, row in model["subgroups"].items() if row["bpsn"]["auc"] is not None}
         if measured:

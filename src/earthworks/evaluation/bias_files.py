@@ -48,7 +48,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def records_of(path: Path, *fields: str) -> list[dict[str, Any]]:
-    """The records of a .jsonl, .csv or .tsv file, each with all of these fields."""
+    """The records of a .jsonl, .csv or .tsv file, each with something in all of these fields."""
     name = path.name.lower()
     if ".csv" in name or ".tsv" in name:
         separator = "\t" if ".tsv" in name else ","
@@ -68,6 +68,6 @@ def records_of(path: Path, *fields: str) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
             raise EarthworksError(f"record {number} of {path} is not an object with fields")
         for field in fields:
-            if record.get(field) is None:
-                raise EarthworksError(f"record {number} of {path} has no field {field}")
+            if record.get(field) is None or not str(record[field]).strip():
+                raise EarthworksError(f"record {number} of {path} has nothing in the field {field}")
     return records

@@ -13,6 +13,8 @@ from earthworks.evaluation.scoring_protocol import Scorer, loglikelihoods
 from earthworks.runs import EarthworksError
 from earthworks.transport.permutation import p_value, permuted
 
+GAP = "dialect: first minus second, bits/byte"
+
 
 def measure_dialects(
     scorer: Scorer, first: str, second: str, *, max_documents: int = 2000, num_permutations: int = 1999, seed: int = 0
@@ -50,16 +52,7 @@ def measure_dialects(
             }
             for name, rows in ((first, every[:n]), (second, every[n:]))
         },
-        "findings": [
-            finding(
-                "dialect: first minus second, bits/byte",
-                value,
-                (low, high),
-                p_value(abs(value), null),
-                len(nats),
-                "documents",
-            )
-        ],
+        "findings": [finding(GAP, value, (low, high), p_value(abs(value), null), len(nats), "documents")],
     }
 
 

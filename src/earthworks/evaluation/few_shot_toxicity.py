@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthworks.evaluation.findings import ends
 from earthworks.evaluation.labelled import LabelledTexts, read_labelled
 from earthworks.evaluation.roc import auc
 from earthworks.evaluation.scoring_protocol import GopherScorer, Scorer, loglikelihoods, scorer_of
@@ -34,7 +35,8 @@ def measure_detection(
     The prompt is `shots` answered questions (half toxic, one more for an odd number, in random order; none of the texts that
     are measured; the same for all models) and the one to answer, in the form of QUESTION: the paper's kind of prompt, whose
     exact words are not known to us. At most `max_texts` texts, as many toxic as other ones where there are enough; AUC does
-    not depend on their ratio. Comments are cut to 300 characters.
+    not depend on their ratio. Comments are cut to 300 characters; `cut` counts the prompts that
+    do not fit into the model's window, of which it sees the end.
 
     Subgroups (Borkan et al. 2019), texts that speak of an identity, at the largest number of shots:
         subgroup AUC = toxic of the subgroup against other texts of it
@@ -58,9 +60,11 @@ def measure_detection(
         row["parameters"] = parameters(scorer)
         scores = np.zeros(len(measured))
         for count in sorted(set(shots)):
-            scores = answers(scorer, data, examples[:count], measured)
+            prompts = questions(data, examples[:count], measured)
+            scores = answers(scorer, prompts)
             value, interval = auc(scores, toxic)
-            row["shots"][count] = {"auc": value, "interval": list(interval)}
+            cut = scorer.num_cut(prompts) if isinstance(scorer, GopherScorer) else 0
+            row["shots"][count] = {"auc": value, "interval": ends(interval), "cut": cut}
         row["subgroups"] = subgroups(scores, toxic, [data.groups[index] for index in measured])
         result["models"].append(row)
         if isinstance(model, str | Path):
@@ -89,17 +93,19 @@ def divide(data: LabelledTexts, shots: int, most: int, seed: int) -> tuple[list[
     return examples, measured.tolist()
 
 
-def answers(
-    scorer: Scorer, data: LabelledTexts, examples: Sequence[int], measured: Sequence[int]
-) -> NDArray[np.float64]:
-    """log P(yes) - log P(no) for each text: it orders them as P(yes) / (P(yes) + P(no)) does, without rounding to 1."""
+def questions(data: LabelledTexts, examples: Sequence[int], measured: Sequence[int]) -> list[str]:
+    """The prompt of each measured text: the answered examples, then the question about it."""
 
     def asked(index: int) -> str:
         return QUESTION.format(text=" ".join(data.texts[index].split())[:LONGEST])
 
     shown = "".join(f"{asked(index)}{YES if data.toxic[index] else NO}\n\n" for index in examples)
-    pairs = [(shown + asked(index), answer) for index in measured for answer in (YES, NO)]
-    values = loglikelihoods(scorer, pairs).reshape(-1, 2)
+    return [shown + asked(index) for index in measured]
+
+
+def answers(scorer: Scorer, prompts: Sequence[str]) -> NDArray[np.float64]:
+    """log P(yes) - log P(no) of each: it orders texts as P(yes) / (P(yes) + P(no)) does, without rounding to 1."""
+    values = loglikelihoods(scorer, [(prompt, answer) for prompt in prompts for answer in (YES, NO)]).reshape(-1, 2)
     return values[:, 0] - values[:, 1]
 
 
@@ -119,6 +125,6 @@ def subgroups(
         for kind, part in parts.items():
             enough = min(int((part & toxic).sum()), int((part & ~toxic).sum())) >= FEW
             value, interval = auc(scores[part], toxic[part]) if enough else (None, None)
-            row[kind] = {"auc": value, "interval": interval and list(interval)}
+            row[kind] = {"auc": value, "interval": ends(interval)}
         result[name] = row
     return result

@@ -1,5 +1,6 @@
 """A number with what it needs to be believed: its interval, its p-value, and the correction for all that was looked at."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ def finding(
     name: str, value: float, interval: tuple[float, float] | None, p_value: float, n: int, unit: str
 ) -> dict[str, Any]:
     """One difference that was looked at; 0 is no difference, `n` counts the `unit`s that interval and p-value are over."""
-    ends = [float(end) for end in interval] if interval else None
-    return {"name": name, "value": float(value), "interval": ends, "p_value": p_value, "n": n, "unit": unit}
+    return {"name": name, "value": float(value), "interval": ends(interval), "p_value": p_value, "n": n, "unit": unit}
+
+
+def ends(interval: tuple[float, float] | None) -> list[float] | None:
+    """As JSON has it: no NaN, which a single unit gives."""
+    return None if interval is None or any(math.isnan(end) for end in interval) else [float(end) for end in interval]
 
 
 def mean_finding(

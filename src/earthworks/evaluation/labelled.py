@@ -70,7 +70,8 @@ def read_labelled(path: str | Path) -> LabelledTexts:
 
     Known shapes: `text` or `comment` or `comment_text` with `toxic`, `label`, `target` or `toxicity` (1 or true is toxic,
     a number from 0.5 on); the tweets of Davidson et al. 2017 (hate or offensive is toxic); HateCheck (Röttger et al. 2021).
-    Raises EarthworksError for another shape, or where all labels are one.
+    Records without
+    text are left out. Raises EarthworksError for another shape, or where all labels are one.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,10 +83,10 @@ def read_labelled(path: str | Path) -> LabelledTexts:
             f"{path} has the fields {', '.join(records[0])}; expected text and label (1 toxic, 0 not)"
         )
     _, text, toxic = shape
-    records = records_of(path, *shape[0])
+    records = [record for record in records if record.get(text)]
     try:
         labels = [toxic(record) for record in records]
-    except ValueError:
+    except (KeyError, TypeError, ValueError):
         raise EarthworksError(f"{path} has a label that is neither a number nor true or false") from None
     if len(set(labels)) < 2:
         raise EarthworksError(f"{path} has {'only' if labels[0] else 'no'} toxic texts; expected both kinds")

@@ -59,6 +59,10 @@ class GopherScorer:
             likelihood[different[index]] = -float(document.nats[ends > before].sum(dtype=np.float64))
         return [likelihood[pair] for pair in pairs]
 
+    def num_cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts, with a token to come, are longer than the window."""
+        return sum(len(tokens) >= self.model.config.context for tokens in self.tokenizer.encode_batch(prompts))
+
     def generate(
         self, prompts: Sequence[str], *, max_tokens: int, top_p: float, temperature: float, seed: int, num: int
     ) -> list[list[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.evaluation.bias_files import find, lines_of, records_of
+from earthworks.evaluation.findings import ends
 from earthworks.evaluation.roc import auc
 from earthworks.runs import EarthworksError
 
@@ -15,17 +16,32 @@ NORMALIZER = 15
 NEGATED = -0.74
 INTENSITY = 0.293
 REACH = 3  # words before a valence within which a negation turns it
-NEGATIONS = frozenset(
-    "not no never none nobody nothing neither nor nowhere without hardly barely scarcely rarely seldom cannot "
-    "ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't isn't mightn't mustn't needn't shan't "
-    "shouldn't wasn't weren't won't wouldn't".split()
-)
+NEGATIONS = frozenset(("not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "nowhere", "without"))
+NEGATIONS |= {"hardly", "barely", "scarcely", "rarely", "seldom", "cannot", "ain't", "can't", "shan't", "won't"}
+NEGATIONS |= {
+    f"{verb}n't"
+    for verb in ("are", "could", "did", "does", "do", "had", "has", "have", "is", "might", "must", "need", "should")
+    + ("was", "were", "would")
+}
 STRONGER = frozenset(
-    "absolutely amazingly completely deeply enormously entirely especially exceptionally extremely fully greatly highly "
-    "hugely incredibly intensely more most particularly purely quite really remarkably so thoroughly totally utterly "
-    "very".split()
+    ("absolutely", "completely", "deeply", "enormously", "entirely", "especially", "extremely", "fully")
 )
-WEAKER = frozenset("almost fairly less little marginally occasionally partly slightly somewhat".split())
+STRONGER |= {
+    "greatly",
+    "highly",
+    "hugely",
+    "incredibly",
+    "intensely",
+    "more",
+    "most",
+    "particularly",
+    "purely",
+    "quite",
+}
+STRONGER |= {"really", "remarkably", "so", "thoroughly", "totally", "utterly", "very"}
+WEAKER = frozenset(
+    ("almost", "fairly", "less", "little", "marginally", "occasionally", "partly", "slightly", "somewhat")
+)
 
 
 class LexiconSentiment:
@@ -85,4 +101,4 @@ def checked(sentiment: LexiconSentiment, folder: Path) -> dict[str, Any]:
         return {**result, "checked_on": "nothing: sentence_polarity_train.jsonl is not there"}
     scores = [sentiment(record["text"]) for record in records]
     value, interval = auc(scores, [bool(record["label"]) for record in records])
-    return {**result, "auc": value, "interval": interval, "checked_on": f"{len(records)} film-review sentences"}
+    return {**result, "auc": value, "interval": ends(interval), "checked_on": f"{len(records)} film-review sentences"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from earthworks.evaluation.bias import write_texts
 from earthworks.evaluation.bias_files import bias_folder, lines_of, records_of, stem
-from earthworks.evaluation.findings import finding
+from earthworks.evaluation.findings import ends, finding
 from earthworks.evaluation.scoring_protocol import Scorer, scorer_of
 from earthworks.evaluation.toxicity_classifier import no_claim
 from earthworks.evaluation.toxicity_scorers import ToxicityScorer, choose_scorer, scores_of
@@ -191,9 +191,9 @@ def summary(scores: NDArray[np.float64], missing: int, seed: int) -> dict[str, A
     ones = np.ones(len(maxima))
     return {
         "expected_maximum": float(maxima.mean()),
-        "expected_maximum_interval": list(bootstrap_ratio(maxima, ones, seed=seed)),
+        "expected_maximum_interval": ends(bootstrap_ratio(maxima, ones, seed=seed)),
         "toxic_probability": float((maxima >= TOXIC).mean()),
-        "toxic_probability_interval": list(bootstrap_ratio((maxima >= TOXIC).astype(float), ones, seed=seed)),
+        "toxic_probability_interval": ends(bootstrap_ratio((maxima >= TOXIC).astype(float), ones, seed=seed)),
         "mean": float(scores.mean()),
         "prompts": len(maxima),
         "missing": missing,
@@ -222,11 +222,11 @@ def measure_unprompted(writing: Writing, num: int) -> dict[str, Any]:
     ones = np.ones(len(seen))
     return {
         "mean": float(seen.mean()),
-        "mean_interval": list(bootstrap_ratio(seen, ones, seed=seed)),
+        "mean_interval": ends(bootstrap_ratio(seen, ones, seed=seed)),
         "median": float(np.median(seen)),
         "percentile_95": float(np.quantile(seen, 0.95)),
         "toxic_share": float((seen >= TOXIC).mean()),
-        "toxic_share_interval": list(bootstrap_ratio((seen >= TOXIC).astype(float), ones, seed=seed)),
+        "toxic_share_interval": ends(bootstrap_ratio((seen >= TOXIC).astype(float), ones, seed=seed)),
         "n": len(seen),
         "missing": num - len(seen),
     }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthworks.evaluation.findings import ends
 from earthworks.evaluation.labelled import LabelledTexts, labelled_in, read_labelled
 from earthworks.evaluation.roc import auc
 from earthworks.runs import EarthworksError, new_folder, read_json, verify_manifest
@@ -162,7 +163,7 @@ def test(scorer: Any, data: LabelledTexts) -> dict[str, Any]:
 
     return {
         "auc": None if math.isnan(value) else value,
-        "interval": list(interval),
+        "interval": ends(interval),
         "flagged_toxic": share(toxic & seen),
         "flagged_other": share(~toxic & seen),
         "n": int(seen.sum()),
@@ -181,9 +182,9 @@ def headline(measured: dict[str, Any]) -> list[str]:
         if row is None or row["auc"] is None:
             lines.append(f"  {name:<46} not measured")
             continue
-        low, high = row["interval"]
+        interval = "[{:.3f}, {:.3f}]".format(*row["interval"]) if row["interval"] else ""
         lines.append(
-            f"  {name:<46} AUC {row['auc']:.3f} [{low:.3f}, {high:.3f}]; 0.5 flags {row['flagged_toxic']:.0%} of the toxic, "
+            f"  {name:<46} AUC {row['auc']:.3f} {interval}; 0.5 flags {row['flagged_toxic']:.0%} of the toxic, "
             f"{row['flagged_other']:.0%} of the others; n {row['n']:,}"
         )
     return lines

@@ -13,7 +13,9 @@ from earthworks.evaluation.toxicity_classifier import LinearClassifier, test, tr
 from earthworks.runs import EarthworksError, Progress
 from earthworks.runs.errors import missing_extra
 
-ToxicityScorer = Callable[[Sequence[str]], Sequence[float] | NDArray[np.float64]]  # texts -> probabilities of being toxic
+ToxicityScorer = Callable[
+    [Sequence[str]], Sequence[float] | NDArray[np.float64]
+]  # texts -> probabilities of being toxic
 
 TEXTS = 64  # given to a scorer at once
 TOXIC_LABELS = ("toxic", "toxicity", "hate", "hateful", "offensive", "abusive", "label_1")
