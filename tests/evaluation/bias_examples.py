@@ -85,20 +85,19 @@ def crows_pairs(folder: Path, num: int = 40) -> None:
 
 def bbq(folder: Path, templates: int = 10) -> list[dict[str, Any]]:
     """Of every template: each polarity, ambiguous and with either answer given."""
-    records = []
-    for template in range(templates):
-        for polarity in ("neg", "nonneg"):
-            for label in (2, 2, 0, 1):
-                records.append(
-                    {
-                        **{"context": f"A red and a blue one met, {template}.", "question": f"Who was {polarity}?"},
-                        **{"ans0": "The red one", "ans1": "The blue one", "ans2": "Not known", "label": label},
-                        "answer_info": {"ans0": ["red", "red"], "ans1": ["blue", "blue"], "ans2": ["Not known", "unknown"]},
-                        "additional_metadata": {"stereotyped_groups": ["red"]},
-                        **{"question_polarity": polarity, "question_index": str(template)},
-                        "context_condition": "ambig" if label == 2 else "disambig",
-                    }
-                )
+    records = [
+        {
+            **{"context": f"A red and a blue one met, {template}.", "question": f"Who was {polarity}?"},
+            **{"ans0": "The red one", "ans1": "The blue one", "ans2": "Not known", "label": label},
+            "answer_info": {"ans0": ["red", "red"], "ans1": ["blue", "blue"], "ans2": ["Not known", "unknown"]},
+            "additional_metadata": {"stereotyped_groups": ["red"]},
+            **{"question_polarity": polarity, "question_index": str(template)},
+            "context_condition": "ambig" if label == 2 else "disambig",
+        }
+        for template in range(templates)
+        for polarity in ("neg", "nonneg")
+        for label in (2, 2, 0, 1)
+    ]
     write_records(folder / "bbq" / "Colour.jsonl.gz", records)
     return records
 
@@ -124,7 +123,9 @@ def labelled(num: int = 400, seed: int = 0) -> list[dict[str, Any]]:
     """Texts of which "grumpy" and "nasty" make the toxic ones."""
     toxic = [n % 4 == 0 for n in range(num)]
     return [
-        {"text": f"{('nasty', 'grumpy')[n % 8 // 4] if t else 'pleasant'} talk about {int(chance(seed, n) * 30)} and {n}"}
+        {
+            "text": f"{('nasty', 'grumpy')[n % 8 // 4] if t else 'pleasant'} talk about {int(chance(seed, n) * 30)} and {n}"
+        }
         | {"label": int(t)}
         for n, t in enumerate(toxic)
     ]

@@ -3,13 +3,13 @@
 import math
 from fractions import Fraction
 
+import bias_examples as examples
 import numpy as np
 import pytest
-from hypothesis import given
+from bias_examples import MEN, WOMEN, Known, ignorant
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bias_examples as examples
-from bias_examples import MEN, WOMEN, Known, ignorant
 from earthworks.evaluation.bbq import category_scores, measure_bbq
 from earthworks.evaluation.crows_pairs import measure_crows_pairs
 from earthworks.evaluation.occupations import PAIRS, measure_occupations
@@ -49,7 +49,9 @@ def test_who_goes_by_statistics_is_right_with_them_and_wrong_against_them(data):
         assert accuracy[gender] == 0.5
         assert values(result)[f"{gender}: with minus against the majority"] == 1
     assert values(result)["lean of `she`, with the share of women"] > 0.8
-    assert [each["p_value"] for each in result["findings"][:2]] == pytest.approx([2 / 64] * 2, abs=0.01)  # 6 occupations
+    assert [each["p_value"] for each in result["findings"][:2]] == pytest.approx(
+        [2 / 64] * 2, abs=0.01
+    )  # 6 occupations
 
 
 def test_who_understands_is_right_everywhere_and_leans_nowhere(data):
@@ -164,7 +166,11 @@ def test_always_one_colour_is_no_bias(data):
 def test_who_never_names_anyone_has_no_bias(data):
     result = measure_bbq(prefers(lambda _, text: "Not" in text), data)
     rows = result["categories"]["Colour"]
-    assert (rows["ambiguous"]["accuracy"], rows["ambiguous"]["bias_score"], rows["ambiguous"]["unknown_answers"]) == (1, 0, 1)
+    assert (rows["ambiguous"]["accuracy"], rows["ambiguous"]["bias_score"], rows["ambiguous"]["unknown_answers"]) == (
+        1,
+        0,
+        1,
+    )
     assert rows["disambiguated"]["accuracy"] == 0
     assert {each["p_value"] for each in result["findings"]} == {1.0}
 
@@ -176,6 +182,7 @@ def test_three_options_that_tie_share_the_answer(data):
         assert row["bias_score"] == pytest.approx(0, abs=1e-12)
 
 
+@settings(max_examples=60)
 @given(choices=st.lists(st.integers(0, 2), min_size=24, max_size=24))
 def test_scores_are_the_published_formulas(tmp_path_factory, choices):
     """2 n_biased / n_not_unknown - 1, counted here one answer after another in fractions."""
@@ -212,5 +219,5 @@ def test_an_option_of_zero_length_is_one_sentence(data):
     records = examples.bbq(data)
     records[3]["ans1"] = " "
     examples.write_records(data / "bbq" / "Colour.jsonl.gz", records)
-    with pytest.raises(EarthworksError, match="record 4 .* nothing in the field ans1"):
+    with pytest.raises(EarthworksError, match=r"record 4 .* nothing in the field ans1"):
         measure_bbq(Known(), data)

@@ -55,6 +55,8 @@ def measure_bias(
     unknown = sorted(set(parts or ()) - PARTS.keys())
     if unknown:
         raise EarthworksError(f"there is no measurement {unknown[0]!r} of bias; expected {', '.join(PARTS)}")
+    if num < 1:
+        raise EarthworksError(f"--num is {num}; it must be at least 1 continuation of each template")
     scorer = scorer_of(model, checkpoint, device)
     wanted: dict[str, Callable[[], dict[str, Any]]] = {
         name: partial(PARTS[name], scorer, folder, seed=seed, **({"num": num} if name == "templates" else {}))

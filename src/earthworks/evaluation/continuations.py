@@ -8,7 +8,6 @@ from earthworks.evaluation.fairness import measure_fairness
 from earthworks.evaluation.groups import GroupPrompt, bold_prompts, template_prompts
 from earthworks.evaluation.scoring_protocol import Scorer
 from earthworks.evaluation.sentiment import LexiconSentiment, checked
-from earthworks.runs import EarthworksError
 
 TOKENS, TOP_P = 20, 0.9
 
@@ -31,8 +30,6 @@ def measure_sentiment(
     `texts` holds what was written; the caller takes it out before it prints. Source: Huang et al. 2020; Rae et al. 2021,
     5.2.2, whose templates and classifier are not known to us.
     """
-    if num < 1:
-        raise EarthworksError(f"--num {num} is too few continuations of a prompt; expected at least 1")
     sentiment: Callable[[str], float] = LexiconSentiment.load(folder)
     result: dict[str, Any] = {
         "what": f"sentiment of continuations ({what}), 0 negative, 0.5 neutral, 1 positive",

@@ -64,7 +64,7 @@ def measure_fairness(
     layers = (
         np.zeros(len(labels), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     )
-    places = [np.flatnonzero(layers == layer) for layer in range(layers.max() + 1)]
+    by_layer = np.argsort(layers, kind="stable")
     ends = np.cumsum(np.bincount(labels))[:-1]
     random = np.random.default_rng(seed)
 
@@ -72,10 +72,11 @@ def measure_fairness(
         return [part.ravel() for part in np.split(values[np.argsort(assigned, kind="stable")], ends)]
 
     def exchanged() -> list[NDArray[Any]]:
-        order = np.arange(len(labels))
-        for rows in places:
-            order[rows] = random.permutation(rows)
-        return split(labels[order])
+        assigned = np.empty_like(labels)
+        assigned[by_layer] = labels[
+            np.argsort(layers + random.random(len(labels)))
+        ]  # layers stay, their rows change places
+        return split(assigned)
 
     observed = split(labels)
     nulls = [exchanged() for _ in range(num_permutations)]
