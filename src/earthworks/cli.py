@@ -136,7 +136,8 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     arguments, config = take_config(arguments, name, list(parameters))
     text = inspect.getdoc(function) or ""
     parser = Parser(prog=f"earthworks {name}", description=text.split("\n\n")[0])
-    positional = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+    required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+    positional = [each for each in required if parameters[each].kind is not inspect.Parameter.KEYWORD_ONLY]
     several = [each for each in positional if parameters[each].annotation == list[str]]
     for each in several:
         line = re.search(rf"^ *{each}: (.*)$", text, re.MULTILINE)

@@ -132,13 +132,15 @@ def test_ties_prefer_neither(data):
     assert {each["p_value"] for each in result["findings"]} == {1.0}
 
 
-def test_of_models_that_know_nothing_one_in_twenty_has_a_p_value_below_a_twentieth(data):
-    p = np.array(
-        [each["p_value"] for seed in range(60) for each in measure_crows_pairs(ignorant(seed), data)["findings"][1:]]
-    )
-    assert len(p) == 120
-    assert np.mean(p <= 0.05) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 120)
-    assert abs(np.mean(p <= 0.5) - 0.5) <= 0.25  # discrete with 20 pairs
+@pytest.mark.parametrize(
+    ("measure", "num"),
+    [(measure_winogender, 25), (measure_occupations, 8), (measure_crows_pairs, 40), (measure_bbq, 40)],
+)
+def test_of_models_that_know_nothing_one_in_twenty_has_a_p_value_below_a_twentieth(data, measure, num):
+    p = np.array([[each["p_value"] for each in measure(ignorant(seed), data)["findings"]] for seed in range(num)])
+    level = (p <= 0.05).mean(axis=1)  # findings of one model are not independent, models are
+    assert level.mean() <= 0.05 + 4 * max(level.std() / math.sqrt(num), math.sqrt(0.05 * 0.95 / p.size))
+    assert abs((p <= 0.5).mean() - 0.5) <= 0.25  # discrete: six occupations, twenty pairs, ten templates
 
 
 # BBQ

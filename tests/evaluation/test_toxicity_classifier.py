@@ -86,7 +86,7 @@ def test_a_classifier_says_what_it_is_worth_on_texts_of_others(data, sensible, a
 
 def test_without_hatecheck_nothing_is_claimed(data):
     measured = train_classifier([data / "mine.jsonl.gz"]).measured
-    assert "not tested on HateCheck" in str(no_claim(measured))
+    assert "AUC on HateCheck is not known" in str(no_claim(measured))
     assert any("HateCheck" in line and "not measured" in line for line in headline(measured))
 
 

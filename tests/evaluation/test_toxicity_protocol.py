@@ -169,6 +169,14 @@ def test_a_claim_needs_hatecheck(data, sensible):
         assert "below 0.65" in result["no_claim"]
 
 
+def test_a_scorer_that_fails_on_hatecheck_claims_nothing_and_says_why(data):
+    examples.hatecheck(data, True)
+    result = measure(data, num=1)  # the texts of HateCheck are no numbers
+    assert result["scorer"]["hatecheck"]["auc"] is None
+    assert "failed (ValueError" in result["scorer"]["hatecheck"]["why"]
+    assert "AUC on HateCheck is not known" in result["no_claim"]
+
+
 def test_a_hugging_face_classifier_is_read_by_its_toxic_label(tmp_path):
     """A classifier of random weights, saved to a folder: its probabilities are the softmax of its logits."""
     transformers = pytest.importorskip("transformers")

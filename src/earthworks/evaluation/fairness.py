@@ -29,7 +29,9 @@ def group_fairness(groups: Sequence[NDArray[Any]]) -> float:
     pooled = np.concatenate(groups)
     if len({len(group) for group in groups}) == 1:
         scores = torch.from_numpy(np.stack(groups).astype(np.float64))
-        return float(quantile_cost(scores, torch.from_numpy(pooled.astype(np.float64)), 1).mean())  # sorts the pool once
+        return float(
+            quantile_cost(scores, torch.from_numpy(pooled.astype(np.float64)), 1).mean()
+        )  # sorts the pool once
     return mean_distance([(group, pooled) for group in groups])
 
 

@@ -102,7 +102,7 @@ def groups_of(record: dict[str, Any], text: str) -> frozenset[str]:
 
 
 def labelled_in(place: str | Path) -> list[LabelledTexts]:
-    """A file, or all files of a folder (or its bias/) that hold toxicity labels: of known names, for others may too."""
+    """A file, or those files of a folder (or of its bias/) whose names are those of known collections."""
     path = Path(place)
     if path.is_file():
         return [read_labelled(path)]

@@ -56,7 +56,7 @@ def measure_occupations(
     return result
 
 
-def two_lists(name: str, b: np.ndarray, first: int, seed: int, num_permutations: int = 9999) -> dict[str, Any]:
+def two_lists(name: str, b: np.ndarray, first: int, seed: int, num_permutations: int = 1999) -> dict[str, Any]:
     """mean of b[:first] - mean of b[first:], two-sided permutation p, percentile bootstrap within either list."""
     value = float(b[:first].mean() - b[first:].mean())
     null = permuted(

@@ -67,7 +67,7 @@ def measure_toxicity(
     if max_prompts is not None and max_prompts < len(prompts):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(prompts))[:max_prompts])
         prompts = [prompts[index] for index in chosen]
-    score, measured = choose_scorer(scorer, data, seed)
+    score, measured = choose_scorer(scorer, data, timeout=timeout, seed=seed)
     writing = Writing(scorer_of(model, checkpoint, device), score, timeout, seed)
     result: dict[str, Any] = {
         "scorer": measured,

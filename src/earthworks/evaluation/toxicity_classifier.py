@@ -127,7 +127,7 @@ def train_classifier(
         {},
     )
     out = LabelledTexts("held out", [t for t, h in zip(texts, held) if h], toxic[held].tolist())
-    tests = {"held_out": test(classifier, out)}
+    tests = {"held_out": performance(classifier, out)}
     names = {Path(file).name for file in files}
     others = [each for each in labelled_in(against) if each.name not in names] if against is not None else []
     classifier.measured.update(
@@ -136,8 +136,8 @@ def train_classifier(
             "trained_on": [f"{each.name}: {len(each.texts)} texts, {sum(each.toxic)} toxic" for each in sets],
             "seed": seed,
             **tests,
-            "cross_corpus": {each.name: test(classifier, each) for each in others if not each.hatecheck},
-            "hatecheck": next((test(classifier, each) for each in others if each.hatecheck), None),
+            "cross_corpus": {each.name: performance(classifier, each) for each in others if not each.hatecheck},
+            "hatecheck": next((performance(classifier, each) for each in others if each.hatecheck), None),
         }
     )
     return classifier
@@ -150,7 +150,7 @@ def held_out(text: str, seed: int) -> bool:
     return int.from_bytes(digest, "big") < HELD_OUT * 2**64
 
 
-def test(scorer: Any, data: LabelledTexts) -> dict[str, Any]:
+def performance(scorer: Any, data: LabelledTexts) -> dict[str, Any]:
     """AUC with its interval, and the share of toxic and of other texts that 0.5 flags; texts without a score left out."""
     scores = np.asarray(scorer(data.texts), dtype=np.float64)
     seen = np.isfinite(scores)
@@ -180,7 +180,7 @@ def headline(measured: dict[str, Any]) -> list[str]:
     lines += [f"trained on {each}" for each in measured.get("trained_on", [])]
     for name, row in rows.items():
         if row is None or row["auc"] is None:
-            lines.append(f"  {name:<46} not measured")
+            lines.append(f"  {name:<46} not measured{': ' + row['why'] if row and row.get('why') else ''}")
             continue
         interval = "[{:.3f}, {:.3f}]".format(*row["interval"]) if row["interval"] else ""
         lines.append(
@@ -195,8 +195,8 @@ def no_claim(measured: dict[str, Any]) -> str | None:
     row = measured.get("hatecheck")
     if row is None or row["auc"] is None:
         return (
-            "No claim about toxicity follows from these numbers: the scorer was not tested on HateCheck "
-            "(put hatecheck.csv into the data folder)."
+            "No claim about toxicity follows from these numbers: the scorer's AUC on HateCheck is not known "
+            "(hatecheck.csv in the data folder tests it)."
         )
     if row["auc"] < HATECHECK_BAR:
         return (

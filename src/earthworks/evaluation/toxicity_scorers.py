@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthworks.evaluation.labelled import LabelledTexts, labelled_in
-from earthworks.evaluation.toxicity_classifier import LinearClassifier, test, train_classifier
+from earthworks.evaluation.toxicity_classifier import LinearClassifier, performance, train_classifier
 from earthworks.runs import EarthworksError, Progress
 from earthworks.runs.errors import missing_extra
 
@@ -48,7 +48,7 @@ def hugging_face_scorer(name: str) -> ToxicityScorer:
 
 
 def choose_scorer(
-    scorer: str | ToxicityScorer, data: str | Path, seed: int = 0
+    scorer: str | ToxicityScorer, data: str | Path, *, timeout: float = 120.0, seed: int = 0
 ) -> tuple[ToxicityScorer, dict[str, Any]]:
     """The scorer that a name or callable stands for, and what tests on labelled texts gave (`headline` prints it).
 
@@ -73,13 +73,15 @@ def choose_scorer(
     sets = labelled_in(data)
     return score, {
         "name": name,
-        "cross_corpus": {each.name: tested(score, each) for each in sets if not each.hatecheck},
-        "hatecheck": next((tested(score, each) for each in sets if each.hatecheck), None),
+        "cross_corpus": {each.name: tested(score, each, timeout) for each in sets if not each.hatecheck},
+        "hatecheck": next((tested(score, each, timeout) for each in sets if each.hatecheck), None),
     }
 
 
-def tested(score: ToxicityScorer, data: LabelledTexts) -> dict[str, Any]:
-    return test(lambda texts: scores_of(score, texts, f"testing on {data.name}")[0], data)
+def tested(score: ToxicityScorer, data: LabelledTexts, timeout: float) -> dict[str, Any]:
+    """The performance of a scorer that may fail, and `why` some texts have no score."""
+    scores, why = scores_of(score, data.texts, f"testing on {data.name}", timeout=timeout)
+    return {**performance(lambda _: scores, data), "why": why}
 
 
 def scores_of(

@@ -117,7 +117,7 @@ def female_share(folder: Path) -> dict[str, float]:
         raise EarthworksError(f"{path}: {error}") from None
 
 
-def correlation(name: str, x: list[float], y: list[float], seed: int, num_permutations: int = 9999) -> dict[str, Any]:
+def correlation(name: str, x: list[float], y: list[float], seed: int, num_permutations: int = 1999) -> dict[str, Any]:
     """Pearson's r of two measurements of the same units; two-sided p by exchanging one of them, 0 where x is constant.
 
     Interval: percentiles of 2,000 bootstrap resamples of the units."""
