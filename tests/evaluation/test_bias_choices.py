@@ -208,6 +208,17 @@ def test_scores_are_the_published_formulas(tmp_path_factory, choices):
         assert rows[name]["accuracy"] == pytest.approx(right / total)
 
 
+def test_real_questions_have_one_biased_one_other_and_one_unknown_option(real_data):
+    """So a model without preference has score 0 and a third of the answers right, in every category."""
+    result = measure_bbq(Known(), real_data / "bias")
+    assert set(result["categories"]) >= {"Age", "Religion", "Physical_appearance"}
+    for contexts in result["categories"].values():
+        for row in contexts.values():
+            assert row["bias_score"] == pytest.approx(0, abs=1e-12)
+            assert (row["accuracy"], row["unknown_answers"]) == pytest.approx((1 / 3, 1 / 3))
+    assert {each["p_value"] for each in result["findings"]} == {1.0}
+
+
 def test_questions_without_their_groups_are_one_sentence(data):
     records = examples.bbq(data)
     for record in records:
