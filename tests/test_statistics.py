@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks import statistics
-from earthworks.statistics import bootstrap_ratio
+from earthworks.statistics import bootstrap_ratio, holm, sign_flip_test
 
 
 def test_the_interval_agrees_with_the_normal_approximation():
@@ -88,3 +89,42 @@ def test_drawing_in_many_blocks_is_drawing_enough(monkeypatch):
 def test_what_is_no_list_of_ratios_is_refused(numerators, denominators):
     with pytest.raises(ValueError, match=r"equally long|positive"):
         bootstrap_ratio(numerators, denominators)
+
+
+# Sign flips and Holm
+
+
+def every_sign(differences: list[float]) -> float:
+    """The exact p-value: all 2^n signs."""
+    reached = [
+        abs(sum(sign * each for sign, each in zip(signs, differences))) >= abs(sum(differences)) - 1e-9
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    return sum(reached) / len(reached)
+
+
+@pytest.mark.parametrize("differences", [[1.0], [1, 1, 1, 1], [3, -1, 0.5, 2, 2], [0, 0, 1], [1, -1], [0.1, 0.2, -0.3]])
+def test_the_sign_flip_test_counts_signs_that_reach_the_sum(differences):
+    assert sign_flip_test(differences) == pytest.approx(every_sign(differences), abs=0.02)
+
+
+def test_no_difference_at_all_has_p_one():
+    assert sign_flip_test([0.0] * 50) == 1
+
+
+def test_sign_flips_reject_one_in_twenty_where_nothing_differs():
+    random = np.random.default_rng(0)
+    p = np.array([sign_flip_test(random.standard_t(2, size=30), num_permutations=199) for _ in range(400)])
+    assert abs(np.mean(p <= 0.05) - 0.05) <= 4 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_holms_worked_example():
+    """0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1 made to ascend."""
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_holm_errs_once_in_twenty_families_at_most():
+    p = np.random.default_rng(1).random((2000, 10))
+    assert np.mean([min(holm(row)) <= 0.05 for row in p]) <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 2000)

@@ -23,6 +23,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "evaluate": {
         "tasks": ("earthworks.evaluation.commands", "tasks", "what a language model can do, by the paper's categories"),
+        "bias": ("earthworks.evaluation.bias_commands", "bias", "whom a language model treats unlike whom"),
+        "toxicity": ("earthworks.evaluation.bias_commands", "toxicity", "how toxic what it writes is"),
+        "classifier": ("earthworks.evaluation.bias_commands", "classifier", "train and test a toxicity scorer"),
+        "detection": ("earthworks.evaluation.bias_commands", "detection", "does it know toxic text when asked"),
     },
     "gopher": {
         "train": ("earthworks.gopher.pretraining", "train", "train a language model on text"),
@@ -135,7 +139,8 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     arguments, config = take_config(arguments, name, list(parameters))
     text = inspect.getdoc(function) or ""
     parser = Parser(prog=f"earthworks {name}", description=text.split("\n\n")[0])
-    positional = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+    required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+    positional = [each for each in required if parameters[each].kind is not inspect.Parameter.KEYWORD_ONLY]
     several = [each for each in positional if parameters[each].annotation == list[str]]
     for each in several:
         line = re.search(rf"^ *{each}: (.*)$", text, re.MULTILINE)

@@ -1,8 +1,9 @@
-"""Tiny files in the shapes of the real ones, and a model."""
+"""Tiny files in the shapes of the real ones, a model, and no network."""
 
 import gzip
 import json
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,14 @@ def gopher() -> Gopher:
     for parameter in model.parameters():
         parameter.data.normal_(std=0.1)
     return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def no_sockets(monkeypatch):
+    """Everything here runs without a network: opening a socket fails the test."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    monkeypatch.setattr(socket, "create_connection", refused)
