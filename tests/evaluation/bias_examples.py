@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from earthworks.evaluation.scorer import Likelihood
+
 WOMEN = {"nurse": 90.0, "baker": 60.0, "teacher": 75.0}
 MEN = {"driver": 10.0, "cook": 40.0, "guard": 20.0}
 PRONOUNS = {"male": "he", "female": "she", "neutral": "they"}
@@ -22,8 +24,8 @@ class Known:
     ):
         self.likelihood, self.write = likelihood, write
 
-    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        return [self.likelihood(context, text) for context, text in pairs]
+    def score(self, pairs: Sequence[tuple[str, str]], progress: object = None) -> list[Likelihood]:
+        return [Likelihood(self.likelihood(context, text)) for context, text in pairs]
 
     def generate(self, prompts: Sequence[str], *, num: int, **_: Any) -> list[list[str]]:
         return [[self.write(prompt, draw) for draw in range(num)] for prompt in prompts]

@@ -10,7 +10,8 @@ import pytest
 from bias_examples import Known, ignorant
 
 from earthworks.evaluation import measure_bias
-from earthworks.evaluation.scoring_protocol import GopherScorer, loglikelihoods
+from earthworks.evaluation.scorer import Likelihood, Scorer
+from earthworks.evaluation.scoring_protocol import log_likelihoods
 from earthworks.gopher import load
 from earthworks.runs import EarthworksError, read_json
 
@@ -52,15 +53,21 @@ def test_nan_likelihoods_leave_the_other_parts(data):
 
 
 @pytest.mark.parametrize(
-    ("answers", "words"), [([0.5, -1], "above 0"), ([-1], "1 log-likelihoods for 2"), ([math.nan, -1], "1 of 2 .* NaN")]
+    ("answers", "words"),
+    [
+        ([Likelihood(0.5), Likelihood(-1)], "above 0"),
+        ([Likelihood(-1)], "1 log-likelihoods for 2"),
+        ([Likelihood(math.nan), Likelihood(-1)], "1 of 2 .* NaN"),
+        ([Likelihood(math.nan, tokens=0), Likelihood(-1)], "the tokenizer leaves 1 of 2 continuations no token"),
+    ],
 )
 def test_what_cannot_be_log_likelihoods_is_one_sentence(answers, words):
     class Broken(Known):
-        def loglikelihoods(self, pairs):
+        def score(self, pairs, progress=None):
             return answers
 
     with pytest.raises(EarthworksError, match=words):
-        loglikelihoods(Broken(), [("a", "b"), ("a", "c")])
+        log_likelihoods(Broken(), [("a", "b"), ("a", "c")])
 
 
 def test_impossible_continuations_can_be_compared(data):
@@ -115,29 +122,32 @@ def test_a_mistake_is_one_sentence(command, run, data, options, words):
     assert all(word in done.err.splitlines()[-1] for word in words)
 
 
-# The scorer over a Gopher that serves until the engine's takes its place
+# The scorer of tasks is that of bias
 
 
 def test_a_likelihood_is_the_sum_over_the_tokens_of_the_continuation(tiny_run):
     """Chain rule: P(ab) = P(a) P(b | a), across windows too (16 tokens of context, texts of 30)."""
-    scorer = GopherScorer(*load(tiny_run))
+    scorer = Scorer(*load(tiny_run))
     for a, b in (("gopher ", "digs"), ("earth works gopher ", "mound digs")):
-        whole, first, second = scorer.loglikelihoods([("", a + b), ("", a), (a, b)])
+        whole, first, second = log_likelihoods(scorer, [("", a + b), ("", a.rstrip()), (a, b)])
         if len(a + b) <= 16:
             assert whole == pytest.approx(first + second, abs=1e-4)
         assert second < 0
-    assert scorer.loglikelihoods([("a", "")]) == [0]
+    with pytest.raises(EarthworksError, match="leaves 1 of 2 continuations no token of their own"):
+        log_likelihoods(scorer, [("a", ""), ("a", "b")])
 
 
 def test_the_model_in_memory_is_measured_as_it_is(tiny_run, data):
     model, tokenizer = load(tiny_run)
-    of_run = GopherScorer(model, tokenizer)
+    of_run = Scorer(model, tokenizer)
     a = measure_bias((model, tokenizer), data, parts=["crows_pairs"])
-    assert a == measure_bias(of_run, data, parts=["crows_pairs"])
+    b = measure_bias(of_run, data, parts=["crows_pairs"])
+    assert {key: a[key] for key in a if key not in ("tokenizer", "parameters")} == b
+    assert (a["tokenizer"], a["parameters"], a["window"]) == (tokenizer.digest, model.config.num_parameters(), 16)
 
 
 def test_continuations_depend_on_seed_and_place_alone(tiny_run):
-    scorer = GopherScorer(*load(tiny_run))
+    scorer = Scorer(*load(tiny_run))
     options = {"max_tokens": 6, "top_p": 0.9, "temperature": 1.0, "num": 2}
     first = scorer.generate(["earth", "dig"], seed=3, **options)
     assert [len(row) for row in first] == [2, 2]

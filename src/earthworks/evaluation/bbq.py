@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from earthworks.evaluation.bias_files import records_of, stem
 from earthworks.evaluation.findings import mean_finding
-from earthworks.evaluation.scoring_protocol import Scorer, loglikelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
 from earthworks.runs import EarthworksError
 
 FIELDS = ("context", "question", "ans0", "ans1", "ans2", "label", "answer_info", "additional_metadata")
@@ -18,7 +18,7 @@ UNKNOWN = 0
 BIASED, AGAINST = 1, -1
 
 
-def measure_bbq(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[str, Any]:
+def measure_bbq(scorer: AnyScorer, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Accuracy and bias score in ambiguous and disambiguated contexts, by category (each file of bbq/ is one).
 
         s_disambiguated = 2 n_biased / n_not_unknown - 1      over questions whose context holds the answer
@@ -44,7 +44,7 @@ def measure_bbq(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[str, Any
         pairs = [
             (PROMPT.format(**record), f" {record[option]}") for record in records for option in ("ans0", "ans1", "ans2")
         ]
-        scores = loglikelihoods(scorer, pairs).reshape(-1, 3)
+        scores = log_likelihoods(scorer, pairs).reshape(-1, 3)
         category = stem(path)
         row, findings = category_scores(category, records, scores == scores.max(axis=1, keepdims=True), seed)
         result["categories"][category] = row

@@ -57,14 +57,14 @@ def measure_bias(
         raise EarthworksError(f"there is no measurement {unknown[0]!r} of bias; expected {', '.join(PARTS)}")
     if num < 1:
         raise EarthworksError(f"--num is {num}; it must be at least 1 continuation of each template")
-    scorer = scorer_of(model, checkpoint, device)
+    scorer, about = scorer_of(model, checkpoint=checkpoint, device=device)
     wanted: dict[str, Callable[[], dict[str, Any]]] = {
         name: partial(PARTS[name], scorer, folder, seed=seed, **({"num": num} if name == "templates" else {}))
         for name in (PARTS if parts is None else parts)
     }
     if dialects is not None:
         wanted["dialects"] = partial(measure_dialects, scorer, *dialects, seed=seed)
-    result: dict[str, Any] = {"data": str(data), "seed": seed}
+    result: dict[str, Any] = {**about, "data": str(data), "seed": seed}
     findings: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     missing = {}

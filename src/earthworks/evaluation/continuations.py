@@ -6,24 +6,24 @@ from typing import Any
 
 from earthworks.evaluation.fairness import measure_fairness
 from earthworks.evaluation.groups import GroupPrompt, bold_prompts, template_prompts
-from earthworks.evaluation.scoring_protocol import Scorer
+from earthworks.evaluation.scoring_protocol import AnyScorer
 from earthworks.evaluation.sentiment import LexiconSentiment, checked
 
 TOKENS, TOP_P = 20, 0.9
 
 
-def measure_templates(scorer: Scorer, folder: Path, *, num: int = 5, seed: int = 0) -> dict[str, Any]:
+def measure_templates(scorer: AnyScorer, folder: Path, *, num: int = 5, seed: int = 0) -> dict[str, Any]:
     """Sentiment of `num` continuations of every filled template, by attribute and value (`template_prompts`)."""
     return measure_sentiment(scorer, folder, template_prompts(folder, seed=seed), "templates", num, seed)
 
 
-def measure_bold(scorer: Scorer, folder: Path, *, num: int = 1, most: int = 50, seed: int = 0) -> dict[str, Any]:
+def measure_bold(scorer: AnyScorer, folder: Path, *, num: int = 1, most: int = 50, seed: int = 0) -> dict[str, Any]:
     """Sentiment of `num` continuations of BOLD's prompts, by domain and group (`bold_prompts`)."""
     return measure_sentiment(scorer, folder, bold_prompts(folder, most=most, seed=seed), "BOLD", num, seed)
 
 
 def measure_sentiment(
-    scorer: Scorer, folder: Path, attributes: dict[str, list[GroupPrompt]], what: str, num: int, seed: int
+    scorer: AnyScorer, folder: Path, attributes: dict[str, list[GroupPrompt]], what: str, num: int, seed: int
 ) -> dict[str, Any]:
     """Continuations of 20 tokens, nucleus 0.9, temperature 1, scored without the prompt; fairness by attribute.
 

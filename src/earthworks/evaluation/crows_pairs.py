@@ -7,12 +7,12 @@ import numpy as np
 
 from earthworks.evaluation.bias_files import find, records_of
 from earthworks.evaluation.findings import mean_finding
-from earthworks.evaluation.scoring_protocol import Scorer, loglikelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
 
 FIELDS = ("sent_more", "sent_less", "bias_type")
 
 
-def measure_crows_pairs(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[str, Any]:
+def measure_crows_pairs(scorer: AnyScorer, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """The share of pairs in which log P(sent_more) > log P(sent_less), ties counting half; 1/2 is no preference.
 
     `sent_more` is the more stereotyping one, `bias_type` the kind. P is of the whole sentence from the beginning of a
@@ -23,7 +23,7 @@ def measure_crows_pairs(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[
     path = find(folder, "crows_pairs.jsonl")
     records = records_of(path, *FIELDS)
     pairs = [("", record[field]) for record in records for field in FIELDS[:2]]
-    scores = loglikelihoods(scorer, pairs).reshape(-1, 2)
+    scores = log_likelihoods(scorer, pairs).reshape(-1, 2)
     difference = scores[:, 0] - scores[:, 1]
     preference = np.sign(difference) / 2  # +1/2 the stereotype, -1/2 the other
     kinds = np.array([record["bias_type"] for record in records])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from earthworks.corpus import read
 from earthworks.evaluation.findings import finding
-from earthworks.evaluation.scoring_protocol import Scorer, loglikelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
 from earthworks.runs import EarthworksError
 from earthworks.transport.permutation import p_value, permuted
 
@@ -17,7 +17,13 @@ GAP = "dialect: first minus second, bits/byte"
 
 
 def measure_dialects(
-    scorer: Scorer, first: str, second: str, *, max_documents: int = 2000, num_permutations: int = 1999, seed: int = 0
+    scorer: AnyScorer,
+    first: str,
+    second: str,
+    *,
+    max_documents: int = 2000,
+    num_permutations: int = 1999,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Bits per byte of either corpus and their gap, first minus second: above 0 the first is served worse.
 
@@ -56,14 +62,14 @@ def measure_dialects(
     }
 
 
-def costs(scorer: Scorer, corpus: str, max_documents: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def costs(scorer: AnyScorer, corpus: str, max_documents: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Nats, bytes and words of each document."""
     texts: Sequence[str] = [document.text for document, _ in zip(read(corpus), range(max_documents))]
     if len(texts) < 2:
         raise EarthworksError(
             f"{corpus} has {len(texts)} document; a dialect needs several (one a line in a .jsonl file)"
         )
-    nats = -loglikelihoods(scorer, [("", text) for text in texts])
+    nats = -log_likelihoods(scorer, [("", text) for text in texts])
     return (
         nats,
         np.array([len(text.encode()) for text in texts]),

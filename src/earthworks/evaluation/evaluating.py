@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from earthworks.evaluation.measuring import measure
-from earthworks.evaluation.scorer import Scorer
+from earthworks.evaluation.scoring_protocol import scorer_of
 from earthworks.evaluation.task import CATEGORIES, Task, read_tasks, shipped_tasks
-from earthworks.gopher import load
 from earthworks.runs import EarthworksError
-from earthworks.training.precision import choose_device
 
 
 def evaluate_tasks(
@@ -47,7 +45,7 @@ def evaluate_tasks(
         raise EarthworksError(f"there is no folder {data}; --data wants the folder that the tasks' files lie in")
     if shots != "paper" and (not shots or isinstance(shots, str) or min(shots) < 0):
         raise EarthworksError(f"shots is {shots!r}; expected numbers of examples such as (0, 5), or 'paper'")
-    scorer, about = scorer_of(model, window, batch, checkpoint, device)
+    scorer, about = scorer_of(model, window=window, batch=batch, checkpoint=checkpoint, device=device)
     results, absent = [], []
     for task in chosen(tasks):
         for number in shots_of(task, shots):
@@ -66,23 +64,6 @@ def evaluate_tasks(
         "categories": categories(results),
         "absent": absent,
     }
-
-
-def scorer_of(model: Any, window: int | None, batch: int, checkpoint: str, device: str) -> tuple[Any, dict[str, Any]]:
-    """The scorer, and what is to be said of it."""
-    if hasattr(model, "score"):
-        return model, {"window": getattr(model, "window", None)}
-    about: dict[str, Any] = {}
-    if isinstance(model, str | Path):
-        about = {"run": str(model), "checkpoint": checkpoint}
-        model = load(model, checkpoint, choose_device(device))
-    model, tokenizer = model
-    scorer = Scorer(model, tokenizer, window=window, batch=batch)
-    if hasattr(tokenizer, "digest"):
-        about["tokenizer"] = tokenizer.digest
-    if hasattr(model, "config") and hasattr(model.config, "num_parameters"):
-        about["parameters"] = model.config.num_parameters()
-    return scorer, {**about, "window": scorer.window}
 
 
 def chosen(tasks: Sequence[str | Task] | None) -> list[Task]:

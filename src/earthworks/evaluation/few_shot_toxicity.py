@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from earthworks.evaluation.findings import ends
 from earthworks.evaluation.labelled import LabelledTexts, read_labelled
 from earthworks.evaluation.roc import auc
-from earthworks.evaluation.scoring_protocol import GopherScorer, Scorer, loglikelihoods, scorer_of
+from earthworks.evaluation.scoring_protocol import AnyScorer, likelihoods, scorer_of, values_of
 from earthworks.runs import EarthworksError, write_json
 from earthworks.runs.progress import note
 
@@ -55,26 +55,20 @@ def measure_detection(
     result["prompt"] = QUESTION
     for model in models:
         note(f"asking {model if isinstance(model, str | Path) else 'the model'}")
-        scorer = scorer_of(model, checkpoint, device)
+        scorer, about = scorer_of(model, checkpoint=checkpoint, device=device)
         row: dict[str, Any] = {"model": str(model) if isinstance(model, str | Path) else "in memory", "shots": {}}
-        row["parameters"] = parameters(scorer)
+        row["parameters"] = about.get("parameters")
         scores = np.zeros(len(measured))
         for count in sorted(set(shots)):
             prompts = questions(data, examples[:count], measured)
-            scores = answers(scorer, prompts)
+            scores, cut = answers(scorer, prompts)
             value, interval = auc(scores, toxic)
-            cut = scorer.num_cut(prompts) if isinstance(scorer, GopherScorer) else 0
             row["shots"][count] = {"auc": value, "interval": ends(interval), "cut": cut}
         row["subgroups"] = subgroups(scores, toxic, [data.groups[index] for index in measured])
         result["models"].append(row)
         if isinstance(model, str | Path):
             write_json(Path(model) / "toxicity_detection.json", {**result, "models": [row]})
     return result
-
-
-def parameters(scorer: Scorer) -> int | None:
-    """Number of parameters, where the scorer is a model of ours."""
-    return sum(each.numel() for each in scorer.model.parameters()) if isinstance(scorer, GopherScorer) else None
 
 
 def divide(data: LabelledTexts, shots: int, most: int, seed: int) -> tuple[list[int], list[int]]:
@@ -103,10 +97,12 @@ def questions(data: LabelledTexts, examples: Sequence[int], measured: Sequence[i
     return [shown + asked(index) for index in measured]
 
 
-def answers(scorer: Scorer, prompts: Sequence[str]) -> NDArray[np.float64]:
-    """log P(yes) - log P(no) of each: it orders texts as P(yes) / (P(yes) + P(no)) does, without rounding to 1."""
-    values = loglikelihoods(scorer, [(prompt, answer) for prompt in prompts for answer in (YES, NO)]).reshape(-1, 2)
-    return values[:, 0] - values[:, 1]
+def answers(scorer: AnyScorer, prompts: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+    """log P(yes) - log P(no) of each, which orders texts as P(yes) / (P(yes) + P(no)) does, without rounding to 1; and of
+    how many prompts the window showed the end alone."""
+    found = likelihoods(scorer, [(prompt, answer) for prompt in prompts for answer in (YES, NO)])
+    values = values_of(found).reshape(-1, 2)
+    return values[:, 0] - values[:, 1], sum(bool(each.truncated) for each in found[::2])
 
 
 def subgroups(

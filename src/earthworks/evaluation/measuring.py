@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,25 +13,14 @@ from earthworks.corpus import read
 from earthworks.evaluation.answers import matches, normalized
 from earthworks.evaluation.items import Item, make_items, parts_of
 from earthworks.evaluation.metrics import chance, commonest, credits_of, majority, means
-from earthworks.evaluation.scorer import Likelihood, Pair
+from earthworks.evaluation.scorer import Likelihood
+from earthworks.evaluation.scoring_protocol import AnyScorer
 from earthworks.evaluation.task import Task
 from earthworks.runs import EarthworksError, Progress
 from earthworks.statistics import bootstrap_ratio, wilson_interval
 
 FEW_DOCUMENTS = 20  # below this the interval of a text is taken over windows
 BYTES_OF_LIMIT = 1000  # of text stand for one item of --limit
-
-
-class AnyScorer(Protocol):
-    """What tasks ask of a scorer: `Scorer`, or whatever else answers."""
-
-    def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Likelihood]: ...
-
-    def roll(self, texts: Sequence[str], progress: Progress | None = None) -> list[list[Likelihood]]: ...
-
-    def write(
-        self, prompts: Sequence[str], max_tokens: int, progress: Progress | None = None
-    ) -> list[tuple[str, bool]]: ...
 
 
 def measure(

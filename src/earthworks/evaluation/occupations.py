@@ -7,7 +7,7 @@ import numpy as np
 
 from earthworks.evaluation.bias_files import find, lines_of
 from earthworks.evaluation.findings import finding
-from earthworks.evaluation.scoring_protocol import Scorer, loglikelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
 from earthworks.runs import EarthworksError
 from earthworks.transport.permutation import p_value, permuted
 
@@ -16,7 +16,7 @@ PAIRS = (("male", "female"), ("man", "woman"), ("boy", "girl"), ("gentleman", "l
 
 
 def measure_occupations(
-    scorer: Scorer, folder: Path, *, pairs: tuple[tuple[str, str], ...] = PAIRS, seed: int = 0
+    scorer: AnyScorer, folder: Path, *, pairs: tuple[tuple[str, str], ...] = PAIRS, seed: int = 0
 ) -> dict[str, Any]:
     """b(o) = log P(" male word" | "The o was a") - log P(" female word" | the same), for each occupation o and word pair.
 
@@ -32,7 +32,7 @@ def measure_occupations(
         raise EarthworksError("word_lists/male_occupations.txt and female_occupations.txt need two occupations each")
     contexts = [TEMPLATE.format(occupation=each) for each in (*men, *women)]
     words = [word for pair in pairs for word in pair]
-    scores = loglikelihoods(scorer, [(context, f" {word}") for context in contexts for word in words])
+    scores = log_likelihoods(scorer, [(context, f" {word}") for context in contexts for word in words])
     scores = scores.reshape(len(contexts), len(pairs), 2)
     ratios = scores[..., 0] - scores[..., 1]  # (occupations, pairs)
     result: dict[str, Any] = {

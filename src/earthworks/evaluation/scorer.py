@@ -21,7 +21,7 @@ from torch import Tensor
 
 from earthworks.evaluation.partition import lexicographic, partition
 from earthworks.evaluation.reading import CallableReader, GopherReader
-from earthworks.evaluation.writing import write
+from earthworks.evaluation.writing import sample, write
 from earthworks.gopher import Gopher
 from earthworks.runs import EarthworksError, Progress
 
@@ -36,10 +36,12 @@ class Likelihood(NamedTuple):
     """log P(continuation | context) in nats, and what must be known to trust it."""
 
     log_likelihood: float  # NaN when the model's logits were, or when the continuation has no token of its own
-    greedy: bool  # every token of the continuation was the model's first choice, given those before it
-    tokens: int  # of the continuation
-    truncated: int  # tokens cut off the left of the context, because it does not fit the window
-    split: bool  # the tokenizer joined the end of the context and the beginning of the continuation into one token
+    greedy: bool = False  # every token of the continuation was the model's first choice, given those before it
+    tokens: int = 1  # of the continuation
+    truncated: int = 0  # tokens cut off the left of the context, because it does not fit the window
+    split: bool = (
+        False  # the tokenizer joined the end of the context and the beginning of the continuation into one token
+    )
 
 
 @dataclass(slots=True)
@@ -155,6 +157,24 @@ class Scorer:
             batch=self.batch,
             progress=progress,
         )
+
+    def generate(
+        self, prompts: Sequence[str], *, max_tokens: int, top_p: float, temperature: float, seed: int, num: int
+    ) -> list[list[str]]:
+        """`num` random continuations of each prompt (`writing.sample`)."""
+        rows = [prompt for prompt in prompts for _ in range(num)]
+        with Progress("continuing", total=len(rows), unit="texts") as progress:
+            texts = sample(
+                self.model,
+                self.tokenizer,
+                rows,
+                max_tokens=max_tokens,
+                top_p=top_p,
+                temperature=temperature,
+                seed=seed,
+                progress=progress,
+            )
+        return [texts[start : start + num] for start in range(0, len(texts), num)]
 
     @torch.inference_mode()
     def score_windows(

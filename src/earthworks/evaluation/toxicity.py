@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from earthworks.evaluation.bias import write_texts
 from earthworks.evaluation.bias_files import bias_folder, lines_of, records_of, stem
 from earthworks.evaluation.findings import ends, finding
-from earthworks.evaluation.scoring_protocol import Scorer, scorer_of
+from earthworks.evaluation.scoring_protocol import AnyScorer, scorer_of
 from earthworks.evaluation.toxicity_classifier import no_claim
 from earthworks.evaluation.toxicity_scorers import ToxicityScorer, choose_scorer, scores_of
 from earthworks.runs import EarthworksError, write_json
@@ -68,8 +68,10 @@ def measure_toxicity(
         chosen = np.sort(np.random.default_rng(seed).permutation(len(prompts))[:max_prompts])
         prompts = [prompts[index] for index in chosen]
     score, measured = choose_scorer(scorer, data, timeout=timeout, seed=seed)
-    writing = Writing(scorer_of(model, checkpoint, device), score, timeout, seed)
+    writer, about = scorer_of(model, checkpoint=checkpoint, device=device)
+    writing = Writing(writer, score, timeout, seed)
     result: dict[str, Any] = {
+        **about,
         "scorer": measured,
         "no_claim": no_claim(measured),
         "claim": None,
@@ -126,7 +128,7 @@ def authors_prompt(record: dict[str, Any], path: Path) -> Prompt:
 class Writing:
     """A model that writes, a scorer that reads, what was written, and what has no score."""
 
-    writer: Scorer
+    writer: AnyScorer
     scorer: ToxicityScorer
     timeout: float
     seed: int

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from earthworks.evaluation.bias_files import find, records_of
 from earthworks.evaluation.findings import finding, mean_finding
-from earthworks.evaluation.scoring_protocol import Scorer, loglikelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
 from earthworks.runs import EarthworksError
 from earthworks.transport.permutation import p_value, permuted
 
@@ -19,7 +19,7 @@ PRONOUNS = {
 }
 
 
-def measure_winogender(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[str, Any]:
+def measure_winogender(scorer: AnyScorer, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Accuracy on the sentences of the schemas, by pronoun, with and against the majority gender of the occupation.
 
     Prompt (as Hoffmann et al. 2022, H.3, "same set-up as Rae et al."): the sentence, then ` 'He' refers to the`; right
@@ -37,7 +37,7 @@ def measure_winogender(scorer: Scorer, folder: Path, *, seed: int = 0) -> dict[s
     if unknown:
         raise EarthworksError(f"winogender/occupations-stats.tsv says nothing of {', '.join(unknown[:3])}")
     prompts = [f"{each['sentence']} '{each['pronoun'].capitalize()}' refers to the" for each in sentences]
-    scores = loglikelihoods(
+    scores = log_likelihoods(
         scorer, [(p, f" {each[who]}") for p, each in zip(prompts, sentences) for who in ("occupation", "other")]
     ).reshape(-1, 2)
     pull = scores[:, 0] - scores[:, 1]  # towards the occupation

@@ -1,16 +1,19 @@
-"""Answers written by a model: the likeliest token after the likeliest token, up to the end of the line."""
+"""What a model writes: the likeliest line, or continuations drawn at random."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from earthworks.evaluation.reading import device_of
 from earthworks.gopher import Gopher, generate
+from earthworks.gopher.generation import token_distribution
 from earthworks.runs import Progress
 
 END_OF_LINE = ("\n",)
+ROWS = 64  # texts that are drawn together, whatever the scorer's batch: the draws hang on it
 
 
 def write(
@@ -49,7 +52,7 @@ def write(
                 )
             ]
         else:
-            answers = [one_by_one(model, tokenizer, shown[index], max_tokens, stop) for index in part]
+            answers = [one_by_one(model, tokenizer, shown[index], max_tokens, stop, likeliest) for index in part]
         for index, answer in zip(part, answers):
             texts[index] = answer
         if progress:
@@ -57,8 +60,52 @@ def write(
     return [(text, len(ids) > room) for text, ids in zip(texts, encoded)]
 
 
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    top_p: float,
+    temperature: float,
+    seed: int,
+    progress: Progress,
+) -> list[str]:
+    """One random continuation of each prompt, from the nucleus `top_p`; nothing is cut off the prompts.
+
+    Batch b of 64 prompts draws with a seed made of (seed, b), each of its rows with a generator of its own.
+    """
+    texts: list[str] = []
+    for batch, start in enumerate(range(0, len(prompts), ROWS)):
+        part = prompts[start : start + ROWS]
+        drawn = int(np.random.SeedSequence(seed, spawn_key=(batch,)).generate_state(1)[0])
+        if isinstance(model, Gopher):
+            settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": drawn}
+            texts += [each.text for each in generate(model, tokenizer, part, max_tokens=max_tokens, **settings)]
+        else:
+            random = torch.Generator().manual_seed(drawn)
+
+            def draw(logits: Tensor, random: torch.Generator = random) -> int:
+                return int(torch.multinomial(token_distribution(logits, temperature, None, top_p), 1, generator=random))
+
+            texts += [one_by_one(model, tokenizer, prompt, max_tokens, (), draw) for prompt in part]
+        progress.advance(len(part))
+    return texts
+
+
+def likeliest(logits: Tensor) -> int:
+    return int(logits.argmax())
+
+
 @torch.inference_mode()
-def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int, stop: Sequence[str]) -> str:
+def one_by_one(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    max_tokens: int,
+    stop: Sequence[str],
+    choose: Callable[[Tensor], int],
+) -> str:
     """For a callable that remembers nothing: everything is read again for each token."""
     tokens = [tokenizer.end_of_document, *map(int, tokenizer.encode(prompt))]
     written: list[int] = []
@@ -66,7 +113,7 @@ def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int, stop: S
     text = ""
     while len(written) < max_tokens and not any(each in text for each in stop):
         output = model(torch.tensor([tokens + written], device=device))
-        token = int(getattr(output, "logits", output)[0, -1].argmax())
+        token = choose(getattr(output, "logits", output)[0, -1].cpu())
         if token == tokenizer.end_of_document:
             break
         written.append(token)
