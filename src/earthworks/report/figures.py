@@ -6,7 +6,7 @@ colour of the palette becomes a CSS variable, so that one drawing is right in li
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -83,11 +83,12 @@ def draw(
     columns: int = 1,
     width: float = 9.6,
     height: float = 3.1,
+    height_ratios: Sequence[float] | None = None,
 ) -> Drawing:
     """A figure of `rows` x `columns` panels (inches for the whole), which `paint` fills: it takes the array of axes."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
-        paint(figure.subplots(rows, columns, squeeze=False))
+        paint(figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios))
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", facecolor="white", metadata={"Title": name, "Description": description})
         figure.set_layout_engine("none")  # keeps the layout just made, which took longer than drawing does

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from earthworks.report import language_model_figures as figures
+from earthworks.report.abilities import abilities
+from earthworks.report.harms import harms
 from earthworks.report.language_model_run import LanguageModelRun, last
 from earthworks.report.numbers import flatten, known, setting, short, significant, with_interval
 from earthworks.report.page import Coloured, Page, Section, Table, Texts, names, readable
@@ -31,7 +33,8 @@ MEASURES = {  # key of evaluation.json: what it is called, with its unit
 def describe(folder: RunFolder) -> Page:
     """The page of one run; sections whose files are not there yet are left out."""
     run = LanguageModelRun(folder)
-    sections = [learning(run), held_out(run), passage(run), samples(run), positions(run), machine(run)]
+    sections = [learning(run), held_out(run), abilities(folder), *harms(folder)]
+    sections += [passage(run), samples(run), positions(run), machine(run)]
     return Page(folder.path.resolve().name, verdict(run), tiles(run), [section for section in sections if section])
 
 

@@ -61,12 +61,21 @@ class Passages:
 
 
 @dataclass
+class Veiled:
+    """Titled texts that may offend: folded away, and each blurred until it is clicked; no script is needed for it."""
+
+    title: str
+    texts: Sequence[tuple[str, str]]
+    macro: ClassVar[str] = "veiled"
+
+
+@dataclass
 class Section:
     """A headed part of the page; `note` says how to read it, units included."""
 
     title: str
     note: str
-    parts: Sequence["Drawing | Table | Texts | Coloured | Passages"]
+    parts: Sequence["Drawing | Table | Texts | Coloured | Passages | Veiled"]
 
 
 @dataclass

@@ -1,0 +1,170 @@
+"""What a language model can do, as `evaluate tasks` found it (tasks.json): bars by category, and what examples are worth."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
+from earthworks.report.numbers import known, with_interval
+from earthworks.report.page import Section, Table
+from earthworks.runs import RunFolder, read_json
+
+MOST_LINES = 6  # of one panel: as many as there are colours
+Result = dict[str, Any]
+
+
+def abilities(folder: RunFolder) -> Section | None:
+    """The section, where the run has a tasks.json."""
+    if not (folder.path / "tasks.json").exists():
+        return None
+    found = read_json(folder.path / "tasks.json")
+    drawings = [each for each in (bars(found), few_shot(found["results"])) if each]
+    window = f", window {found['window']} tokens" if found.get("window") else ""
+    limit = f"at most {found['limit']:,} items of a task, " if found["limit"] else ""
+    note = (
+        f"Measured by evaluate tasks: {limit}seed {found['seed']}{window}. Chance is the mean of 1 / options; a model that "
+        "knows nothing is not always there, because options differ in length. In brackets: 95% interval over items. Where "
+        "chance is –, the answer is open and guessing gives 0."
+    )
+    return Section("What it can do", note, [*drawings, table(found["results"]), missing(found)])
+
+
+def bars(found: dict[str, Any]) -> Drawing | None:
+    """Mean accuracy of each category by number of examples, its tasks as dots, chance as a line across the bar."""
+    categories = {
+        name: {shots: row for shots, row in by_shots.items() if row["accuracy"] is not None}
+        for name, by_shots in found["categories"].items()
+    }
+    categories = {name: rows for name, rows in categories.items() if rows}
+    if not categories:
+        return None
+    numbers = sorted(
+        {shots for rows in categories.values() for shots in rows}, key=lambda name: int(name.split("-")[0])
+    )
+    height = 0.8 / len(numbers)
+
+    def paint(panels: np.ndarray) -> None:
+        axes = panels[0, 0]
+        for place, (category, rows) in enumerate(categories.items()):
+            for position, (shots, row) in enumerate(rows.items()):
+                i = numbers.index(shots)
+                y = place + (position - (len(rows) - 1) / 2) * height
+                axes.barh(y, row["accuracy"], height=0.9 * height, color=SERIES[i % 6], alpha=0.75)
+                axes.plot([row["chance"]] * 2, [y - height / 2, y + height / 2], color=INK, linewidth=2)
+                dots = [
+                    each["value"]
+                    for each in found["results"]
+                    if each["category"] == category
+                    and f"{each['shots']}-shot" == shots
+                    and each["metric"] != "bits_per_byte"
+                ]
+                if len(dots) > 1:
+                    axes.plot(dots, [y] * len(dots), "o", color="white", markeredgecolor=INK, markersize=3.5)
+        axes.set_yticks(range(len(categories)), list(categories))
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("accuracy, mean over the tasks of a category")
+        handles: list[Any] = [Patch(color=SERIES[i % 6], alpha=0.75, label=shots) for i, shots in enumerate(numbers)]
+        handles.append(Line2D([], [], color=INK, linewidth=2, label="chance"))
+        dot = {"marker": "o", "linestyle": "none", "color": "white", "markeredgecolor": INK}
+        handles.append(Line2D([], [], markersize=3.5, label="one task", **dot))
+        axes.figure.legend(handles=handles, loc="outside lower center", ncols=6)
+
+    description = "Accuracy by category: the mean over its tasks, each task as a dot, chance as an upright line."
+    return draw("abilities", description, paint, height=1.0 + len(categories) * (0.2 + 0.17 * len(numbers)))
+
+
+def few_shot(results: list[Result]) -> Drawing | None:
+    """Accuracy by number of examples, a panel for each category with a task that was measured at several."""
+    tasks: dict[str, dict[str, list[Result]]] = {}
+    for each in results:
+        if each["metric"] != "bits_per_byte":
+            tasks.setdefault(each["category"], {}).setdefault(each["name"], []).append(each)
+    panels = []
+    for category, by_name in tasks.items():
+        curves = {name: rows for name, rows in by_name.items() if len({row["shots"] for row in rows}) > 1}
+        names = list(curves)
+        panels += [
+            (category, {name: curves[name] for name in names[start : start + MOST_LINES]})
+            for start in range(0, len(names), MOST_LINES)
+        ]
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+
+    def paint(axes: np.ndarray) -> None:
+        for each in axes.flat[len(panels) :]:
+            each.set_visible(False)
+        for each, (category, curves) in zip(axes.flat, panels):
+            for i, (name, points) in enumerate(curves.items()):
+                points = sorted(points, key=lambda row: row["shots"])
+                shots, value = (np.array([row[key] for row in points], float) for key in ("shots", "value"))
+                x = shots + (i - (len(curves) - 1) / 2) * 0.012 * shots.max()  # beside one another: intervals overlap
+                low, high = np.array([row["interval"] for row in points]).T
+                style = {"color": SERIES[i % 6], "linestyle": DASHES[i % 6]}
+                each.plot(x, value, marker="o", markersize=3.5, label=name, **style)
+                each.vlines(x, low, high, color=SERIES[i % 6], linewidth=1, alpha=0.6)
+                if known(points[-1]["chance"]):
+                    each.axhline(points[-1]["chance"], color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
+            each.set_title(category)
+            each.set_ylim(0, 1)
+            each.set_xlabel("examples shown")
+            each.set_xticks(sorted({row["shots"] for points in curves.values() for row in points}))
+            each.legend(fontsize=8)
+
+    description = "Accuracy by the number of examples before the question; upright lines: 95% interval; dotted: chance."
+    return draw("few-shot", description, paint, rows=rows, columns=columns, height=2.9 * rows)
+
+
+def table(results: list[Result]) -> Table:
+    """A line for each task and number of examples."""
+    rows = [
+        (
+            each["name"],
+            f"{each['shots']}",
+            f"{each['n']:,}",
+            with_interval(each["value"], each["interval"], 3),
+            f"{each['chance']:.3f}" if known(each["chance"]) else "–",
+            f"{each['majority']:.3f}" if known(each["majority"]) else "–",
+            *(accuracy(each, rule) for rule in ("raw", "per_character", "per_byte", "unconditional")),
+            each["metric"].replace("_", " "),
+        )
+        for each in results
+    ]
+    header = (
+        "task",
+        "shots",
+        "n",
+        "value",
+        "chance",
+        "majority",
+        "raw",
+        "/character",
+        "/byte",
+        "- alone",
+        "measured as",
+    )
+    return Table("Tasks", header, rows)
+
+
+def accuracy(each: Result, rule: str) -> str:
+    found = each.get("accuracy", {}).get(rule)
+    return f"{found['value']:.3f}" if found else ""
+
+
+def missing(found: dict[str, Any]) -> Table:
+    """Tasks and items that are not in the numbers, and what a reader must know of those that are."""
+    rows = [(each["name"], f"{each['shots']}", each["reason"]) for each in found["absent"]]
+    for each in found["results"]:
+        name = each["name"], f"{each['shots']}"
+        rows += [(*name, f"{count:,} items are missing: {reason}") for reason, count in each["missing"].items()]
+        if each["truncated"]:
+            rows.append((*name, f"{each['truncated']:,} of {each['n']:,} items lost the beginning of their context"))
+        if each["split"]:
+            rows.append((*name, f"in {each['split']:,} of {each['n']:,} items one token holds context and answer"))
+    return Table("What is missing or cut", ("task", "shots", "what"), rows, "Nothing is missing.", "words")

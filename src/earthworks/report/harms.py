@@ -1,0 +1,272 @@
+"""Whom a language model harms, as `evaluate bias` and `toxicity` found it (bias.json, toxicity.json, ..._samples.jsonl)."""
+
+import json
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
+from earthworks.report.numbers import known, with_interval
+from earthworks.report.page import Section, Table, Veiled, readable
+from earthworks.runs import RunFolder, read_json
+
+SIGNIFICANT = 0.05
+SHOWN = 5  # texts of the highest scores, and of the lowest
+MOST_LINES = 200_000  # of samples that are read
+UNITS = {  # how the names of findings begin: what their differences are in; each has an axis of its own
+    "winogender: lean": "correlation",
+    "winogender": "accuracy",
+    "occupations": "nats",
+    "CrowS-Pairs": "share of pairs beyond 1/2",
+    "BBQ": "bias score, -1 to 1",
+    "sentiment": "Wasserstein-1 between groups, 0 to 1",
+    "dialect": "bits per byte",
+}
+
+
+def harms(folder: RunFolder) -> list[Section]:
+    """The sections whose files the run has."""
+    found = [section(folder) for section in (bias, toxicity, detection)]
+    return [each for each in found if each]
+
+
+def bias(folder: RunFolder) -> Section | None:
+    if not (folder.path / "bias.json").exists():
+        return None
+    found = read_json(folder.path / "bias.json")
+    findings = found["findings"]
+    seen = sum(each["p_holm"] <= SIGNIFICANT for each in findings)
+    note = (
+        f"{len(findings)} differences were looked at; {seen} remain at 0.05 after {found['correction']} (filled). No mark "
+        "is no absence of bias: few units cannot show a small difference. A distance between groups is above 0 by chance "
+        "alone: the grey stroke is what chance gives."
+    )
+    rows = [
+        (
+            each["name"],
+            with_interval(each["value"], each["interval"], 3),
+            f"{by_chance(found).get(each['name'], 0):.3f}",
+            f"{each['p_value']:.4f}",
+            f"{each['p_holm']:.4f}",
+            f"{each['n']:,} {each['unit']}",
+        )
+        for each in findings
+    ]
+    header = ("difference", "value", "without one", "p", "p corrected", "over")
+    absent = [(name, why) for name, why in dict(found["missing"]).items()]
+    parts: list[Any] = [forest(found), Table("All differences that were looked at", header, rows)]
+    parts.append(Table("Not measured", ("part", "why"), absent, "Every part that was asked for was measured.", "words"))
+    texts = samples(folder, "bias_samples.jsonl", "sentiment")
+    return Section("Bias", note, [*parts, *texts])
+
+
+def by_chance(found: dict[str, Any]) -> dict[str, float]:
+    """Name of a finding about distances -> the mean of its null."""
+    return {
+        f"sentiment ({what}), {attribute}: {kind} fairness, W1": row[f"{kind}_fairness"]["null_mean"]
+        for part, what in (("templates", "templates"), ("bold", "BOLD"))
+        for attribute, row in found.get(part, {}).get("attributes", {}).items()
+        for kind in ("individual", "group")
+    }
+
+
+def forest(found: dict[str, Any]) -> Drawing:
+    """Each difference with its interval, a panel for each unit; filled where the corrected p-value is at most 0.05."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for each in found["findings"]:
+        groups.setdefault(next((key for key in UNITS if each["name"].startswith(key)), "other"), []).append(each)
+    expected = by_chance(found)
+
+    def paint(panels: np.ndarray) -> None:
+        for axes, (group, findings) in zip(panels[:, 0], groups.items()):
+            for place, each in enumerate(findings):
+                clear = each["p_holm"] <= SIGNIFICANT
+                if each["interval"]:
+                    axes.plot(each["interval"], [place] * 2, color=SERIES[0], linewidth=1.6)
+                face = {"markerfacecolor": SERIES[0] if clear else "white", "markeredgecolor": SERIES[0]}
+                axes.plot([each["value"]], [place], "o", markersize=6, **face)
+                if each["name"] in expected:
+                    axes.plot([expected[each["name"]]] * 2, [place - 0.3, place + 0.3], color=MUTED, linewidth=2)
+                x, place_of = 1.01, axes.get_yaxis_transform()
+                axes.text(x, place, f"{each['p_holm']:.3f}", transform=place_of, va="center", color=INK, fontsize=8.5)
+            axes.axvline(0, color=INK, linewidth=1)
+            axes.set_yticks(range(len(findings)), [short_name(each["name"], group) for each in findings])
+            axes.set_ylim(len(findings) - 0.4, -0.6)
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="y", length=0)
+            axes.set_title(f"{group}, {UNITS.get(group, '')}".rstrip(", "))
+        panels[0, 0].text(
+            1.01, 1.02, "p corrected", transform=panels[0, 0].transAxes, color=MUTED, fontsize=8.5, va="bottom"
+        )
+
+    sizes = [len(each) for each in groups.values()]
+    description = (
+        "Each difference that was looked at with its 95% interval; 0 is none. Filled: its p-value, corrected for all that "
+        "were looked at, is at most 0.05."
+    )
+    height = 0.75 * len(sizes) + 0.24 * sum(sizes)
+    return draw(
+        "bias", description, paint, rows=len(sizes), height=height, height_ratios=[0.6 + each for each in sizes]
+    )
+
+
+def short_name(name: str, group: str) -> str:
+    """A finding's name without what the panel's title says."""
+    return name.removeprefix(group).lstrip(":, ") if group != "sentiment" else name.removeprefix("sentiment ")
+
+
+def toxicity(folder: RunFolder) -> Section | None:
+    if not (folder.path / "toxicity.json").exists():
+        return None
+    found = read_json(folder.path / "toxicity.json")
+    protocol = found["protocol"]
+    note = (
+        f"{found['no_claim'] or found['claim']} {protocol['num']} continuations of {protocol['max_tokens']} tokens, nucleus "
+        f"{protocol['top_p']:g}, scored without the prompt; toxic is a score of {protocol['toxic_from']:g} or more. Bins by "
+        f"{found['prompted']['bins_by']}."
+    )
+    rows = {"all prompts": found["prompted"]["all"]}
+    rows |= {f"prompt toxicity {name}": row for name, row in found["prompted"]["bins"].items()}
+    table = Table(
+        "After prompts",
+        ("prompts", "expected maximum", "P(at least one toxic)", "mean", "n", "missing"),
+        [(name, *summary_cells(row)) for name, row in rows.items()],
+    )
+    parts: list[Any] = [worth(found["scorer"])]
+    drawing = bins(found["prompted"])
+    parts += [drawing, table] if drawing else [table]
+    alone = found["unprompted"]
+    if alone and alone["n"]:
+        cells = (
+            with_interval(alone["mean"], alone["mean_interval"], 3),
+            f"{alone['median']:.3f}",
+            f"{alone['percentile_95']:.3f}",
+            with_interval(alone["toxic_share"], alone["toxic_share_interval"], 3),
+            f"{alone['n']:,}",
+        )
+        parts.append(Table("Unprompted", ("", "mean", "median", "95 % point", "toxic", "n"), [("texts", *cells)]))
+    if found["missing"]:
+        parts.append(Table("Missing", ("what",), [(each,) for each in found["missing"]], kind="words"))
+    return Section("Toxicity", note, [*parts, *samples(folder, "toxicity_samples.jsonl", "toxicity")])
+
+
+def summary_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if not row["prompts"]:
+        return ("–", "–", "–", "0", f"{row['missing']:,}")
+    return (
+        with_interval(row["expected_maximum"], row["expected_maximum_interval"], 3),
+        with_interval(row["toxic_probability"], row["toxic_probability_interval"], 3),
+        f"{row['mean']:.3f}",
+        f"{row['prompts']:,}",
+        f"{row['missing']:,}",
+    )
+
+
+def worth(scorer: dict[str, Any]) -> Table:
+    """What the scorer is worth, before any number it gives."""
+    tests = {"held out": scorer.get("held_out")}
+    tests |= {f"other corpus {name}": row for name, row in scorer.get("cross_corpus", {}).items()}
+    tests["HateCheck"] = scorer.get("hatecheck")
+    rows = []
+    for name, row in tests.items():
+        if row is None or row["auc"] is None:
+            rows.append((name, "not measured", "–", "–", "–"))
+            continue
+        flags = ("–" if row[key] is None else f"{row[key]:.0%}" for key in ("flagged_toxic", "flagged_other"))
+        rows.append((name, with_interval(row["auc"], row["interval"], 3), *flags, f"{row['n']:,}"))
+    header = ("tested on", "AUC", "0.5 flags of the toxic", "of the others", "n")
+    return Table(f"The scorer: {scorer.get('name', 'unnamed')}", header, rows)
+
+
+def bins(prompted: dict[str, Any]) -> Drawing | None:
+    """Both summaries by the toxicity of the prompt."""
+    rows = {name: row for name, row in {**prompted["bins"], "all": prompted["all"]}.items() if row["prompts"]}
+    if not rows:
+        return None
+
+    def paint(axes: np.ndarray) -> None:
+        for panel, key, title in (
+            (axes[0, 0], "expected_maximum", "Expected maximum toxicity"),
+            (axes[0, 1], "toxic_probability", "P(at least one toxic)"),
+        ):
+            for place, (name, row) in enumerate(rows.items()):
+                panel.bar(place, row[key], width=0.7, color=MUTED if name == "all" else SERIES[1], alpha=0.75)
+                if row[f"{key}_interval"]:
+                    panel.plot([place] * 2, row[f"{key}_interval"], color=INK, linewidth=1.6)
+            panel.set_xticks(range(len(rows)), [f"{name}\n{row['prompts']:,} prompts" for name, row in rows.items()])
+            panel.tick_params(axis="x", length=0)
+            panel.set_ylim(0, 1)
+            panel.grid(visible=False, axis="x")
+            panel.set_title(title)
+
+    description = (
+        "By the toxicity of the prompt: both summaries as the scorer has them, with 95% intervals over prompts."
+    )
+    return draw("toxicity", description, paint, columns=2, height=3.0)
+
+
+def detection(folder: RunFolder) -> Section | None:
+    """Can it tell what is toxic when it is asked: AUC by number of examples, and by who is spoken of."""
+    if not (folder.path / "toxicity_detection.json").exists():
+        return None
+    found = read_json(folder.path / "toxicity_detection.json")
+    (model,) = found["models"]
+    points = {int(count): row for count, row in model["shots"].items()}
+
+    def paint(axes: np.ndarray) -> None:
+        panel = axes[0, 0]
+        shots = sorted(points)
+        panel.plot(shots, [points[count]["auc"] for count in shots], "o-", color=SERIES[0])
+        for count in shots:
+            if points[count]["interval"]:
+                panel.plot([count] * 2, points[count]["interval"], color=SERIES[0], linewidth=1.2)
+        panel.axhline(0.5, color=MUTED, linestyle=DASHES[2])
+        panel.set_ylim(0, 1)
+        panel.set_xticks(shots)
+        panel.set_xlabel("examples shown")
+        panel.set_title("AUC of P(yes) after the question whether a comment is toxic")
+        panel.legend(handles=[Line2D([], [], color=MUTED, linestyle=DASHES[2], label="chance")])
+
+    rows = [
+        (f"{count}", with_interval(row["auc"], row["interval"], 3), f"{row['cut']:,}") for count, row in points.items()
+    ]
+    groups = [
+        (name, *(with_interval(row[kind]["auc"], row[kind]["interval"], 3) for kind in ("subgroup", "bpsn", "bnsp")))
+        for name, row in model["subgroups"].items()
+        if all(known(row[kind]["auc"]) for kind in ("subgroup", "bpsn", "bnsp"))
+    ]
+    note = (
+        f"{found['texts']:,} texts of {found['data']}, {found['toxic']:,} of them toxic; 0.5 is chance. Subgroup: among "
+        "texts that mention it; BPSN is low where a harmless mention is taken for toxic, BNSP where its toxic texts are missed."
+    )
+    description = "AUC by the number of answered examples in the prompt, with 95% intervals."
+    parts: list[Any] = [
+        draw("detection", description, paint, width=6.4, height=2.8),
+        Table("By examples", ("examples", "AUC", "prompts cut to the window"), rows),
+        Table(
+            f"By who is spoken of, at {max(points)} examples",
+            ("mention of", "subgroup", "BPSN", "BNSP"),
+            groups,
+            "No subgroup has ten toxic and ten other texts.",
+        ),
+    ]
+    return Section("Toxicity, when asked", note, parts)
+
+
+def samples(folder: RunFolder, name: str, key: str) -> list[Veiled]:
+    """What the model wrote at both ends of the scores, behind a veil."""
+    path = folder.path / name
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        records = [json.loads(line) for line in islice(lines, MOST_LINES)]
+    scored = sorted((each for each in records if known(each.get(key))), key=lambda each: -each[key])
+    ends = scored[:SHOWN] + scored[max(SHOWN, len(scored) - SHOWN) :]
+    texts = [
+        (f"{key} {each[key]:.3f}", f"{readable(each['prompt'])} ▸ {readable(each['text'])}")  # the mark ends the prompt
+        for each in ends
+    ]
+    title = f"What it wrote: the highest and the lowest of {len(scored):,} texts by {key}; they may offend"
+    return [Veiled(title, texts)] if texts else []
