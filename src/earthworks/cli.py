@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "toxicity": ("earthworks.evaluation.bias_commands", "toxicity", "how toxic what it writes is"),
         "classifier": ("earthworks.evaluation.bias_commands", "classifier", "train and test a toxicity scorer"),
         "detection": ("earthworks.evaluation.bias_commands", "detection", "does it know toxic text when asked"),
+        "card": ("earthworks.evaluation.card", "card", "a model card from what the run's files say"),
     },
     "gopher": {
         "train": ("earthworks.gopher.pretraining", "train", "train a language model on text"),

@@ -7,7 +7,9 @@ from earthworks.evaluation.bias import measure_bias
 from earthworks.evaluation.few_shot_toxicity import measure_detection
 from earthworks.evaluation.toxicity import measure_toxicity
 from earthworks.evaluation.toxicity_classifier import headline, no_claim, train_classifier
+from earthworks.report import write_report
 from earthworks.runs import EarthworksError
+from earthworks.runs.progress import note
 
 
 def bias(
@@ -55,6 +57,7 @@ def bias(
         device=device,
         seed=seed,
     )
+    note(f"report {write_report([run])}")
     return to_json.dumps(result, indent=2) if json else "\n".join(bias_lines(result))
 
 
@@ -179,6 +182,7 @@ def toxicity(
         device=device,
         seed=seed,
     )
+    note(f"report {write_report([run])}")
     return to_json.dumps(result, indent=2) if json else "\n".join(toxicity_lines(result))
 
 

@@ -4,7 +4,9 @@ import json as to_json
 from typing import Any
 
 from earthworks.evaluation.evaluating import evaluate_tasks
+from earthworks.report import write_report
 from earthworks.runs import EarthworksError, RunFolder, write_json
+from earthworks.runs.progress import note
 
 # accuracy by each rule of `metrics`: its column's name and width
 RULES = {"raw": ("raw", 7), "per_character": ("/char", 7), "per_byte": ("/byte", 7), "unconditional": ("-alone", 8)}
@@ -53,6 +55,7 @@ def tasks(
         device=device,
     )
     write_json(folder.path / "tasks.json", result)
+    note(f"report {write_report([run])}")
     if json:
         without = [{key: each[key] for key in each if key not in ("items", "credit")} for each in result["results"]]
         return to_json.dumps({**result, "results": without}, indent=2, ensure_ascii=False)

@@ -239,7 +239,7 @@ def detection(folder: RunFolder) -> Section | None:
     ]
     note = (
         f"{found['texts']:,} texts of {found['data']}, {found['toxic']:,} of them toxic; 0.5 is chance. Subgroup: among "
-        "texts that mention it; BPSN is low where a harmless mention is taken for toxic, BNSP where its toxic texts are missed."
+        "texts that mention it; BPSN is low where a harmless mention is taken for toxic, BNSP where toxic ones are missed."
     )
     description = "AUC by the number of answered examples in the prompt, with 95% intervals."
     parts: list[Any] = [

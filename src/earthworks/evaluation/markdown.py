@@ -1,0 +1,42 @@
+"""Markdown in which whatever a run, a file or a person is called stays text: no markup, no HTML, no link comes of it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+# What means something wherever it stands; then what does so at the beginning of a line; then what makes links of text.
+# A backslash before any ASCII punctuation is that character (CommonMark 0.31, section 2.4).
+SPECIAL = re.compile(r"[\\`*_{}#|~$<>&@]|^[-+=](?!\d)|^\d+[.)](?=\s|$)|\](?=\S)|:(?=//)|(?<=www)\.", re.IGNORECASE)
+NUMBER = re.compile(r"[-–\d]")
+
+
+def plain(value: Any) -> str:
+    """A value as text of one line, to be followed by white space, a comma, a colon with white space, or nothing."""
+    text = " ".join("".join(each if each.isprintable() else " " for each in str(value)).split())
+    return SPECIAL.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", text)
+
+
+def called(location: Any) -> str:
+    """What to call data in public: the last part of a local path, which may say whose machine it was; others whole."""
+    parts = [each.split("=")[0] for each in str(location).split(",")]
+    return ", ".join(each if re.match(r"\w+:", each) else PurePosixPath(each).name or each for each in parts)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of text; columns of numbers flush right."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    columns = list(zip(*cells))
+    marks = ["---:" if all(NUMBER.match(cell) for cell in column) else "---" for column in columns]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ([plain(cell) for cell in header], marks, *cells))
+
+
+def bullets(items: Sequence[str]) -> str:
+    return "\n".join(f"- {each}" for each in items)
+
+
+def front_matter(metadata: dict[str, Any]) -> str:
+    """Metadata as the YAML block that a card begins with."""
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n"
