@@ -3,12 +3,14 @@
 import gzip
 import json
 import random
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from measured import measure_everything
 
 from earthworks.corpus import Tokenizer
 from earthworks.gopher import Gopher, GopherConfig
@@ -92,6 +94,13 @@ def tiny_eval(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def measured(tiny_run, tiny_eval, tmp_path_factory) -> Path:
+    """A tiny run with every measurement, and its page."""
+    folder = tmp_path_factory.mktemp("measured")
+    return measure_everything(shutil.copytree(tiny_run, folder / "run"), tiny_eval, folder / "bias")
+
+
+@pytest.fixture(scope="session")
 def alphabet() -> Tokenizer:
     return Tokenizer.bytes()
 
@@ -107,11 +116,16 @@ def gopher() -> Gopher:
 
 
 @pytest.fixture(autouse=True)
-def no_sockets(monkeypatch):
-    """Everything here runs without a network: opening a socket fails the test."""
+def no_network(monkeypatch):
+    """Everything here runs without a network: only processes of this machine may talk to each other."""
+    connect = socket.socket.connect
 
-    def refused(*_: object, **__: object) -> None:
-        raise AssertionError("a socket was opened")
+    def local_only(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX, f"a connection to {address} was tried"
+        connect(self, address)
 
-    monkeypatch.setattr(socket, "socket", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
+    def unknown(host: Any, *_: object, **__: object) -> None:
+        raise AssertionError(f"the address of {host} was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)

@@ -89,7 +89,7 @@ def training_data(files: Files) -> str:
     """The packed data, and of each built corpus in it what was kept and what was dropped."""
     subsets = files.data.get("subsets")
     if not subsets:
-        return f"Trained on: {plain(called(files.config.get('data')))}\n\nThe run has no index of it: its amount is not known."
+        return f"Trained on: {plain(called(files.config.get('data')))}\n\nThe run has no index of it: its amount is unknown."
     rows = []
     for each in subsets:
         train, held_out = each["train"], each["validation"]

@@ -70,7 +70,7 @@ def bars(found: dict[str, Any]) -> Drawing | None:
         axes.set_xlabel("accuracy, mean over the tasks of a category")
         handles: list[Any] = [Patch(color=SERIES[i % 6], alpha=0.75, label=shots) for i, shots in enumerate(numbers)]
         handles.append(Line2D([], [], color=INK, linewidth=2, label="chance"))
-        dot = {"marker": "o", "linestyle": "none", "color": "white", "markeredgecolor": INK}
+        dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": "white", "markeredgecolor": INK}
         handles.append(Line2D([], [], markersize=3.5, label="one task", **dot))
         axes.figure.legend(handles=handles, loc="outside lower center", ncols=6)
 
