@@ -7,6 +7,7 @@ import shutil
 import bias_examples as examples
 import numpy as np
 import pytest
+import torch
 from bias_examples import Known, ignorant
 
 from earthworks.evaluation import measure_bias
@@ -52,6 +53,16 @@ def test_nan_likelihoods_leave_the_other_parts(data):
     assert {"winogender", "crows_pairs"} <= result.keys()
 
 
+def test_a_model_whose_logits_are_nan_is_told_so_in_every_part(tiny_run, data):
+    """Likelihoods and continuations alike: no part is measured, and nothing else is raised than the sentence."""
+    model, tokenizer = load(tiny_run)
+    with torch.no_grad():
+        model.logit_bias.fill_(math.nan)
+    for part, words in (("crows_pairs", "80 of 80 log-likelihoods are NaN"), ("bold", "it cannot write")):
+        with pytest.raises(EarthworksError, match=words):
+            measure_bias((model, tokenizer), data, parts=[part])
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
@@ -89,6 +100,7 @@ def test_the_command_writes_bias_json_and_hides_the_texts(command, run, data):
     assert done.code == 0, done.err
     result = read_json(run / "bias.json")
     assert f"of {len(result['findings'])} remain at 0.05 after Holm" in done.out
+    assert "<h2>Bias</h2>" in (run / "report.html").read_text(encoding="utf-8")
     written = [json.loads(line) for line in (run / "bias_samples.jsonl").read_text().splitlines()]
     assert len(written) == 24
     assert not any(each["text"].strip() in done.out for each in written if len(each["text"].strip()) > 8)

@@ -4,11 +4,13 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from known_models import Memory, Uniform
 
 from earthworks.evaluation import evaluate_tasks
+from earthworks.evaluation.commands import table
 from earthworks.evaluation.evaluating import chosen
 from earthworks.evaluation.items import make_items
 from earthworks.evaluation.task import Task
@@ -85,6 +87,62 @@ def test_what_cannot_be_measured_is_named_beside_what_was(tiny_eval, alphabet):
     assert "examples where 50 were asked for" in reasons["piqa", 50]
 
 
+def test_a_task_with_a_missing_field_leaves_the_others_of_its_file_and_is_named(tiny_eval, alphabet, tmp_path):
+    good = {**MINE, "file": str(tmp_path / "mine.jsonl")}
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"q": "one", "options": ["a", "bb"], "gold": 1}))
+    bad = {key: good[key] for key in good if key != "gold"} | {"name": "lacking"}
+    (tmp_path / "mine.yaml").write_text(json.dumps([bad, good]))
+    result = evaluate_tasks((Uniform(), alphabet), tiny_eval, ["piqa", str(tmp_path / "mine.yaml")])
+    assert [each["name"] for each in result["results"]] == ["piqa", "mine"]
+    (absent,) = result["absent"]
+    assert (absent["name"], absent["category"]) == ("lacking", "own")
+    assert "task lacking of" in absent["reason"]
+    assert "lacks the field 'gold'" in absent["reason"]
+    assert "lacks the field 'gold'" in table(result)
+    (tmp_path / "mine.yaml").write_text("[]")
+    with pytest.raises(EarthworksError, match=r"mine\.yaml holds no task"):
+        evaluate_tasks((Uniform(), alphabet), tiny_eval, [str(tmp_path / "mine.yaml")])
+
+
+class Joining:
+    """Bytes, but "ab" is one token: 255."""
+
+    end_of_document = 256
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode().replace(b"ab", b"\xff"), np.uint8).astype(np.int64)
+
+
+def test_a_tokenizer_that_splits_the_boundary_loses_that_item_alone_and_the_table_counts(tiny_eval, tmp_path):
+    """After "xa" the option "b" has no token of its own, "bc" one, of two, and both are said."""
+    rows = [{"q": "xa", "options": o, "gold": 0} for o in (["b", "cc"], ["bc", "cc"], ["d", "e"])]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "mine.yaml").write_text(json.dumps({**MINE, "file": str(tmp_path / "mine.jsonl"), "separator": ""}))
+    result = evaluate_tasks((Uniform(), Joining()), tiny_eval, [str(tmp_path / "mine.yaml")])
+    (found,) = result["results"]
+    assert (found["n"], found["items"]) == (2, [1, 2])
+    assert found["missing"] == {"the tokenizer leaves the answer no token of its own": 1}
+    assert found["split"] == 2
+    assert "1 items are missing: the tokenizer leaves the answer no token of its own" in table(result)
+    assert "one token holds the end of the context and the answer" in table(result)
+
+
+def test_a_prompt_longer_than_the_window_is_counted_in_the_table(tiny_eval, alphabet):
+    result = evaluate_tasks((Uniform(context=16), alphabet), tiny_eval, ["boolq"])
+    assert result["results"][0]["truncated"] == result["results"][0]["n"] == 12
+    assert " 100%" in table(result)
+
+
+def test_a_model_that_cannot_write_leaves_what_is_not_written(tiny_eval, gopher, alphabet):
+    """Open answers of a diverged model are absent with a sentence, and the model is as it was."""
+    gopher.train()
+    with torch.no_grad():
+        gopher.logit_bias.fill_(math.nan)
+    with pytest.raises(EarthworksError, match="logits are not numbers"):
+        evaluate_tasks((gopher, alphabet), tiny_eval, ["natural_questions"])
+    assert gopher.training
+
+
 def test_likelihoods_that_are_no_numbers_are_missing_and_counted(tiny_eval, alphabet):
     def model(tokens):
         logits = torch.zeros(*tokens.shape, 257)
@@ -144,6 +202,7 @@ def test_the_command_measures_a_run_and_keeps_the_table(tiny_run, tiny_eval, tmp
     given = f"piqa,blimp,gsm8k,{tmp_path / 'mine.yaml'}"
     shown = command("evaluate tasks", run, data=tiny_eval, tasks=given, window=64)
     assert shown.code == 0, shown.err
+    assert "<h2>What it can do</h2>" in (run / "report.html").read_text(encoding="utf-8")
     for words in (
         "common sense",
         "linguistics",

@@ -491,3 +491,13 @@ def test_a_prompt_begins_after_an_end_of_document_and_pads_on_the_left():
 def test_an_impossible_option_is_named_with_its_value(option, value):
     with pytest.raises(EarthworksError, match=rf"{option} is {value}"):
         generate(planted(), Tokenizer.bytes(), "a", **{option: value})
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_no_numbers_end_in_one_sentence(temperature):
+    torch.manual_seed(0)
+    model = Gopher(GopherConfig.preset("shrew", vocabulary=257, context=16))
+    with torch.no_grad():
+        model.logit_bias[3] = math.nan
+    with pytest.raises(EarthworksError, match="not numbers"):
+        generate(model, Tokenizer.bytes(), "a", max_tokens=2, temperature=temperature)

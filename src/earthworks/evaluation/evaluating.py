@@ -47,7 +47,7 @@ def evaluate_tasks(
         raise EarthworksError(f"shots is {shots!r}; expected numbers of examples such as (0, 5), or 'paper'")
     scorer, about = scorer_of(model, window=window, batch=batch, checkpoint=checkpoint, device=device)
     results, absent = [], []
-    for task in chosen(tasks):
+    for task in chosen(tasks, absent):
         for number in shots_of(task, shots):
             try:
                 results.append(measure(scorer, task, Path(data), shots=number, limit=limit, seed=seed))
@@ -66,8 +66,9 @@ def evaluate_tasks(
     }
 
 
-def chosen(tasks: Sequence[str | Task] | None) -> list[Task]:
-    """The tasks meant by names, categories, files; each once, in the order of the categories."""
+def chosen(tasks: Sequence[str | Task] | None, absent: list[dict[str, Any]] | None = None) -> list[Task]:
+    """The tasks meant by names, categories, files; each once, in the order of the categories. For `absent` see
+    `read_tasks`."""
     shipped = shipped_tasks()
     if tasks is None:
         return shipped
@@ -78,14 +79,14 @@ def chosen(tasks: Sequence[str | Task] | None) -> list[Task]:
         if isinstance(each, Task):
             wanted = [each]
         elif each.endswith((".yaml", ".yml")):
-            wanted = read_tasks(each)
+            wanted = read_tasks(each, absent)
         else:
             wanted = [task for task in shipped if each.lower() in (task.name, task.category.lower())]
-        if not wanted:
-            names = ", ".join(task.name for task in shipped)
-            raise EarthworksError(
-                f"there is no task {each!r}; the tasks are {names}; or give a category, or a file that ends in .yaml"
-            )
+            if not wanted:
+                names = ", ".join(task.name for task in shipped)
+                raise EarthworksError(
+                    f"there is no task {each!r}; the tasks are {names}; or give a category, or a file that ends in .yaml"
+                )
         found.update((task.name, task) for task in wanted)
     return sorted(found.values(), key=lambda task: place(task.category))
 

@@ -148,22 +148,23 @@ class Scorer:
         self, prompts: Sequence[str], max_tokens: int, progress: Progress | None = None
     ) -> list[tuple[str, bool]]:
         """The likeliest line after each prompt, and whether the prompt was too long for the window (`writing.write`)."""
-        return write(
-            self.model,
-            self.tokenizer,
-            prompts,
-            max_tokens=max_tokens,
-            window=self.window,
-            batch=self.batch,
-            progress=progress,
-        )
+        with self.reader.ready():
+            return write(
+                self.model,
+                self.tokenizer,
+                prompts,
+                max_tokens=max_tokens,
+                window=self.window,
+                batch=self.batch,
+                progress=progress,
+            )
 
     def generate(
         self, prompts: Sequence[str], *, max_tokens: int, top_p: float, temperature: float, seed: int, num: int
     ) -> list[list[str]]:
         """`num` random continuations of each prompt (`writing.sample`)."""
         rows = [prompt for prompt in prompts for _ in range(num)]
-        with Progress("continuing", total=len(rows), unit="texts") as progress:
+        with self.reader.ready(), Progress("continuing", total=len(rows), unit="texts") as progress:
             texts = sample(
                 self.model,
                 self.tokenizer,

@@ -129,15 +129,28 @@ def shipped_tasks() -> list[Task]:
     return sorted(tasks, key=lambda task: CATEGORIES.index(task.category))
 
 
-def read_tasks(path: str | Path) -> list[Task]:
-    """The tasks of a YAML file: one mapping, or a list of them."""
+def read_tasks(path: str | Path, absent: list[dict[str, Any]] | None = None) -> list[Task]:
+    """The tasks of a YAML file: one mapping, or a list of them.
+
+    A task that is at fault is raised, or added to `absent` with its reason, where that is given, and the others returned.
+    """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise EarthworksError(f"the task file {path} could not be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EarthworksError(f"the task file {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    return [task_from(each, str(path)) for each in (values if isinstance(values, list) else [values])]
+    tasks = []
+    for each in values if isinstance(values, list) and values else [values]:
+        try:
+            tasks.append(task_from(each, str(path)))
+        except EarthworksError as error:
+            if absent is None:
+                raise
+            known = each if isinstance(each, dict) else {}
+            name, category = (str(known.get(key, "?")) for key in ("name", "category"))
+            absent.append({"name": name, "category": category, "shots": 0, "reason": str(error)})
+    return tasks
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -142,7 +142,9 @@ class Row:
                 (seen,), torch.where(values > 0, values / repetition_penalty, values * repetition_penalty)
             )
         if temperature == 0:
-            return int(logits.argmax())
+            likeliest = logits.argmax()
+            check_number(logits[likeliest])  # of values with a NaN among them argmax gives that place
+            return int(likeliest)
         return int(
             torch.multinomial(token_distribution(logits, temperature, top_k, top_p), 1, generator=self.generator)
         )
@@ -171,9 +173,15 @@ def unfinished(text: str, stop: str) -> int:
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
+def check_number(value: Tensor) -> None:
+    if value.isnan():
+        raise EarthworksError("the model's logits are not numbers (NaN), so it cannot write: its training diverged", 1)
+
+
 def token_distribution(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
     """softmax(logits / temperature), then the cut to `top_k` and to the nucleus `top_p`; sums to 1, (vocabulary) float64."""
     p = torch.softmax(logits.double() / temperature, -1)
+    check_number(p[0])  # one NaN makes all of them NaN
     ranked, order = p.sort(descending=True, stable=True)
     if top_k is not None:
         ranked[top_k:] = 0
