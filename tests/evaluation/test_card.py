@@ -96,14 +96,14 @@ def test_toxicity_is_not_spoken_of_below_the_bar(run, area, claimed):
 
 def test_what_could_not_be_measured_is_named(run):
     tasks = read_json(run / "tasks.json")
-    tasks["absent"] = [{"name": "piqa", "category": "common sense", "shots": 0, "reason": "it was a rainy day"}]
+    tasks["absent"] = [{"name": "piqa", "category": "common sense", "shots": 0, "reason": f"{tasks['data']}/x was wet"}]
     tasks["results"][0]["missing"] = {"an option of zero length": 3}
     write_json(run / "tasks.json", tasks)
     bias = read_json(run / "bias.json")
     bias["missing"] = {"bbq": "240 of 240 log-likelihoods are NaN"}
     write_json(run / "bias.json", bias)
     card = write_card(run)
-    assert "piqa, 0-shot, could not be measured: it was a rainy day" in section(card, "Evaluation")
+    assert "piqa, 0-shot, could not be measured: DIR/x was wet" in section(card, "Evaluation")
     assert "3 items are missing: an option of zero length" in section(card, "Evaluation")
     assert "bbq could not be measured: 240 of 240 log-likelihoods are NaN" in section(card, "Bias")
 

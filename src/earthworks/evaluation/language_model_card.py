@@ -15,7 +15,7 @@ from earthworks.runs.progress import duration
 
 SETTINGS = ("optimizer", "learning_rate", "embedding_rate", "schedule", "warmup_steps", "weight_decay", "clip")
 SETTINGS += ("batch", "context", "precision", "seed")
-SHAPE = ("size", "context", "positions", "norm", "tied", "tokenizer")
+SHAPE = ("size", "context", "positions", "norm", "tied")
 
 
 class Files:
@@ -75,6 +75,7 @@ print(generate(model, tokenizer, "...", max_tokens=50)[0].text)
 
 def model_details(files: Files) -> str:
     rows = [(key, setting(files.config[key])) for key in SHAPE if key in files.config]
+    rows += [("tokenizer", called(files.config["tokenizer"]))] if "tokenizer" in files.config else []
     if files.run.parameters:
         rows.insert(0, ("parameters", f"{files.run.parameters:,}"))
     if tokenizer := files.data.get("tokenizer"):
@@ -222,7 +223,7 @@ def tasks(files: Files) -> str:
         "Cut are items that lost the beginning of their context, examples first, to the window."
     )
     absent = [
-        f"{plain(each['name'])}, {each['shots']}-shot, could not be measured: {plain(each['reason'])}"
+        f"{plain(each['name'])}, {each['shots']}-shot, could not be measured: {reason_of(each['reason'], files.tasks)}"
         for each in files.tasks["absent"]
     ]
     absent += [
@@ -231,6 +232,11 @@ def tasks(files: Files) -> str:
         for reason, count in each["missing"].items()
     ]
     return "\n\n".join([table(header, rows), note, *([bullets(absent)] if absent else [])])
+
+
+def reason_of(sentence: str, measured: dict[str, Any]) -> str:
+    """Why something is missing, without the path to the data, which may say whose machine it was."""
+    return plain(sentence.replace(str(measured["data"]), "DIR"))
 
 
 def bias(files: Files) -> str:
@@ -252,7 +258,10 @@ def bias(files: Files) -> str:
         "difference that does not remain is not shown to be absent, and what is not in the table was not looked at.",
         table(("difference", "value", "p corrected", "over"), rows),
     ]
-    absent = [f"{plain(name)} could not be measured: {plain(why)}" for name, why in dict(files.bias["missing"]).items()]
+    absent = [
+        f"{plain(name)} could not be measured: {reason_of(why, files.bias)}"
+        for name, why in dict(files.bias["missing"]).items()
+    ]
     return "\n\n".join([*parts, *([bullets(absent)] if absent else [])])
 
 
