@@ -43,8 +43,7 @@ def ours(raw: Path, output: Path, workers: int = 1, near: float | None = 0.8) ->
 
 def filters_alone(raw: Path, output: Path) -> None:
     """The first stage, and nothing after it."""
-    from earthworks.corpus.building import compile_kernels, planned
-    from earthworks.corpus.filtering import filter_shard
+    from earthworks.corpus.building import compile_kernels, perform, planned
     from earthworks.corpus.recipe import Recipe, Subset
     from earthworks.corpus.store import Store
 
@@ -53,7 +52,7 @@ def filters_alone(raw: Path, output: Path) -> None:
     store = Store(str(output))
     compile_kernels(recipe)
     for shard in planned(store, recipe):
-        filter_shard(store, recipe, shard)
+        perform(str(output), "filter", shard.name)
 
 
 def datatrove(raw: Path, output: Path) -> None:
