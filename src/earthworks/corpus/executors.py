@@ -5,7 +5,9 @@ again at any time, by anybody, and nothing is lost when whoever does it is kille
 """
 
 import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +45,7 @@ class Local:
     def submit(self, *task: Any) -> Future:
         if self.pool is None:
             context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-            self.pool = ProcessPoolExecutor(self.workers, context)
+            self.pool = ProcessPoolExecutor(self.workers, context, end_with_parent)
         return self.pool.submit(*task)
 
     def run(self, perform: Perform, location: str, stage: str, shards: list[str]) -> Iterator[dict[str, Any]]:
@@ -81,6 +83,18 @@ class Local:
                         "try --workers 1, or leave out its input",
                         exit_code=1,
                     ) from None
+
+
+def end_with_parent() -> None:
+    """In a worker: leave when the command is killed, which a forked process otherwise never hears of."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def ray(workers: int) -> Any:
