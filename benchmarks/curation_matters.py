@@ -96,6 +96,7 @@ def train(folder: Path, side: str, seed: int, steps: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "earthworks.cli", "gopher"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = {"tokenizer": "bytes", "context": 256, "batch": 16, "max_steps": steps, "seed": seed, "size": "vole"}
+    options |= {"validation": 0, "sample_every": 10**9}
     given = [f"--{name}={value}" for name, value in options.items()]
     shown = {"check": True, "env": environment, "capture_output": True}
     subprocess.run([*command, "train", "--data", str(data), "--run", str(run), *given], **shown)
