@@ -341,6 +341,24 @@ def test_input_that_changed_is_refused_and_input_that_was_touched_is_not(raw, tm
     assert run(raw, tmp_path / "corpus")["final"] == 24
 
 
+def test_input_that_changed_after_the_build_is_refused(raw, tmp_path):
+    run(raw, tmp_path / "corpus")
+    content = (raw / "c.jsonl").read_text()
+    (raw / "c.jsonl").write_text(content.replace("the", "teh", 1))
+    with pytest.raises(EarthworksError, match=r"c\.jsonl of all has other content"):
+        run(raw, tmp_path / "corpus")
+
+
+def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path):
+    run(raw, tmp_path / "corpus")
+    before = tree(tmp_path / "corpus")
+    (tmp_path / "corpus" / "work").mkdir()
+    (tmp_path / "corpus" / "work" / "groups.npy").write_bytes(b"left")
+    (tmp_path / "corpus" / "documents" / ".tmp-host-1-00000.jsonl.zst").write_bytes(b"left")
+    run(raw, tmp_path / "corpus")
+    assert tree(tmp_path / "corpus") == before
+
+
 def test_a_file_that_came_or_went_is_refused(raw, tmp_path, monkeypatch):
     run(raw, tmp_path / "corpus")
     write_lines(raw / "d.jsonl", {"new": prose(5)})

@@ -141,6 +141,7 @@ def build(
     shards = planned(store, recipe)
     if store.exists("manifest.json"):
         manifest = read_json_of(store, "manifest.json")
+        clean(store)  # which a kill may have prevented
         return Built(store.location, manifest, f"{store.location} was built before\n{summary(manifest)}")
     compile_kernels(recipe)
     part = rank is not None and world_size > 1
@@ -198,16 +199,22 @@ def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) ->
             raise EarthworksError(f"the input changed since {store.location} was begun: {key[1]} of {key[0]} {what}")
     for shard in now:
         touched = [file for file in shard.files if file.token != old[shard.subset, file.name].token]
-        if touched and store.exists(f"work/filter/{shard.name}.json"):
-            digests = {
-                each["name"]: each["digest"] for each in read_json_of(store, f"work/filter/{shard.name}.json")["files"]
-            }
-            for file in touched:
-                if digest(file) != digests[file.name]:
-                    raise EarthworksError(
-                        f"the input changed since {store.location} was begun: {file.name} of {shard.subset} has other "
-                        "content"
-                    )
+        digests = digests_of(store, shard) if touched else {}
+        for file in touched:
+            if digests.get(file.name, digest(file)) != digest(file):
+                begun = f"the input changed since {store.location} was begun"
+                raise EarthworksError(f"{begun}: {file.name} of {shard.subset} has other content")
+
+
+def digests_of(store: Store, shard: Shard) -> dict[str, str]:
+    """Digests of the files of a shard by name, from when it was read; none when it was not."""
+    if store.exists("manifest.json"):
+        files = read_json_of(store, "manifest.json")["inputs"][shard.name]
+    elif store.exists(f"work/filter/{shard.name}.json"):
+        files = read_json_of(store, f"work/filter/{shard.name}.json")["files"]
+    else:
+        files = []
+    return {each["name"]: each["digest"] for each in files}
 
 
 def perform(location: str, stage: str, name: str) -> dict[str, Any]:
@@ -272,9 +279,14 @@ def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any
     manifest["inputs"] = {shard.name: each["files"] for shard, each in zip(shards, filtered)}
     manifest["outputs"] = {shard.name: each["digest"] for shard, each in zip(shards, selected)}
     store.write("manifest.json", json_bytes(manifest))
+    clean(store)
+    return manifest
+
+
+def clean(store: Store) -> None:
+    """Remove what only the stages needed."""
     store.remove("work")
     store.remove_temporary()
-    return manifest
 
 
 def added(counts: list[dict[str, Any]]) -> dict[str, Any]:
