@@ -264,19 +264,10 @@ def kills(output: Path, raw: Path, num: int, seed: int) -> None:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             time.sleep(random_.uniform(0.05, 0.6))
-            children = [
-                int(each)
-                for each in subprocess.run(
-                    ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
-                ).stdout.split()
-            ]
-            below = [
-                int(each)
-                for child in children
-                for each in subprocess.run(["pgrep", "-P", str(child)], capture_output=True, text=True).stdout.split()
-            ]
-            if done < num and below:
-                victim = random_.choice([*below, process.pid] if random_.random() < 0.3 else below)
+            found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+            workers = [int(each) for each in found.stdout.split()]
+            if done < num and workers:
+                victim = random_.choice([*workers, process.pid] if random_.random() < 0.3 else workers)
                 try:
                     os.kill(victim, signal.SIGKILL)
                     done += 1
@@ -286,6 +277,32 @@ def kills(output: Path, raw: Path, num: int, seed: int) -> None:
             break
     assert process.returncode == 0
     assert done == num
+
+
+def test_workers_end_with_the_command_that_is_killed(tmp_path):
+    script = (
+        "import os, sys, time; from earthworks.corpus.executors import Local; local = Local(2); "
+        "futures = [local.submit(os.getpid) for _ in range(8)]; "
+        "print(*{each.result() for each in futures}, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    workers = [int(each) for each in process.stdout.readline().split()]
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        time.sleep(0.1)
+        if not any(alive(each) for each in workers):
+            return
+    raise AssertionError("a worker outlived its command by ten seconds")
+
+
+def alive(process: int) -> bool:
+    """Running, and not merely waiting for somebody to ask how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.slow
@@ -322,6 +339,24 @@ def test_input_that_changed_is_refused_and_input_that_was_touched_is_not(raw, tm
         run(raw, tmp_path / "corpus")
     (raw / "c.jsonl").write_text(content)
     assert run(raw, tmp_path / "corpus")["final"] == 24
+
+
+def test_input_that_changed_after_the_build_is_refused(raw, tmp_path):
+    run(raw, tmp_path / "corpus")
+    content = (raw / "c.jsonl").read_text()
+    (raw / "c.jsonl").write_text(content.replace("the", "teh", 1))
+    with pytest.raises(EarthworksError, match=r"c\.jsonl of all has other content"):
+        run(raw, tmp_path / "corpus")
+
+
+def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path):
+    run(raw, tmp_path / "corpus")
+    before = tree(tmp_path / "corpus")
+    (tmp_path / "corpus" / "work").mkdir()
+    (tmp_path / "corpus" / "work" / "groups.npy").write_bytes(b"left")
+    (tmp_path / "corpus" / "documents" / ".tmp-host-1-00000.jsonl.zst").write_bytes(b"left")
+    run(raw, tmp_path / "corpus")
+    assert tree(tmp_path / "corpus") == before
 
 
 def test_a_file_that_came_or_went_is_refused(raw, tmp_path, monkeypatch):

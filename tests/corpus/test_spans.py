@@ -9,13 +9,13 @@ from test_rules import ATOMS, EXAMPLES, TEXTS, kernel
 
 from earthworks.corpus.quality import bare
 from earthworks.corpus.repetition import REPETITION_LIMITS
-from earthworks.corpus.spans import RULES, spans
+from earthworks.corpus.spans import RULES, counted_spans
 from earthworks.corpus.units import characters, lines, paragraphs
 from earthworks.runs import EarthworksError
 
 
 def value_from_spans(text: str, rule: str) -> float:
-    marked = [text[start:end] for start, end in spans(text, rule)]
+    marked = [text[start:end] for start, end in counted_spans(text, rule)]
     words, size = len(text.split()), characters(text)
     if rule in ("hash_ratio", "ellipsis_ratio"):
         return len(marked) / words if words else 0
@@ -36,7 +36,7 @@ def value_from_spans(text: str, rule: str) -> float:
 def test_spans_give_back_the_value_of_every_rule(text):
     found = kernel(text)
     for rule in RULES:
-        marked = spans(text, rule)
+        marked = counted_spans(text, rule)
         assert all(0 <= start < end <= len(text) for start, end in marked)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(marked))
         if rule in ("words", "mean_word_length"):
@@ -58,21 +58,21 @@ def test_what_is_marked_where():
     text = "\u2022 The cat\n\n* 12 ...\nthe cat\r\n \u2022 The cat \n"
 
     def marked(rule: str) -> list[str]:
-        return [text[start:end] for start, end in spans(text, rule)]
+        return [text[start:end] for start, end in counted_spans(text, rule)]
 
     assert marked("bullet_lines") == ["\u2022", "*", "\u2022"]
     assert marked("ellipsis_lines") == ["..."]
     assert marked("alpha_words") == ["\u2022", "*", "12", "...", "\u2022"]
     assert marked("stop_words") == ["The", "the", "The"]
     assert marked("dup_line") == ["\u2022 The cat"]
-    assert spans(text, "dup_line")[0][0] == text.rindex("\u2022")
+    assert counted_spans(text, "dup_line")[0][0] == text.rindex("\u2022")
     assert marked("top_3") == ["\u2022 The cat", "\u2022 The cat"]
     assert marked("dup_5") == []
-    assert spans("a b#", "hash_ratio") == [(3, 4)]
+    assert counted_spans("a b#", "hash_ratio") == [(3, 4)]
 
 
 def test_another_profile_and_an_unknown_rule_are_one_sentence():
     with pytest.raises(EarthworksError, match="spans are known for the profile 'literal' only"):
-        spans("a", "words", "dolma")
+        counted_spans("a", "words", "dolma")
     with pytest.raises(EarthworksError, match="the rule is 'dup_11'; it must be one of words, "):
-        spans("a", "dup_11")
+        counted_spans("a", "dup_11")

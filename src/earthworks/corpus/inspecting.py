@@ -13,7 +13,7 @@ import numpy as np
 from earthworks.corpus.built import manifest_of, summary
 from earthworks.corpus.recipe import Recipe, bounds_of
 from earthworks.corpus.rules import PROFILES, failing, rule_values
-from earthworks.corpus.spans import spans
+from earthworks.corpus.spans import counted_spans
 from earthworks.report.page import Page, Passages, Section, Table, readable, render
 from earthworks.runs import EarthworksError, write_bytes
 
@@ -196,7 +196,9 @@ def rejects(records: list[dict[str, Any]], recipe: Recipe) -> list[Any]:
                 value = rule_values([record["text"]], recipe.profile)[name][0]
                 low, high = recipe.all_bounds[name]
                 title += f" · {value:.4g}, passes {low:g} to {high:g}"
-            marks = spans(record["text"], name) if recipe.profile == "literal" and name in recipe.all_bounds else []
+            marks = (
+                counted_spans(record["text"], name) if recipe.profile == "literal" and name in recipe.all_bounds else []
+            )
             parts.append(Passages([(title, cut(record["text"], marks))]))
     return parts or [Table("", (), (), "The filters dropped nothing.")]
 

@@ -8,20 +8,32 @@ from earthworks.runs.errors import missing_extra
 RETRIES = 3  # of a task whose worker or node died
 
 
-def tasks(
-    perform: Callable[[str, str, str], dict[str, Any]], location: str, stage: str, shards: list[str], workers: int
-) -> Iterator[dict[str, Any]]:
-    """Counts of the shards as they are done; at most `workers` under way."""
-    try:
-        import ray
-    except ImportError:
-        raise missing_extra("ray", "ray", "--executor ray") from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(perform)
-    waiting, running = list(shards), []
-    while waiting or running:
-        while waiting and len(running) < workers:
-            running.append(remote.remote(location, stage, waiting.pop(0)))
-        done, running = ray.wait(running)
-        yield from ray.get(done)
+class Ray:
+    """At most `workers` tasks under way."""
+
+    def __init__(self, workers: int):
+        try:
+            import ray
+        except ImportError:
+            raise missing_extra("ray", "ray", "--executor ray") from None
+        self.workers, self.ray = workers, ray
+
+    def __enter__(self) -> "Ray":
+        if not self.ray.is_initialized():
+            self.ray.init(log_to_driver=False, include_dashboard=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The cluster stays: it may be somebody's."""
+
+    def run(
+        self, perform: Callable[[str, str, str], dict[str, Any]], location: str, stage: str, shards: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Counts of the shards as they are done."""
+        remote = self.ray.remote(num_cpus=1, max_retries=RETRIES)(perform)
+        waiting, running = list(shards), []
+        while waiting or running:
+            while waiting and len(running) < self.workers:
+                running.append(remote.remote(location, stage, waiting.pop(0)))
+            done, running = self.ray.wait(running)
+            yield from self.ray.get(done)

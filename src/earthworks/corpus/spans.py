@@ -15,7 +15,9 @@ LAST_ELLIPSIS = re.compile(r"(?:\.\.\.|\u2026)\Z")
 RULES = (*QUALITY_BOUNDS, *REPETITION_LIMITS)
 
 
-def spans(text: str, rule: str, profile: str = "literal", *, stop_words: Collection[str] = STOP_WORDS) -> list[Span]:
+def counted_spans(
+    text: str, rule: str, profile: str = "literal", *, stop_words: Collection[str] = STOP_WORDS
+) -> list[Span]:
     """(start, end) in code points, in order and without overlap, of what `rule` counted in `text`.
 
     hash_ratio, ellipsis_ratio    every "#"; every "..." and U+2026
