@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from earthworks.corpus.reading import decompressed
+from earthworks.corpus.streams import blocks
 from earthworks.runs import EarthworksError
 
 ENDINGS = ("", ".gz", ".xz", ".zst")
@@ -37,8 +37,8 @@ def text_of(path: Path) -> str:
     """The whole file as text; bytes that are not UTF-8 become U+FFFD."""
     try:
         with open(path, "rb") as raw:
-            return decompressed(raw, str(path)).read().decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError) as error:
+            return b"".join(blocks(raw, str(path))).decode("utf-8-sig", errors="replace")
+    except OSError as error:
         raise EarthworksError(f"{path} cannot be read: {error}") from None
 
 
