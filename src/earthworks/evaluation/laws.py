@@ -80,9 +80,7 @@ def fit_rows(relative: Array, losses: Array, straight: bool) -> tuple[Array, Arr
     high = EXPONENTS[np.minimum(best + 1, len(EXPONENTS) - 1)]
     for _ in range(REFINEMENTS):
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        lower = (
-            linear(relative, losses, left, straight)[2] <= linear(relative, losses, right, straight)[2]
-        )
+        lower = linear(relative, losses, left, straight)[2] <= linear(relative, losses, right, straight)[2]
         low, high = np.where(lower, low, left), np.where(lower, right, high)
     exponent = (low + high) / 2
     return *linear(relative, losses, exponent, straight)[:2], exponent, linear(relative, losses, exponent, straight)[2]
