@@ -22,8 +22,8 @@ MEASURED_TOKENS = 262_144  # of the held-out part of the corpus
 def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: str, device: str) -> dict[str, Any]:
     """The run's size, tokens and operations, and its nats and bytes on each document (or window) of the held-out text.
 
-    {"run", "size", "seed", "parameters" (without embeddings), "tokens" trained on, "compute" (operations), "text" (a digest of
-    what was read), "unit", "nats", "bytes"}. `text`: other text than the run's own held-out part, all of it. Kept in
+    {"run", "size", "seed", "parameters" (without embeddings), "tokens" trained on, "compute" (operations), "text" (a digest
+    of what was read), "unit", "nats", "bytes"}. `text`: other text than the run's own held-out part, all of it. Kept in
     RUN/held_out.json, and taken from there while checkpoint and text are the same.
     Raises EarthworksError for a run that is no Gopher's, not finished, or without held-out text.
     """

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-EXPONENTS = np.geomspace(0.005, 8.0, 160)  # tried first; between the neighbours of the best the search is refined
-REFINEMENTS = 60  # golden sections of that bracket
+EXPONENTS = np.geomspace(0.005, 8.0, 80)  # tried first; between the neighbours of the best the search is refined
+REFINEMENTS = 40  # golden sections of that bracket
 GOLDEN = (5**0.5 - 1) / 2
 FLAT = 1e-9  # a fall by less than this share of the loss is none
 ROWS = 512  # rows fitted at once: memory stays bounded

@@ -41,8 +41,9 @@ def compare_family(
     * "runs", each with size, parameters without embeddings, operations, tokens, seed, bits_per_byte and interval;
     * "laws": by "parameters", "compute" and "tokens" the law L = E + A N^-alpha with intervals, the straight line in
       log-log, and the largest foretold from all others by both; or a "reason" why there is none;
-    * "benefit": largest against the best of those at most 1 / `much_smaller` its size, by category (`measure_benefit`), from
-      each run's tasks.json; with `data`, the folder of the tasks' files, runs that have none are measured (`shots`, `limit`).
+    * "benefit": the largest against the best of those at most 1 / `much_smaller` its size, by category
+      (`measure_benefit`), from each run's tasks.json; with `data`, the folder of the tasks' files, runs that have none
+      are measured (`shots`, `limit`).
     Raises EarthworksError for fewer than two runs, runs that read different text, and settings that make no sense.
     """
     if not much_smaller >= 1 or max_tokens < 1 or num_resamples < 1:

@@ -122,9 +122,8 @@ def benefit_lines(benefit: dict[str, Any], much_smaller: float) -> list[str]:
     said: list[str] = []
     if "held_out" in benefit:
         names = ", ".join(benefit["names"][str(size)] for size in benefit["small"])
-        said.append(
-            f"{benefit['names'][str(benefit['sizes'][-1])]} against the best of {names} (at most 1/{much_smaller:g} its size)"
-        )
+        largest = benefit["names"][str(benefit["sizes"][-1])]
+        said.append(f"{largest} against the best of {names} (at most 1/{much_smaller:g} its size)")
         saved = benefit["held_out"]
         said.append(
             f"  held-out text: {saved['percent']:.1f} % of the bits per byte saved {between(saved['interval'], 1)}"

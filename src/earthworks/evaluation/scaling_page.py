@@ -9,8 +9,8 @@ from earthworks.report.page import Page, Section, Table, render
 from earthworks.runs import write_bytes
 
 LAW_NOTE = (
-    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The band and the intervals (95%) redraw the "
-    "held-out documents and the noise of runs. Squares and diamonds: the largest foretold from all the others, beside the "
+    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The band and the intervals (95%) "
+    "redraw the held-out documents and the noise of runs. Squares and diamonds: the largest foretold from all the others, beside the "
     "law and the straight line in log-log that the others gave."
 )
 
@@ -45,8 +45,8 @@ def describe(result: dict[str, Any]) -> Page:
     if benefit.get("categories"):
         names = ", ".join(benefit["names"][str(size)] for size in benefit["small"])
         note = (
-            f"The largest against the best of {names}, on the same items. Accuracies are set between chance (0) and all right "
-            "(1). Intervals redraw the items, and choose the best of the smaller anew each time."
+            f"The largest against the best of {names}, on the same items. Accuracies are set between chance (0) and all "
+            "right (1). Intervals redraw the items, and choose the best of the smaller anew each time."
         )
         sections.append(Section("Where scale helped", note, [pictures.benefit(benefit), category_table(benefit)]))
         sections.append(
@@ -76,8 +76,9 @@ def headline(result: dict[str, Any]) -> str:
         told = law["held_out"]
         if "law" in told:
             where = "within" if told["law"]["within"] else "outside"
+            foretold = with_interval(told["law"]["value"], told["law"]["interval"], 3)
             said += (
-                f" From the smaller sizes the largest was foretold at {with_interval(told['law']['value'], told['law']['interval'], 3)}"
+                f" From the smaller sizes the largest was foretold at {foretold}"
                 f" and measured {told['measured']:.3f}, {where} the interval; a straight line in log-log said "
                 f"{told['line']['value']:.3f}."
             )
