@@ -112,7 +112,7 @@ def test_with_more_new_runs_their_mean_is_foretold_more_narrowly():
 
 
 def test_documents_that_all_runs_find_equally_hard_do_not_blur_the_exponent():
-    """Losses of a document are the law times its own difficulty: whichever are drawn, the exponent stays; the floor moves."""
+    """Losses of a document are the law times its own difficulty: whichever are drawn, the exponent stays."""
     random = np.random.default_rng(0)
     hard, amounts = random.uniform(0.5, 2, 40), random.integers(100, 900, 40).astype(float)
     nats = law(SIZES, 0.7, 1.5, 0.2)[:, None] * hard * amounts

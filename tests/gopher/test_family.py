@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def test_the_paper_s_recipe_takes_the_papers_rate_and_others_their_own(tiny_text
 
 def test_the_small_family_is_six_sizes_about_twice_each():
     counts = [GopherConfig.preset(size).num_body_parameters() for size in SMALL_FAMILY]
-    ratios = [larger / smaller for smaller, larger in zip(counts, counts[1:])]
+    ratios = [larger / smaller for smaller, larger in pairwise(counts)]
     assert 0.2e6 < counts[0] < 0.3e6
     assert 6e6 < counts[-1] < 7e6
     assert all(1.5 < ratio < 2.3 for ratio in ratios)

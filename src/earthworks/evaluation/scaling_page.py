@@ -10,8 +10,8 @@ from earthworks.runs import write_bytes
 
 LAW_NOTE = (
     "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The band and the intervals (95%) "
-    "redraw the held-out documents and the noise of runs. Squares and diamonds: the largest foretold from all the others, beside the "
-    "law and the straight line in log-log that the others gave."
+    "redraw the held-out documents and the noise of runs. Squares and diamonds: the largest foretold from all the others, "
+    "beside the law and the straight line in log-log that the others gave."
 )
 
 
