@@ -130,15 +130,21 @@ def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[st
         for name, straight in (("law", False), ("line", True)):
             law, redrawn, _ = resampled(sizes, nats, amounts, straight=straight, **common)
             result[name] = describe_law(law, redrawn)
-            if name == "law":
-                drawn = np.geomspace(sizes[0], sizes[-1], 60)
-                bands = [interval(column) for column in redrawn.at(drawn).T]
-                result["curve"] = [[x, y, band] for x, y, band in zip(drawn.tolist(), law.at(drawn).tolist(), bands)]
+        result["curve"] = curve(sizes, nats, amounts, **common)
         result["free"] = len(sizes) - 3
         result["held_out"] = foretell(sizes, nats, amounts, values, **common)
     except ValueError as error:
         return {"points": result["points"], "reason": str(error)}
     return result
+
+
+def curve(sizes: Any, nats: Any, amounts: Any, **common: int) -> list[list[Any]]:
+    """[x, law, its interval by the noise of runs, on this very text] along the sizes."""
+    whole = nats.sum(axis=1, keepdims=True), amounts.sum(keepdims=True)
+    law, redrawn, _ = resampled(sizes, *whole, **common)
+    along = np.geomspace(sizes[0], sizes[-1], 60)
+    bands = [interval(column) for column in redrawn.at(along).T]
+    return [[x, y, band] for x, y, band in zip(along.tolist(), law.at(along).tolist(), bands)]
 
 
 def foretell(sizes: Any, nats: Any, amounts: Any, values: Any, **common: int) -> dict[str, Any]:

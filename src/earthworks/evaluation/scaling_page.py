@@ -9,8 +9,8 @@ from earthworks.report.page import Page, Section, Table, render
 from earthworks.runs import write_bytes
 
 LAW_NOTE = (
-    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The band and the intervals (95%) "
-    "redraw the held-out documents and the noise of runs. Squares and diamonds: the largest foretold from all the others, "
+    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The intervals (95%) of alpha and E redraw "
+    "the held-out documents and the noise of runs, the band and the predictions that noise alone, on this very text. Squares and diamonds: the largest foretold from all the others, "
     "beside the law and the straight line in log-log that the others gave."
 )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
 
@@ -54,8 +54,7 @@ def paint_law(panel: Axes, law: dict[str, Any]) -> None:
                     told["size"] * 1.06 ** (offset + 1), value, [[max(0, value - low)], [max(0, high - value)]],
                     fmt="D" if offset else "s", color=color, markersize=4.5, capsize=3, label=label, zorder=3,
                 )  # fmt: skip
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    marks(panel, x)
     panel.yaxis.set_major_locator(MaxNLocator(5))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
@@ -96,7 +95,7 @@ def by_size(found: dict[str, Any]) -> Drawing:
             panel.plot(
                 found["sizes"], each["corrected"], color=color, linestyle=dash, marker="o", markersize=3, label=name
             )
-        size_axis(panel)
+        size_axis(panel, found["sizes"])
         panel.set_ylabel("(accuracy - chance) / (1 - chance)")
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -115,7 +114,7 @@ def few_shot(found: dict[str, Any]) -> Drawing:
             panel.plot(found["sizes"], each["gain"], color=color, linestyle=DASHES[place % len(DASHES)], marker="o",
                        markersize=3, label=f"{shots} examples, {len(each['tasks'])} tasks")  # fmt: skip
             panel.fill_between(found["sizes"], low, high, color=color, alpha=0.15, linewidth=0)
-        size_axis(panel)
+        size_axis(panel, found["sizes"])
         panel.set_ylabel("gain over none, corrected accuracy")
         panel.legend()
 
@@ -124,8 +123,15 @@ def few_shot(found: dict[str, Any]) -> Drawing:
     )
 
 
-def size_axis(panel: Axes) -> None:
+def size_axis(panel: Axes, sizes: list[int]) -> None:
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    marks(panel, np.array(sizes, float))
     panel.set_xlabel(LABELS["parameters"])
+
+
+def marks(panel: Axes, sizes: np.ndarray) -> None:
+    """A mark at every size, and none elsewhere."""
+    different = np.unique(sizes)
+    text = EngFormatter(sep="", places=1)
+    panel.set_xticks(different, [text(each) for each in different])
+    panel.xaxis.set_minor_locator(NullLocator())
