@@ -23,6 +23,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "evaluate": {
         "tasks": ("earthworks.evaluation.commands", "tasks", "what a language model can do, by the paper's categories"),
+        "scaling": ("earthworks.evaluation.scaling_commands", "scaling", "what a family gains by size and by data"),
         "bias": ("earthworks.evaluation.bias_commands", "bias", "whom a language model treats unlike whom"),
         "toxicity": ("earthworks.evaluation.bias_commands", "toxicity", "how toxic what it writes is"),
         "classifier": ("earthworks.evaluation.bias_commands", "classifier", "train and test a toxicity scorer"),

@@ -16,12 +16,17 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "1.4B": (24, 16, 128, 2048),
     "7.1B": (32, 32, 128, 4096),
     "280B": (80, 128, 128, 16384),
+    "cricket": (2, 3, 32, 96),
     "shrew": (2, 4, 32, 128),
     "vole": (4, 4, 32, 128),
     "mole": (4, 6, 32, 192),
     "gerbil": (5, 8, 32, 256),
+    "hamster": (5, 10, 32, 320),
     "rabbit": (6, 6, 64, 384),
 }
+
+# A family for a laptop: about x 2 each, from 0.24M to 6.7M without embeddings.
+SMALL_FAMILY = ("cricket", "shrew", "vole", "mole", "gerbil", "hamster")
 
 Norm = Literal["rms", "layer"]
 Positions = Literal["relative", "absolute", "none"]
@@ -129,3 +134,11 @@ class GopherConfig:
         norm = d if self.norm == "rms" else 2 * d
         count += layers * (2 * norm + 5 * d + d + (2 * a if relative else 0))
         return count + norm + vocabulary
+
+    def num_body_parameters(self) -> int:
+        """All that is built but the embedding, the logits (their matrix where it is one of its own, and bias) and learned
+        positions: the N that laws of scale are about (Kaplan et al. 2020, 2.1)."""
+        outside = self.vocabulary * self.d_model * (1 if self.tied else 2) + self.vocabulary
+        if self.positions == "absolute":
+            outside += self.context * self.d_model
+        return self.num_parameters() - outside

@@ -37,6 +37,7 @@ def train(
     minutes: float | None = None,
     max_steps: int | None = None,
     size: str | None = None,
+    family: str | None = None,
     tokenizer: str = "bpe",
     vocabulary: int | None = None,
     validation: float = 0.05,
@@ -83,6 +84,7 @@ def train(
         minutes: the one dial: what is not given is chosen for this time, data and machine (5 if max_steps is not given).
         max_steps: updates to make.
         size: one of the sizes of `GopherConfig.preset`.
+        family: several sizes with commas between, each trained on the same tokens into RUN/SIZE (docs/scaling.md).
         tokenizer: `bpe`, `bytes`, or a tokenizer.json.
         vocabulary: tokens of a bpe that is trained.
         validation: held-out fraction, of the documents or of the end of a single one.
@@ -123,6 +125,8 @@ def train(
     begun = time.perf_counter()
     if resume is not None:
         folder, settings = settings_to_resume(resume, settings, train=train, read=read_run, check=check)
+        if settings["family"] is not None:
+            return importlib.import_module("earthworks.gopher.family").go_on(folder, settings)
         packed = PackedTokens.open(packed_folder(folder))
         if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
             raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
@@ -134,6 +138,8 @@ def train(
     if data is None:
         raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
     check(settings)
+    if family is not None:
+        return importlib.import_module("earthworks.gopher.family").train_family(settings, begun)
     parts = [] if is_packed(data) else sources(data)
     chosen_device = choose_device(device)
     folder = RunFolder.create(run or default_run(data.split(",")[0].split("=")[0], "text"))

@@ -1,0 +1,101 @@
+"""What each run of a family loses on the very same held-out text, document by document, so that runs compare in pairs."""
+
+import hashlib
+import json
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from earthworks.corpus import PackedTokens, sources
+from earthworks.gopher import GopherConfig, load
+from earthworks.gopher.cost import training_flops
+from earthworks.gopher.evaluating import encoded, packed_folder, up_to
+from earthworks.gopher.scoring import FEW_DOCUMENTS, score_documents, units
+from earthworks.runs import EarthworksError, Progress, RunFolder, read_json, write_json
+from earthworks.runs.files import MANIFEST
+from earthworks.training import checkpoint as checkpoints
+from earthworks.training.precision import choose_device
+
+MEASURED_TOKENS = 262_144  # of the held-out part of the corpus
+
+
+def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: str, device: str) -> dict[str, Any]:
+    """The run's size, tokens and operations, and its nats and bytes on each document (or window) of the held-out text.
+
+    {"run", "size", "seed", "parameters" (without embeddings), "tokens" trained on, "compute" (operations), "text" (a digest
+    of what was read), "unit", "nats", "bytes"}. `text`: other text than the run's own held-out part, all of it. Kept in
+    RUN/held_out.json, and taken from there while checkpoint and text are the same.
+    Raises EarthworksError for a run that is no Gopher's, not finished, or without held-out text.
+    """
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    if config.get("kind") != "gopher" or config.get("family"):
+        raise EarthworksError(f"{run} is not the run of one language model; scaling compares runs of gopher train")
+    path = checkpoints.choose(folder, checkpoint)
+    done = folder.steps()[-1]
+    if done < config["max_steps"]:
+        raise EarthworksError(
+            f"{run} has made {done} of {config['max_steps']} steps: finish it with earthworks gopher train --resume {run}"
+        )
+    last, chosen = (read_json(each / "state.json") for each in (folder.checkpoint(done), path))
+    model = GopherConfig.from_dict(chosen["model"])
+    packed = None if text else PackedTokens.open(packed_folder(folder))
+    if packed and not packed.has_validation:
+        raise EarthworksError(f"{run} held nothing out (--validation 0); give text that no run has seen with --text")
+    key = {"checkpoint": path.name, "text": digest_of(text, packed), "max_tokens": None if text else max_tokens}
+    file = folder.path / "held_out.json"
+    measured = read_json(file) if file.exists() else {}
+    if measured.get("key") != key:
+        measured = {"key": key, **score(folder, text, packed, max_tokens, checkpoint, device)}
+        write_json(file, measured)
+    return {
+        "run": str(run),
+        "size": config["size"],
+        "seed": config["seed"],
+        "parameters": model.num_body_parameters(),
+        "all_parameters": model.num_parameters(),
+        "tokens": last["tokens_seen"],
+        "compute": training_flops(model, model.context) * last["tokens_seen"],
+        "text": key["text"],
+        **{name: measured[name] for name in ("unit", "nats", "bytes")},
+    }
+
+
+def digest_of(text: str | None, packed: PackedTokens | None) -> str:
+    """What tells one text from another: sizes and SHA-256 of the packed files, or name, size and date of the given ones."""
+    if packed:
+        content: Any = read_json(packed.path / MANIFEST)["files"]
+    else:
+        path = Path(str(text))
+        content = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime] if path.exists() else str(text)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def score(
+    folder: RunFolder, text: str | None, packed: PackedTokens | None, max_tokens: int, checkpoint: str, device: str
+) -> dict[str, Any]:
+    model, tokenizer = load(folder.path, checkpoint, choose_device(device))
+    if packed:
+        parts = [subset.name for subset in packed.subsets if subset.validation.documents]
+        documents = [
+            document
+            for name in parts
+            for document in up_to(
+                ((tokens[:-1], size, words) for tokens, size, words in packed.validation_documents(name)),
+                max(1, max_tokens // len(parts)),
+                tokenizer,
+            )
+        ]
+    else:
+        documents = list(chain.from_iterable(encoded(tokenizer, each.location) for each in sources(str(text))))
+    context = model.config.context
+    total = sum(len(tokens) for tokens, _, _ in documents)
+    with Progress(f"reading {folder.path.name}", total=total, unit="tokens") as progress:
+        scored = score_documents(
+            model, documents, end_of_document=tokenizer.end_of_document, context=context, progress=progress
+        )
+    if not scored:
+        raise EarthworksError(f"there is no text to measure {folder.path} on: every document is empty")
+    unit = "document" if len(scored) >= FEW_DOCUMENTS else "window"
+    nats, num_bytes = units(scored, unit, context)
+    return {"unit": unit, "nats": nats.tolist(), "bytes": num_bytes.tolist()}

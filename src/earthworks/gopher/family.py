@@ -1,0 +1,166 @@
+"""A family: several sizes trained on the same tokens in the same order, so that nothing differs but the model.
+
+RUN/config.yaml holds what all share, RUN/data the packed tokens, RUN/SIZE is an ordinary run folder for each size.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from earthworks.corpus import PackedTokens, is_packed, sources
+from earthworks.gopher import dial
+from earthworks.gopher.config import FAMILY, GopherConfig
+from earthworks.gopher.cost import training_flops
+from earthworks.gopher.evaluating import packed_folder
+from earthworks.gopher.pretraining import prepare, read_run, train
+from earthworks.gopher.settings import (
+    DEFAULT_MINUTES,
+    MIN_STEPS,
+    TIMED_SHARE,
+    UPDATE_SHARE,
+    check,
+    settle,
+    time_steps,
+)
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs.folder import default_run
+from earthworks.runs.progress import duration, note
+from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling
+
+PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
+# what a size of its own does not take from the family: where it lies, what it is, how the text was made into tokens
+OWN = ("data", "run", "resume", "init", "minutes", "size", "family", "tokenizer", "vocabulary", "validation")
+MAY_DIFFER = ("run", "resume", "device", "tensorboard")  # between a command and the same command given again
+
+
+def paper_rate(size: str) -> float:
+    """The paper's peak rate for a size: of its six, exactly; between two of them log rate is linear in log N, with N the
+    count that gives the sizes their names. Below 44M it is 6e-4, because the two smallest share it: the table has no trend
+    there that could be continued."""
+    counts = [GopherConfig.preset(name).num_parameters(full=False) for name in FAMILY]
+    count = GopherConfig.preset(size).num_parameters(full=False)
+    return float(np.exp(np.interp(np.log(count), np.log(counts), np.log(PAPER_RATES))))
+
+
+def train_family(settings: dict[str, Any], begun: float) -> Path:
+    """Pack once, choose one batch, context and number of steps for all, train each size; the folder of the family.
+
+    Equal steps of equal batches are equal tokens, and as the sample order is a function of the seed, the same ones. With
+    `minutes`, a step of every size is timed and the steps are as many as all of them together can make.
+    The same command with the same `run` again goes on: what is finished is passed over. Raises EarthworksError when it is
+    not the same command.
+    """
+    sizes = sizes_of(settings)
+    run = settings["run"] or default_run(settings["data"].split(",")[0].split("=")[0], "text")
+    if RunFolder(run).config_file.exists():
+        folder, settings = begun_before(run, settings)
+        return go_on(folder, settings)
+    parts = [] if is_packed(settings["data"]) else sources(settings["data"])
+    folder = RunFolder.create(run)
+    note(f"family of {len(sizes)} in {folder.path}")
+    device = choose_device(settings["device"])
+    with folder.beginning():
+        packed = prepare(folder, parts, settings)
+        settings = {**settings, "run": str(folder.path), "precision": choose_precision(settings["precision"], device)}
+        settings = settle_family(settings, sizes, packed, device, begun)
+        folder.write_config({"kind": "gopher", **settings})
+    return go_on(folder, settings)
+
+
+def sizes_of(settings: dict[str, Any]) -> list[str]:
+    """The sizes named, each checked."""
+    sizes = [size.strip() for size in settings["family"].split(",") if size.strip()]
+    for name in ("size", "init"):
+        if settings[name] is not None:
+            raise EarthworksError(f"--family trains several sizes from fresh weights; --{name} belongs to a single run")
+    for size in sizes:
+        check({**settings, "size": size})
+    if len(set(sizes)) < max(2, len(sizes)):
+        raise EarthworksError(f"--family is {settings['family']}; expected two or more different sizes, commas between")
+    return sizes
+
+
+def begun_before(run: str, settings: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
+    """The family that this very command began; what the command left open was settled then."""
+    folder, _, kept = read_run(run, settings)
+    kept = {**settings, **kept}
+    for name, value in settings.items():
+        if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
+            raise EarthworksError(
+                f"{run} was begun with --{name} {kept[name]}, not {value}: choose another --run, or go on with "
+                f"--resume {run}"
+            )
+    return folder, {**kept, "device": settings["device"]}
+
+
+def settle_family(
+    settings: dict[str, Any], sizes: list[str], packed: PackedTokens, device: torch.device, begun: float
+) -> dict[str, Any]:
+    """One context, batch and number of steps for all sizes, where they were not given."""
+    settings = dict(settings)
+    if settings["max_steps"] is None and settings["minutes"] is None:
+        settings["minutes"] = DEFAULT_MINUTES
+    seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
+    ceiling = matmul_ceiling(device, torch.bfloat16 if settings["precision"] == "bf16" else torch.float32)
+    vocabulary = packed.tokenizer.vocabulary
+    if settings["context"] is None:
+        settings["context"] = dial.turn(seconds, ceiling, packed.train_tokens, vocabulary, size=sizes[0]).context
+    if settings["batch"] is None:
+        context = settings["context"]
+        configs = [GopherConfig.preset(size, vocabulary=vocabulary, context=context) for size in sizes]
+        tokens = dial.EFFICIENCY * seconds * ceiling / sum(training_flops(config, context) for config in configs)
+        settings["batch"] = max(4, round(dial.batch_tokens(tokens) / context))
+    if settings["max_steps"] is None:
+        step_seconds = 0.0
+        for size in sizes:
+            timed, _ = settle({**settings, "size": size, "max_steps": 1000}, packed, device, begun)
+            step_seconds += time_steps(timed, packed, device, enough=TIMED_SHARE * seconds / len(sizes))
+        left = seconds - (time.perf_counter() - begun)
+        settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
+        note(f"{settings['max_steps']:,} steps of every size: {duration(settings['max_steps'] * step_seconds)}")
+    settings["horizon"] = settings["horizon"] or settings["max_steps"]  # kept, should max_steps be raised later
+    return settings
+
+
+def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
+    """Train what is not finished, in the order of the sizes."""
+    packed = packed_folder(folder)
+    for size in sizes_of(settings):
+        member = RunFolder(folder.path / size)
+        if finished(member, settings["max_steps"]):
+            note(f"{member.path} is finished")
+            continue
+        try:
+            if member.config_file.exists():
+                train(resume=str(member.path), max_steps=settings["max_steps"], device=settings["device"])
+            else:
+                train(str(packed), run=str(member.path), size=size, **of_member(settings, size))
+        except EarthworksError as error:  # a stopped run says how to go on with it; here the others are to follow
+            sentence = str(error).replace(f"--resume {member.path}", f"--resume {folder.path}")
+            raise EarthworksError(sentence, error.exit_code) from None
+    note(f"next: earthworks evaluate scaling {folder.path}")
+    return folder.path
+
+
+def finished(member: RunFolder, max_steps: int) -> bool:
+    """All steps made and measured: the report is written last."""
+    return member.report.exists() and max(member.steps(), default=0) >= max_steps
+
+
+def of_member(settings: dict[str, Any], size: str) -> dict[str, Any]:
+    """What a size is trained with: the family's settings, and the paper's rate where the paper's recipe is asked for."""
+    own = {name: value for name, value in settings.items() if name not in OWN}
+    if (own["optimizer"], own["schedule"], own["learning_rate"]) == ("adam", "gopher", None):
+        own["learning_rate"] = paper_rate(size)
+        own["embedding_rate"] = own["embedding_rate"] or own["learning_rate"]
+    return own
+
+
+def members(run: str | Path) -> list[Path]:
+    """The runs that a folder stands for: those of a family, or itself."""
+    folder = RunFolder.open(run)
+    family = folder.read_config().get("family")
+    return [folder.path / size.strip() for size in family.split(",")] if family else [folder.path]
