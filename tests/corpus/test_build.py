@@ -96,6 +96,14 @@ def test_every_document_is_in_one_place(raw, tmp_path):
     assert len(removed) == 2
 
 
+def test_the_summary_has_a_line_for_each_subset(raw, tmp_path):
+    one = str(build(str(tmp_path / "one"), input=str(raw), workers=1)).splitlines()
+    assert one[1].split()[:4] == ["all", "32", "26", "(81%)"]
+    subsets = {"a": str(raw / "a.jsonl"), "c": str(raw / "c.jsonl")}
+    two = str(build(str(tmp_path / "two"), subsets=subsets, workers=1)).splitlines()
+    assert [line.split()[:2] for line in two[1:4]] == [["a", "18"], ["c", "12"], ["together", "30"]]
+
+
 def test_the_values_on_record_decide(raw, tmp_path):
     run(raw, tmp_path / "corpus")
     table = pa.parquet.read_table(tmp_path / "corpus" / "values" / "all" / "00000.parquet")

@@ -19,7 +19,8 @@ def manifest_of(location: str | Path) -> dict[str, Any] | None:
 def summary(manifest: dict[str, Any]) -> str:
     """What came of it, a line a subset."""
     rows = [("subset", "read", "kept by filters", "copies", "contaminated", "in the corpus", "MB", "weight")]
-    for name, each in {**manifest["subsets"], "all": manifest}.items():
+    counted = list(manifest["subsets"].items())
+    for name, each in [*counted, ("together", manifest)] if len(counted) > 1 else counted:
         weight = each.get("weight")
         rows.append(
             (
@@ -28,8 +29,6 @@ def summary(manifest: dict[str, Any]) -> str:
                 *(f"{each['final_bytes'] / 1e6:,.1f}", f"{weight:g}" if weight else ""),
             )
         )
-    if len(manifest["subsets"]) == 1:
-        rows.pop()
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.rjust(width) if k else cell.ljust(width) for k, (cell, width) in enumerate(zip(row, widths)))
