@@ -4,9 +4,9 @@
 
 Trained on text/ without what the tasks measure on (the novels of validation and test, wikitext-2, tiny Shakespeare): novels,
 film reviews, openings of Wikipedia articles, speeches. One tokenizer, one packing, equal tokens in the same order for every
-size; the three smallest with several seeds; the fourth size also on an eighth, a quarter and a half of the tokens, each with a
-schedule of its own length. Then the tasks of eval/, seed 0 of every size, `--limit` items of each (those answered by writing
-are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside a straight
+size; the three smallest with several seeds; the fourth size also on an eighth, a quarter and a half of the tokens, each
+with a schedule of its own length. Then the tasks of eval/, seed 0 of every size, `--limit` items of each (those answered by
+writing are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside a straight
 line in log-log; the result says which is nearer, and whether the measurement lies within the interval.
 
 About half of `--minutes` goes to training. With --output the runs stay, and the same command goes on where it was stopped.
@@ -23,6 +23,7 @@ from harness import RESULTS, header, quiet, write_result
 
 TEXTS = ("books/train", "movie_reviews/train", "wikipedia_snippets/train", "speeches/train")
 CONTEXT = 256
+HELD_OUT = 65_536  # tokens that every run is measured on
 TRAINING_SHARE = 0.5  # of the minutes
 SEEDED = 3  # the smallest sizes are trained with several seeds
 SERIES, SHARES = 3, (8, 4, 2)  # which size is trained on fewer tokens, and on which parts of them
@@ -33,10 +34,13 @@ FAMILY_SHARE = (
 
 def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     """Every run, or what is missing of them; those of seed 0 first."""
-    from earthworks.gopher import dial, train
+    from earthworks.gopher import dial, pretraining, train
     from earthworks.gopher.family import members
     from earthworks.runs import RunFolder
 
+    pretraining.MEASURED_TOKENS = (
+        HELD_OUT  # at the end of each of so many short runs it would read as much as it trained on
+    )
     data = ",".join(str(arguments.data / "text" / f"{name}.jsonl.xz") for name in TEXTS)
     sizes = arguments.sizes.split(",")
     given: dict[str, Any] = {"context": CONTEXT, "vocabulary": 4096, "sample_every": 10**9}
@@ -103,7 +107,7 @@ def main() -> None:
         trained = time.monotonic()
         measure_tasks(runs[: len(arguments.sizes.split(","))], arguments)
         measured = time.monotonic()
-        result = compare_family(runs, max_tokens=131_072)
+        result = compare_family(runs, max_tokens=HELD_OUT)
         write_json(folder / "scaling.json", result)
         write_page(result, folder)
         figures = sorted((folder / "figures").glob("scaling-*.png"))

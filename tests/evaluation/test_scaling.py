@@ -197,6 +197,7 @@ def test_seeds_of_a_size_are_averaged_item_by_item(family):
     runs += [
         tasks_of(family.add("hamster", seed=seed), task("a", "x", right(share))) for seed, share in ((0, 0.5), (1, 0.7))
     ]
+    runs.append(family.add("hamster", seed=2))  # not asked: the others of its size speak for it
     (only,) = compare_family(runs, num_resamples=50)["benefit"]["tasks"]
     assert only["by_size"] == pytest.approx([0.25, 0.6])
 

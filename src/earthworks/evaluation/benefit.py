@@ -26,10 +26,11 @@ def measure_benefit(
 ) -> dict[str, Any]:
     """From the tasks.json of each run: {"held_out", "tasks", "texts", "categories", "few_shot", "claim"}, or a "reason".
 
-    Runs of one size are averaged, item by item. Of each task: accuracy of every size, `points` and `percent` of the largest
-    over the best of the much smaller, and `gain`, the difference of corrected accuracies, with a 95 % interval: items are
-    redrawn, and the best of the smaller chosen anew each time. A category is the mean over its tasks. Texts compare by the
-    percentage of bits per byte saved; the held-out text with an interval from its documents.
+    Runs without tasks.json are left out where another of their size has one; those of one size are averaged, by item. Of
+    each task: accuracy of every size, `points` and `percent` of the largest over the best of the much smaller, and `gain`,
+    the difference of corrected accuracies, with a 95 % interval: items are redrawn, and the best of the smaller chosen anew
+    each time. A category is the mean over its tasks. Texts compare by the percentage of bits per byte saved; the held-out
+    text with an interval from its documents.
     """
     sizes = sorted({each["parameters"] for each in runs})
     small = [size for size in sizes if size * much_smaller <= sizes[-1]]
@@ -41,13 +42,13 @@ def measure_benefit(
         "small": small,
         "held_out": saved_on_held_out(runs, sizes, small, num_resamples, seed),
     }
-    missing = [each["run"] for each in runs if not (Path(each["run"]) / "tasks.json").exists()]
+    measured = [each for each in runs if (Path(each["run"]) / "tasks.json").exists()]
+    missing = [each["run"] for each in runs if each["parameters"] not in {one["parameters"] for one in measured}]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        return {
-            **common,
-            "reason": f"{missing[0]}{more} has no tasks.json: give the folder of the tasks' files with --data",
-        }
+        reason = f"{missing[0]}{more} has no tasks.json: give the folder of the tasks' files with --data"
+        return {**common, "reason": reason}
+    runs = measured
     found = {each["run"]: results_of(Path(each["run"])) for each in runs}
     keys = [key for key in next(iter(found.values())) if all(key in results for results in found.values())]
     if not keys:

@@ -9,9 +9,9 @@ from earthworks.report.page import Page, Section, Table, render
 from earthworks.runs import write_bytes
 
 LAW_NOTE = (
-    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The intervals (95%) of alpha and E redraw "
-    "the held-out documents and the noise of runs, the band and the predictions that noise alone, on this very text. Squares and diamonds: the largest foretold from all the others, "
-    "beside the law and the straight line in log-log that the others gave."
+    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The intervals (95%) of alpha and E "
+    "redraw the held-out documents and the noise of runs, the band and the predictions that noise alone, on this very text. "
+    "Square and diamond: the largest foretold from all the others, by the law and by the straight line in log-log."
 )
 
 
