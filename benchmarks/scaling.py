@@ -6,8 +6,8 @@ Trained on text/ without what the tasks measure on (the novels of validation and
 film reviews, openings of Wikipedia articles, speeches. One tokenizer, one packing, equal tokens in the same order for every
 size; the three smallest with several seeds; the fourth size also on an eighth, a quarter and a half of the tokens, each
 with a schedule of its own length. Then the tasks of eval/, seed 0 of every size, `--limit` items of each (those answered by
-writing are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside a straight
-line in log-log; the result says which is nearer, and whether the measurement lies within the interval.
+writing are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside
+a straight line in log-log; the result says which is nearer, and whether the measurement lies within the interval.
 
 About half of `--minutes` goes to training. With --output the runs stay, and the same command goes on where it was stopped.
 """
