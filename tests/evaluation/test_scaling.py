@@ -140,7 +140,7 @@ def test_runs_of_different_text_are_refused(family):
         compare_family(runs)
     with pytest.raises(EarthworksError, match="scaling compares two runs or more"):
         compare_family([runs[0], runs[0]])
-    with pytest.raises(EarthworksError, match="much_smaller is 0[.]5"):
+    with pytest.raises(EarthworksError, match=r"much_smaller is 0[.]5"):
         compare_family(runs, much_smaller=0.5)
 
 
