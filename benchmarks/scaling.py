@@ -6,8 +6,8 @@ Trained on text/ without what the tasks measure on (the novels of validation and
 film reviews, openings of Wikipedia articles, speeches. One tokenizer, one packing, equal tokens in the same order for every
 size; the three smallest with several seeds; the fourth size also on an eighth, a quarter and a half of the tokens, each
 with a schedule of its own length. Then the tasks of eval/, seed 0 of every size, `--limit` items of each (those answered by
-writing are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside
-a straight line in log-log; the result says which is nearer, and whether the measurement lies within the interval.
+writing are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside a
+straight line in log-log; the result says which is nearer, and whether the measurement lies within the interval.
 
 About half of `--minutes` goes to training. With --output the runs stay, and the same command goes on where it was stopped.
 """
@@ -35,7 +35,7 @@ FAMILY_SHARE = (
 def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     """Every run, or what is missing of them; those of seed 0 first."""
     from earthworks.gopher import dial, pretraining, train
-    from earthworks.gopher.family import members
+    from earthworks.gopher.family import finished, members
     from earthworks.runs import RunFolder
 
     pretraining.MEASURED_TOKENS = (
@@ -60,10 +60,13 @@ def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     for share in SHARES:
         run = folder / f"{sizes[SERIES]}-1-{share}"
         steps = max(1, settled["max_steps"] // share)
+        runs.append(run)
+        if finished(RunFolder(run), steps):
+            continue
         if (run / "config.yaml").exists():
-            runs.append(train(resume=str(run)))
+            train(resume=str(run))
         else:
-            runs.append(train(packed, run=str(run), size=sizes[SERIES], **{**same, "max_steps": steps}))
+            train(packed, run=str(run), size=sizes[SERIES], **{**same, "max_steps": steps})
     return runs
 
 
