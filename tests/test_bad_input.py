@@ -96,7 +96,7 @@ def test_a_folder_that_was_there_keeps_what_was_in_it(command, tmp_path):
         ("d_position", 3, "make it even"),
         ("d_position", 0, "at least 1"),
         ("max_distance", 0, "at least 1"),
-        ("size", "whale", "the sizes are 44M, 117M, 417M, 1.4B, 7.1B, 280B, shrew"),
+        ("size", "whale", "the sizes are 44M, 117M, 417M, 1.4B, 7.1B, 280B, cricket, shrew"),
         ("device", "abacus", "cannot be used here"),
         ("tokenizer", "missing.json", "missing.json does not exist"),
         ("init", "missing", "there is no run folder at missing"),
