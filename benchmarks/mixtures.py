@@ -22,11 +22,11 @@ from harness import RESULTS, header, quiet, write_result
 NUM = 20_000
 
 
-def train(folder: Path, data: str, seed: int, minutes: float, objective: str) -> Path:
-    """One run in a process of its own, on one thread."""
+def train(folder: Path, data: str, seed: int, minutes: float, objective: str, *options: str) -> Path:
+    """One run in a process of its own, on one thread; `options` as on the command line."""
     run = folder / f"{data}-{seed}"
     command = [sys.executable, "-m", "earthworks.cli", "wgan", "train", "--data", data, "--objective", objective]
-    command += ["--minutes", str(minutes), "--seed", str(seed), "--run", str(run), "--device", "cpu"]
+    command += ["--minutes", str(minutes), "--seed", str(seed), "--run", str(run), "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     return run
