@@ -17,7 +17,7 @@ from earthworks.wgan.task import Adversarial
 from earthworks.wgan.training import train
 
 STEPS = 3
-TINY = {"width": 16, "depth": 2, "batch": 32, "critic_steps": 2, "max_steps": STEPS, "horizon": STEPS}
+TINY = {"width": 16, "depth": 2, "batch": 32, "critic_steps": 2, "max_steps": STEPS, "horizon": STEPS, "hold": 0.5}
 
 
 def task() -> Adversarial:

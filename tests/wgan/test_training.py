@@ -9,6 +9,7 @@ from tiny_gans import ANT, few_images, make, settled, task, weights
 from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.training import checkpoint
 from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.settings import settle
 from earthworks.wgan.task import AVERAGE_WARMUP, Adversarial
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -286,3 +287,14 @@ def test_a_batch_of_one_trains_where_samples_are_judged_alone_and_is_refused_els
         outcome = command("wgan train", data=tmp_path / f"{name}.npy", run=run, **{**small, "objective": objective})
         assert outcome.refuses("a batch of one", "batch normalization", "at least 2")
         assert not run.exists()
+
+
+def test_a_long_run_on_points_holds_its_rates_for_8000_steps_and_one_on_images_for_half():
+    def held(name: str, max_steps: int) -> float:
+        data = load_dataset(name)
+        given = settled(data, max_steps=max_steps, width=8, depth=2)
+        return settle(given, data, torch.device("cpu"), 0.0)[0]["hold"] * max_steps
+
+    assert held("ring", 1000) == 500
+    assert held("ring", 100_000) == pytest.approx(8000)
+    assert held("digits", 100_000) == 50_000

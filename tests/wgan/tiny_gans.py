@@ -37,7 +37,7 @@ def settled(data: Dataset, **given: Any) -> dict[str, Any]:
 def task(data: Dataset | str = "ring", **changes: Any) -> Adversarial:
     """A GAN in training, without a run folder."""
     data = load_dataset(data) if isinstance(data, str) else data
-    settings = settled(data, **{**ANT, "horizon": 100, **changes})
+    settings = settled(data, **{**ANT, "horizon": 100, "hold": 0.5, **changes})
     torch.manual_seed(settings["seed"])
     return Adversarial(*networks(settings, data), data, RunFolder("unused"), settings, torch.device("cpu"))
 

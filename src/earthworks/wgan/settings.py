@@ -21,6 +21,7 @@ UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to measuring, drawin
 TIMED_SHARE = 0.01
 VALIDATIONS = 25
 SAVE_SECONDS = 120.0
+HOLD, HELD_STEPS = 0.5, 8000  # the rates are full for half of a run, and on points no longer than the grid bears them
 
 # The settings of the papers, by name. Where a paper and its code differ, both are here.
 GULRAJANI = {
@@ -82,7 +83,7 @@ BY_OBJECTIVE: dict[str, dict[str, Any]] = {
 }
 COMMON: dict[str, Any] = {
     **{"objective": "gp", "optimizer": "adam", "beta1": 0.0, "beta2": 0.9, "critic_steps": 5, "clip": 0.01},
-    **{"hold": 0.5, "average": 0.999, "dequantize": False},
+    **{"average": 0.999, "dequantize": False},
 }
 
 AT_LEAST_ONE = (
@@ -157,7 +158,8 @@ def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun:
     seconds = 60 * (settings["minutes"] or 0.0)
     by_time = settings["max_steps"] is None
     torch.manual_seed(settings["seed"])
-    task = Adversarial(*networks(settings, data), data, RunFolder("unused"), {**settings, "horizon": 1000}, device)
+    timed = {**settings, "horizon": 1000, "hold": 1.0}
+    task = Adversarial(*networks(settings, data), data, RunFolder("unused"), timed, device)
     step_seconds = seconds_per_update(task, TIMED_SHARE * seconds if by_time else 0.0)
     if by_time:
         left = seconds - (time.perf_counter() - begun)
@@ -165,6 +167,7 @@ def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun:
     max_steps = int(settings["max_steps"] or 0)
     every = math.ceil(max_steps / VALIDATIONS)
     values = {
+        "hold": min(HOLD, HELD_STEPS / max_steps) if len(data.shape) == 1 else HOLD,
         "horizon": max_steps,
         "evaluate_every": every,
         "sample_every": every,

@@ -84,7 +84,8 @@ def train(
         critic_learning_rate: of the critic; by default the same.
         beta1: Adam's decay of the first moment.
         beta2: Adam's decay of the second moment.
-        hold: share of the run after which the rates fall linearly to a hundredth; 1 keeps them.
+        hold: share of the run after which the rates fall linearly to a hundredth; 1 keeps them. By default half, and
+            on points at most 8,000 steps.
         horizon: the step at which they are lowest, where they stay; by default max_steps of the first command.
         average: decay of the moving average of the generator's weights, from which samples are drawn.
         dequantize: add noise of one level to images of bytes.
