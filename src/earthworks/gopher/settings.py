@@ -15,7 +15,7 @@ from earthworks.gopher.task import Pretraining
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training.optimizer import Kind
 from earthworks.training.pace import seconds_per_update
-from earthworks.training.precision import Precision, matmul_ceiling
+from earthworks.training.precision import BF16_WEIGHTS, Precision, matmul_ceiling, product_dtype
 from earthworks.training.schedule import Shape
 
 DEFAULT_MINUTES = 5.0
@@ -53,6 +53,11 @@ def check(settings: dict[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if settings[name] not in get_args(choices):
             raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(get_args(choices))}")
+    if settings["optimizer"] == "rmsprop" and settings["precision"] in BF16_WEIGHTS:
+        raise EarthworksError(
+            f"--optimizer rmsprop moves float32 weights and --precision {settings['precision']} has none: take adam, adamw "
+            "or muon, or --precision bf16"
+        )
     model_config({**settings, "size": settings["size"] or "44M", "context": settings["context"] or 1}, vocabulary=1)
 
 
@@ -72,10 +77,9 @@ def settle(
     if settings["max_steps"] is None and settings["minutes"] is None:
         settings["minutes"] = DEFAULT_MINUTES
     seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
-    dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
     choice = dial.turn(
         seconds,
-        matmul_ceiling(device, dtype),
+        matmul_ceiling(device, product_dtype(settings["precision"])),
         packed.train_tokens,
         packed.tokenizer.vocabulary,
         size=settings["size"],

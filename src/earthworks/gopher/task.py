@@ -18,8 +18,9 @@ from earthworks.gopher.scoring import score_documents
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
-from earthworks.training.precision import autocast, matmul_ceiling, synchronize
+from earthworks.training.precision import autocast, matmul_ceiling, product_dtype, synchronize
 from earthworks.training.schedule import BatchRamp, Schedule
+from earthworks.training.weights import weights_for
 
 SAMPLE_TOKENS = 120
 
@@ -31,15 +32,14 @@ class Pretraining:
         self, model: Gopher, data: PackedTokens, run: RunFolder, settings: dict[str, Any], device: torch.device
     ):
         self.model, self.data, self.run, self.settings, self.device = model, data, run, settings, device
-        self.optimizer = make_optimizer(model, settings)
+        self.optimizer = make_optimizer(model, settings, device)
         self.schedule = make_schedule(settings)
         self.ramp = BatchRamp(
             batch=settings["batch"], first=settings["first_batch"], ramp_step=settings["ramp_step"] or 0
         )
         self.guard = Guard()
         self.tokens_seen = 0
-        dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
-        self.ceiling = matmul_ceiling(device, dtype)
+        self.ceiling = matmul_ceiling(device, product_dtype(settings["precision"]))
         self.flops = training_flops(model.config, settings["context"])
         self.held_out = held_out(data, settings["validation_tokens"])
 
@@ -147,7 +147,8 @@ class Pretraining:
         self.tokens_seen = state["tokens_seen"]
 
 
-def make_optimizer(model: Gopher, settings: dict[str, Any]) -> Optimizer:
+def make_optimizer(model: Gopher, settings: dict[str, Any], device: torch.device) -> Optimizer:
+    """Of a model in float32, whose parameters become bf16 where the precision says so."""
     return Optimizer(
         settings["optimizer"],
         model.named_parameters(),
@@ -156,6 +157,7 @@ def make_optimizer(model: Gopher, settings: dict[str, Any]) -> Optimizer:
         betas=(settings["beta1"], settings["beta2"]),
         weight_decay=settings["weight_decay"],
         momentum=settings["momentum"],
+        weights=weights_for(settings["precision"], settings["seed"], device),
     )
 
 
