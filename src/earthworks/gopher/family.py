@@ -117,7 +117,7 @@ def settle_family(
         step_seconds = 0.0
         for size in sizes:
             timed, _ = settle({**settings, "size": size, "max_steps": 1000}, packed, device, begun)
-            step_seconds += time_steps(timed, packed, device, enough=TIMED_SHARE * seconds / len(sizes))
+            step_seconds += time_steps(timed, packed, device, enough=TIMED_SHARE * seconds / len(sizes))[0]
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
         note(f"{settings['max_steps']:,} steps of every size: {duration(settings['max_steps'] * step_seconds)}")

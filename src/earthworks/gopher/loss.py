@@ -71,7 +71,6 @@ class CrossEntropy(torch.autograd.Function):
                     torch.mm(d_logits, product_weight, out=d_hidden[part])
                     d_weight += d_logits.T @ hidden[part]
             ctx.save_for_backward(d_hidden, d_weight, d_bias)
-            ctx.dtypes = weight.dtype, bias.dtype
             return total / count
 
     @staticmethod
@@ -79,10 +78,5 @@ class CrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradients below carry no graph: a second derivative would be silently 0
             raise EarthworksError("the cross-entropy in chunks has a first derivative only")
         d_hidden, d_weight, d_bias = ctx.saved_tensors
-        weight_dtype, bias_dtype = ctx.dtypes
-        return (
-            d_hidden * gradient.to(d_hidden.dtype),
-            (d_weight * gradient).to(weight_dtype),
-            (d_bias * gradient).to(bias_dtype),
-            None,
-        )
+        # in float32 as they were summed; autograd casts them where the parameter does not take its gradients so
+        return d_hidden * gradient.to(d_hidden.dtype), d_weight * gradient, d_bias * gradient, None

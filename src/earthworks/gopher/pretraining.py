@@ -233,7 +233,7 @@ def conduct(
         settings["micro_batch"],
         settings["context"],
         optimizer=settings["optimizer"],
-        bf16=settings["precision"] == "bf16",
+        precision=settings["precision"],
     )
     note(
         f"{settings['size']}: {config.num_parameters():,} parameters ({config.num_layers} layers, width {config.d_model}), "

@@ -95,7 +95,9 @@ def settle(
         settings["final_share"] = 0.1 if gopher else 0.02
     by_time = settings["max_steps"] is None
     timed = follow(settings, settings["max_steps"] or 1000)
-    step_seconds = time_steps(timed, packed, device, enough=TIMED_SHARE * seconds if by_time else 0.0)
+    step_seconds, settings["micro_batch"] = time_steps(
+        timed, packed, device, enough=TIMED_SHARE * seconds if by_time else 0.0
+    )
     if by_time:
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
@@ -130,8 +132,11 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
     return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}
 
 
-def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device, enough: float) -> float:
-    """Seconds of one update, on a throwaway model."""
+def time_steps(
+    settings: dict[str, Any], packed: PackedTokens, device: torch.device, enough: float
+) -> tuple[float, int]:
+    """Seconds of one update, on a throwaway model, and the sequences of a microbatch that its memory had room for."""
     torch.manual_seed(settings["seed"])
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
-    return seconds_per_update(Pretraining(model, packed, RunFolder("unused"), settings, device), enough)
+    task = Pretraining(model, packed, RunFolder("unused"), settings, device)
+    return seconds_per_update(task, enough), task.micro_batch

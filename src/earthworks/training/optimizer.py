@@ -186,9 +186,7 @@ class Muon(torch.optim.Optimizer):
     five times as fast there for a 128 x 512 matrix.
     """
 
-    def __init__(
-        self, parameters: list[Tensor], *, lr: float, momentum: float, weight_decay: float, weights: Weights
-    ):
+    def __init__(self, parameters: list[Tensor], *, lr: float, momentum: float, weight_decay: float, weights: Weights):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.weights = weights
 

@@ -83,3 +83,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what an accelerator's allocator keeps for later: it may lie in pieces of the wrong size."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

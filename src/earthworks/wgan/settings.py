@@ -110,7 +110,11 @@ def check(settings: dict[str, Any]) -> None:
     if settings["precision"] == "fp16":
         raise EarthworksError("gradients of gradients overflow fp16: use --precision bf16 or fp32")
     choices = {name: get_args(kind) for name, kind in CHOICES.items()}
-    choices |= {"preset": tuple(PRESETS), "optimizer": ("adam", "adamw", "rmsprop"), "precision": ("auto", "fp32", "bf16")}
+    choices |= {
+        "preset": tuple(PRESETS),
+        "optimizer": ("adam", "adamw", "rmsprop"),
+        "precision": ("auto", "fp32", "bf16"),
+    }
     for name, possible in choices.items():
         if settings[name] is not None and settings[name] not in possible:
             raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(possible)}")
