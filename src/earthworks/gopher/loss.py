@@ -16,11 +16,13 @@ def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor)
     """mean_n [ logsumexp(W h_n + c) - (W h_n + c)_{y_n} ], in nats a token.
 
     hidden (n, d), weight (vocabulary, d), bias (vocabulary), targets (n) int64; a target of -100 counts for nothing.
-    The products run in the dtype of `hidden`, everything after them in float32. The gradient is formed chunk by chunk in
-    the forward pass, where the logits are (softmax minus one-hot), so the logits are computed once and memory is
-    O(n d + vocabulary d + CHUNK_ELEMENTS) for any n; derivatives of the gradient are refused.
+    The products run in autocast's dtype where that is on, else in that of `hidden`; everything after them in float32. The
+    gradient is formed chunk by chunk in the forward pass, where the logits are (softmax minus one-hot), so the logits are
+    computed once and memory is O(n d + vocabulary d + CHUNK_ELEMENTS) for any n; derivatives of the gradient are refused.
     """
-    return CrossEntropy.apply(hidden, weight, bias, targets)
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    return CrossEntropy.apply(hidden.to(dtype), weight, bias, targets)
 
 
 def chunks(num_tokens: int, vocabulary: int) -> range:
