@@ -51,13 +51,11 @@ class Pretraining:
         batch, context = self.ramp.size(step), settings["context"]
         rows = self.data.windows(settings["seed"], self.ramp.before(step), batch, context, settings["sampling"])
         loss = self.backward(torch.from_numpy(rows).to(self.device))
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         record = {"loss": float(loss), "gradient_norm": float(norm)}
         if self.guard.admits(record["loss"], record["gradient_norm"]):
             if record["gradient_norm"] + 1e-6 > settings["clip"]:  # else it would be a pass of multiplications by 1
                 torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings["clip"], norm)
-            del gradients
             self.optimizer.step(self.schedule.factor(step))
         else:
             self.optimizer.zero_grad()
@@ -182,7 +180,7 @@ class Pretraining:
         self.optimizer.load_state(tensors["optimizer"])
         self.guard.load_state(state["guard"])
         self.tokens_seen = state["tokens_seen"]
-        self.micro_batch = state["micro_batch"]
+        self.micro_batch = state.get("micro_batch", self.micro_batch)  # not yet in checkpoints before 2026-11-23
 
 
 def make_optimizer(model: Gopher, settings: dict[str, Any], device: torch.device) -> Optimizer:
