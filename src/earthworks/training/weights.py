@@ -14,6 +14,7 @@ from torch import Tensor
 from earthworks.runs import EarthworksError
 
 LARGEST = torch.finfo(torch.bfloat16).max
+PIECE, ACCELERATOR_PIECE = 1 << 16, 1 << 24  # numbers rounded at once: what is in between stays in the cache, or small
 GENERATOR = "rounding/generator"
 
 
@@ -25,11 +26,15 @@ def stochastic_round(x: Tensor, generator: torch.Generator | None = None) -> Ten
     that bf16 holds, whose lower half is 0. What lies beyond the largest bf16 number, and NaN, is rounded as torch does.
     """
     assert x.dtype == torch.float32
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)  # four numbers a draw: a third of the time
-    noise = words.view(torch.int16)[: x.numel()].view(x.shape)  # from -2^15, of which the next line makes 0
-    upper = (x.contiguous().view(torch.int32) + noise).add_(1 << 15).bitwise_right_shift_(16).to(torch.int16)
-    return torch.where(x.abs() <= LARGEST, upper.view(torch.bfloat16), x.to(torch.bfloat16))
+    rounded = torch.empty(x.shape, dtype=torch.bfloat16, device=x.device)
+    length = PIECE if x.device.type == "cpu" else ACCELERATOR_PIECE
+    for part, place in zip(x.reshape(-1).split(length), rounded.view(-1).split(length)):
+        words = torch.empty(-(-len(part) // 4), dtype=torch.int64, device=x.device)  # four numbers a draw are faster
+        words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
+        noise = words.view(torch.int16)[: len(part)]  # from -2^15, of which the next line makes 0
+        upper = (part.view(torch.int32) + noise).add_(1 << 15).bitwise_right_shift_(16).to(torch.int16)
+        torch.where(part.abs() <= LARGEST, upper.view(torch.bfloat16), part.to(torch.bfloat16), out=place)
+    return rounded
 
 
 class Weights:
