@@ -76,8 +76,8 @@ def main() -> None:
     peak = peak_of(device)
     ceiling = matmul_ceiling(device, torch.bfloat16)
     lines = ["# Training on one GPU", "", header(), ""]
-    known = f"data sheet {peak / 1e12:,.0f} TFLOP/s" if peak else "the data sheet's peak is not known for this device"
-    lines += [f"MFU is of the {known}; a square bf16 product reached {ceiling / 1e12:,.3g} TFLOP/s here.", ""]
+    known = f"of the data sheet's {peak / 1e12:,.0f} TFLOP/s" if peak else "not given: no peak is known for this device"
+    lines += [f"MFU is {known}; a square bf16 product reached {ceiling / 1e12:,.3g} TFLOP/s here.", ""]
     lines += [f"| {' | '.join(COLUMNS)} |", "|" + " ---: |" * len(COLUMNS)]
     for size in arguments.sizes.split(","):
         for precision in arguments.precisions.split(","):

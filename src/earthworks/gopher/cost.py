@@ -28,8 +28,8 @@ WEIGHT_BYTES = {"fp32": 4, "bf16": 4, "bf16-sr": 2, "bf16-master": 2 + 4}  # of 
 def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer: str, precision: str) -> float:
     """Predicted bytes at the peak of a step: weights, gradients and moments (float32), and what the forward pass
     of `batch` sequences keeps for the backward one: per token and layer 2d (norms) + 3a + a (attention) + 4d + 4d
-    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where they are kept, and
-    three times the logits of one chunk.
+    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where they are kept,
+    three times the logits of one chunk, and the gradient of the logits' matrix once more, which the loss makes first.
     """
     copies = 2 if optimizer == "muon" else 3  # gradient, one or two moments
     weights = (WEIGHT_BYTES[precision] + 4.0 * copies) * config.num_parameters()
@@ -37,5 +37,6 @@ def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer
     per_token = config.num_layers * (12 * config.d_model + 4 * config.d_attention)
     kept = config.positions == "relative" and context <= KEEP
     probabilities = config.num_layers * config.num_heads * context * context if kept else 0
-    logits = min(CHUNK_ELEMENTS, batch * context * config.vocabulary)
-    return weights + width * batch * (context * per_token + probabilities) + 3 * 4.0 * logits
+    activations = width * batch * (context * per_token + probabilities)
+    logits = 3 * min(CHUNK_ELEMENTS, batch * context * config.vocabulary)
+    return weights + activations + 4.0 * (logits + config.vocabulary * config.d_model)
