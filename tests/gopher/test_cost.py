@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from earthworks.gopher import Gopher, GopherConfig, attention
 from earthworks.gopher.cost import forward_flops, training_flops, training_memory
 from earthworks.training.optimizer import Optimizer
+from earthworks.training.precision import autocast
+from earthworks.training.weights import weights_for
 
 
 def config(layers=2, heads=2, d_head=8, d=12, vocabulary=40, context=32, **change) -> GopherConfig:
@@ -95,27 +97,30 @@ class Live(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("shape", "batch", "optimizer", "bf16"),
+    ("shape", "batch", "optimizer", "precision"),
     [
-        (config(4, 4, 16, 64, 2000, 256), 4, "muon", False),  # probabilities and logits
-        (config(4, 4, 16, 64, 2000, 256), 4, "muon", True),
-        (config(3, 4, 16, 64, 257, 640), 2, "adamw", False),  # probabilities are not kept
-        (config(2, 4, 32, 128, 20_000, 16), 1, "adam", False),  # weights and nothing else
-        (config(4, 2, 16, 32, 257, 300, positions="none", norm="layer"), 4, "adamw", False),  # activations
+        (config(4, 4, 16, 64, 2000, 256), 4, "muon", "fp32"),  # probabilities and logits
+        (config(4, 4, 16, 64, 2000, 256), 4, "muon", "bf16"),
+        (config(3, 4, 16, 64, 257, 640), 2, "adamw", "fp32"),  # probabilities are not kept
+        (config(2, 4, 32, 128, 20_000, 16), 1, "adam", "fp32"),  # weights and nothing else
+        (config(2, 4, 32, 128, 20_000, 16), 1, "adam", "bf16-sr"),
+        (config(2, 4, 32, 128, 20_000, 16), 1, "adam", "bf16-master"),
+        (config(4, 2, 16, 32, 257, 300, positions="none", norm="layer"), 4, "adamw", "fp32"),  # activations
     ],
 )
-def test_predicted_memory_is_what_tensors_hold_at_the_peak(shape, batch, optimizer, bf16):
+def test_predicted_memory_is_what_tensors_hold_at_the_peak(shape, batch, optimizer, precision):
     """Within a third; what the allocator and the libraries take beside is not predicted."""
     torch.manual_seed(0)
     model = Gopher(shape)
-    update = Optimizer(optimizer, model.named_parameters(), learning_rate=1e-3)
+    weights = weights_for(precision, 0, torch.device("cpu"))
+    update = Optimizer(optimizer, model.named_parameters(), learning_rate=1e-3, weights=weights)
     tokens = torch.randint(shape.vocabulary, (batch, shape.context))
-    with Live([*model.parameters()]) as live:
+    with Live([*model.parameters(), *weights.state().values()]) as live:
         for _ in range(2):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with autocast(precision, torch.device("cpu")):
                 loss = model.loss(tokens, tokens)
             loss.backward()
             del loss
             update.step(1.0)
-    predicted = training_memory(shape, batch, shape.context, optimizer=optimizer, bf16=bf16)
+    predicted = training_memory(shape, batch, shape.context, optimizer=optimizer, precision=precision)
     assert 0.75 < predicted / live.peak < 1.33

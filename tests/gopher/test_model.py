@@ -316,11 +316,15 @@ def test_under_bf16_products_are_narrow_and_softmax_logits_and_loss_are_float32(
     with torch.autocast("cpu", torch.bfloat16), Dtypes() as operations:
         logits = model(tokens)
         loss = model.loss(tokens, targets)
+    with Dtypes() as backward:
+        torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
     assert logits.dtype == loss.dtype == torch.float32
     softmaxes = {name: dtypes for name, dtypes in operations.seen.items() if "softmax" in name}
     assert len(softmaxes) == 2  # of attention, and the logarithm of the loss's
     assert all(dtypes == {torch.float32} for dtypes in softmaxes.values())
-    assert torch.bfloat16 in operations.seen["addmm"] | operations.seen["mm"] | operations.seen["linear"]
+    names = ("mm", "addmm", "bmm", "baddbmm", "linear")
+    products = set().union(*(each.seen[name] for each in (operations, backward) for name in names))
+    assert products == {torch.bfloat16}  # the logits' too
     expected, expected_loss = model(tokens), model.loss(tokens, targets)
     assert 1e-5 < (logits - expected).abs().max() < 0.1 * expected.abs().max()
     assert loss.item() == pytest.approx(expected_loss.item(), rel=0.02)

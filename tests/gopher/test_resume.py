@@ -23,7 +23,7 @@ from tiny_runs import FLEA, results
 
 pytestmark = pytest.mark.usefixtures("flea")
 
-# What a run may be made of; the second has everything that changes with the step.
+# What a run may be made of; the second has everything that changes with the step, the others bf16 weights.
 RUNS = {
     "muon": {},
     "as the paper": {
@@ -31,6 +31,8 @@ RUNS = {
         **{"learning_rate": 1e-3, "embedding_rate": 1e-3},
         **{"first_batch": 2, "ramp_step": 4, "tokenizer": "bpe", "vocabulary": 330, "context": 8},
     },
+    "stochastic rounding": {"precision": "bf16-sr", "optimizer": "adamw", "weight_decay": 0.1},
+    "float32 copy": {"precision": "bf16-master"},
 }
 
 

@@ -22,17 +22,21 @@ def training_flops(config: GopherConfig, context: int) -> float:
     return 3 * forward_flops(config, context)
 
 
-def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer: str, bf16: bool) -> float:
-    """Predicted bytes at the peak of a step: weights, gradients and optimizer state (float32), and what the forward pass
+WEIGHT_BYTES = {"fp32": 4, "bf16": 4, "bf16-sr": 2, "bf16-master": 2 + 4}  # of a parameter; bf16-master's copy included
+
+
+def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer: str, precision: str) -> float:
+    """Predicted bytes at the peak of a step: weights, gradients and moments (float32), and what the forward pass
     of `batch` sequences keeps for the backward one: per token and layer 2d (norms) + 3a + a (attention) + 4d + 4d
-    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where they are kept, and
-    three times the logits of one chunk.
+    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where they are kept,
+    three times the logits of one chunk, and the gradient of the logits' matrix once more, which the loss makes first.
     """
-    copies = 3 if optimizer == "muon" else 4  # weight, gradient, one or two moments
-    weights = 4.0 * copies * config.num_parameters()
-    width = 2 if bf16 else 4
+    copies = 2 if optimizer == "muon" else 3  # gradient, one or two moments
+    weights = (WEIGHT_BYTES[precision] + 4.0 * copies) * config.num_parameters()
+    width = 4 if precision == "fp32" else 2
     per_token = config.num_layers * (12 * config.d_model + 4 * config.d_attention)
     kept = config.positions == "relative" and context <= KEEP
     probabilities = config.num_layers * config.num_heads * context * context if kept else 0
-    logits = min(CHUNK_ELEMENTS, batch * context * config.vocabulary)
-    return weights + width * batch * (context * per_token + probabilities) + 3 * 4.0 * logits
+    activations = width * batch * (context * per_token + probabilities)
+    logits = 3 * min(CHUNK_ELEMENTS, batch * context * config.vocabulary)
+    return weights + activations + 4.0 * (logits + config.vocabulary * config.d_model)

@@ -28,7 +28,7 @@ from earthworks.gopher.settings import (
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
-from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling
+from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling, product_dtype
 
 PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
 # what a size of its own does not take from the family: where it lies, what it is, how the text was made into tokens
@@ -104,7 +104,7 @@ def settle_family(
     if settings["max_steps"] is None and settings["minutes"] is None:
         settings["minutes"] = DEFAULT_MINUTES
     seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
-    ceiling = matmul_ceiling(device, torch.bfloat16 if settings["precision"] == "bf16" else torch.float32)
+    ceiling = matmul_ceiling(device, product_dtype(settings["precision"]))
     vocabulary = packed.tokenizer.vocabulary
     if settings["context"] is None:
         settings["context"] = dial.turn(seconds, ceiling, packed.train_tokens, vocabulary, size=sizes[0]).context
@@ -117,7 +117,7 @@ def settle_family(
         step_seconds = 0.0
         for size in sizes:
             timed, _ = settle({**settings, "size": size, "max_steps": 1000}, packed, device, begun)
-            step_seconds += time_steps(timed, packed, device, enough=TIMED_SHARE * seconds / len(sizes))
+            step_seconds += time_steps(timed, packed, device, enough=TIMED_SHARE * seconds / len(sizes))[0]
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
         note(f"{settings['max_steps']:,} steps of every size: {duration(settings['max_steps'] * step_seconds)}")

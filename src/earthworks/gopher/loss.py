@@ -16,11 +16,13 @@ def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor)
     """mean_n [ logsumexp(W h_n + c) - (W h_n + c)_{y_n} ], in nats a token.
 
     hidden (n, d), weight (vocabulary, d), bias (vocabulary), targets (n) int64; a target of -100 counts for nothing.
-    The products run in the dtype of `hidden`, everything after them in float32. The gradient is formed chunk by chunk in
-    the forward pass, where the logits are (softmax minus one-hot), so the logits are computed once and memory is
-    O(n d + vocabulary d + CHUNK_ELEMENTS) for any n; derivatives of the gradient are refused.
+    The products run in autocast's dtype where that is on, else in that of `hidden`; everything after them in float32. The
+    gradient is formed chunk by chunk in the forward pass, where the logits are (softmax minus one-hot), so the logits are
+    computed once and memory is O(n d + vocabulary d + CHUNK_ELEMENTS) for any n; derivatives of the gradient are refused.
     """
-    return CrossEntropy.apply(hidden, weight, bias, targets)
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    return CrossEntropy.apply(hidden.to(dtype), weight, bias, targets)
 
 
 def chunks(num_tokens: int, vocabulary: int) -> range:
@@ -71,7 +73,6 @@ class CrossEntropy(torch.autograd.Function):
                     torch.mm(d_logits, product_weight, out=d_hidden[part])
                     d_weight += d_logits.T @ hidden[part]
             ctx.save_for_backward(d_hidden, d_weight, d_bias)
-            ctx.dtypes = weight.dtype, bias.dtype
             return total / count
 
     @staticmethod
@@ -79,10 +80,5 @@ class CrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradients below carry no graph: a second derivative would be silently 0
             raise EarthworksError("the cross-entropy in chunks has a first derivative only")
         d_hidden, d_weight, d_bias = ctx.saved_tensors
-        weight_dtype, bias_dtype = ctx.dtypes
-        return (
-            d_hidden * gradient.to(d_hidden.dtype),
-            (d_weight * gradient).to(weight_dtype),
-            (d_bias * gradient).to(bias_dtype),
-            None,
-        )
+        # in float32 as they were summed; autograd casts them where the parameter does not take its gradients so
+        return d_hidden * gradient.to(d_hidden.dtype), d_weight * gradient, d_bias * gradient, None

@@ -106,7 +106,8 @@ def train(
         horizon: the step at which the schedule reaches its final rate; by default max_steps of the first command.
         warmup_steps: updates of rising rate (1,500 for `gopher`).
         final_share: final rate as a share of the peak (a tenth for `gopher`).
-        precision: `fp32`, `bf16` (autocast), or `auto`, which times both.
+        precision: `fp32`; `bf16` (products in bf16, weights in float32); `bf16-sr` and `bf16-master` (weights in bf16,
+            updated by stochastic rounding or from a float32 copy); or `auto`, fp32 or bf16, whichever is faster here.
         device: `auto`, `cpu`, `cuda`, `mps`.
         seed: of weights, sample order and split.
         d_position: width of the position sinusoid (the model's width).
@@ -232,7 +233,7 @@ def conduct(
         settings["micro_batch"],
         settings["context"],
         optimizer=settings["optimizer"],
-        bf16=settings["precision"] == "bf16",
+        precision=settings["precision"],
     )
     note(
         f"{settings['size']}: {config.num_parameters():,} parameters ({config.num_layers} layers, width {config.d_model}), "

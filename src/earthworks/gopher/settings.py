@@ -15,7 +15,7 @@ from earthworks.gopher.task import Pretraining
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training.optimizer import Kind
 from earthworks.training.pace import seconds_per_update
-from earthworks.training.precision import Precision, matmul_ceiling
+from earthworks.training.precision import BF16_WEIGHTS, Precision, matmul_ceiling, product_dtype
 from earthworks.training.schedule import Shape
 
 DEFAULT_MINUTES = 5.0
@@ -53,6 +53,11 @@ def check(settings: dict[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if settings[name] not in get_args(choices):
             raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(get_args(choices))}")
+    if settings["optimizer"] == "rmsprop" and settings["precision"] in BF16_WEIGHTS:
+        raise EarthworksError(
+            f"--optimizer rmsprop moves float32 weights and --precision {settings['precision']} has none: take adam, adamw "
+            "or muon, or --precision bf16"
+        )
     model_config({**settings, "size": settings["size"] or "44M", "context": settings["context"] or 1}, vocabulary=1)
 
 
@@ -72,10 +77,9 @@ def settle(
     if settings["max_steps"] is None and settings["minutes"] is None:
         settings["minutes"] = DEFAULT_MINUTES
     seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
-    dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
     choice = dial.turn(
         seconds,
-        matmul_ceiling(device, dtype),
+        matmul_ceiling(device, product_dtype(settings["precision"])),
         packed.train_tokens,
         packed.tokenizer.vocabulary,
         size=settings["size"],
@@ -91,7 +95,9 @@ def settle(
         settings["final_share"] = 0.1 if gopher else 0.02
     by_time = settings["max_steps"] is None
     timed = follow(settings, settings["max_steps"] or 1000)
-    step_seconds = time_steps(timed, packed, device, enough=TIMED_SHARE * seconds if by_time else 0.0)
+    step_seconds, settings["micro_batch"] = time_steps(
+        timed, packed, device, enough=TIMED_SHARE * seconds if by_time else 0.0
+    )
     if by_time:
         left = seconds - (time.perf_counter() - begun)
         settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
@@ -126,8 +132,11 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
     return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}
 
 
-def time_steps(settings: dict[str, Any], packed: PackedTokens, device: torch.device, enough: float) -> float:
-    """Seconds of one update, on a throwaway model."""
+def time_steps(
+    settings: dict[str, Any], packed: PackedTokens, device: torch.device, enough: float
+) -> tuple[float, int]:
+    """Seconds of one update, on a throwaway model, and the sequences of a microbatch that its memory had room for."""
     torch.manual_seed(settings["seed"])
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
-    return seconds_per_update(Pretraining(model, packed, RunFolder("unused"), settings, device), enough)
+    task = Pretraining(model, packed, RunFolder("unused"), settings, device)
+    return seconds_per_update(task, enough), task.micro_batch

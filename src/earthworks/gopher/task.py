@@ -16,10 +16,12 @@ from earthworks.gopher.model import Gopher
 from earthworks.gopher.restoring import load_weights
 from earthworks.gopher.scoring import score_documents
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
+from earthworks.runs.progress import note
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
-from earthworks.training.precision import autocast, matmul_ceiling, synchronize
+from earthworks.training.precision import autocast, matmul_ceiling, product_dtype, release_memory, synchronize
 from earthworks.training.schedule import BatchRamp, Schedule
+from earthworks.training.weights import weights_for
 
 SAMPLE_TOKENS = 120
 
@@ -31,33 +33,29 @@ class Pretraining:
         self, model: Gopher, data: PackedTokens, run: RunFolder, settings: dict[str, Any], device: torch.device
     ):
         self.model, self.data, self.run, self.settings, self.device = model, data, run, settings, device
-        self.optimizer = make_optimizer(model, settings)
+        self.optimizer = make_optimizer(model, settings, device)
         self.schedule = make_schedule(settings)
         self.ramp = BatchRamp(
             batch=settings["batch"], first=settings["first_batch"], ramp_step=settings["ramp_step"] or 0
         )
         self.guard = Guard()
+        self.micro_batch = settings["micro_batch"]  # may become smaller
         self.tokens_seen = 0
-        dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
-        self.ceiling = matmul_ceiling(device, dtype)
+        self.ceiling = matmul_ceiling(device, product_dtype(settings["precision"]))
         self.flops = training_flops(model.config, settings["context"])
         self.held_out = held_out(data, settings["validation_tokens"])
 
     def update(self, step: int) -> dict[str, Any]:
         begun = time.perf_counter()
-        batch, context = self.ramp.size(step), self.settings["context"]
         settings = self.settings
+        batch, context = self.ramp.size(step), settings["context"]
         rows = self.data.windows(settings["seed"], self.ramp.before(step), batch, context, settings["sampling"])
-        tokens = torch.from_numpy(rows).to(self.device)
-        loss = torch.zeros((), device=self.device)
-        for part in tokens.split(self.settings["micro_batch"]):
-            with autocast(self.settings["precision"], self.device):
-                part_loss = self.model.loss(part[:, :-1], part[:, 1:]) * (len(part) / batch)
-            part_loss.backward()
-            loss += part_loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip"])
+        loss = self.backward(torch.from_numpy(rows).to(self.device))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         record = {"loss": float(loss), "gradient_norm": float(norm)}
         if self.guard.admits(record["loss"], record["gradient_norm"]):
+            if record["gradient_norm"] + 1e-6 > settings["clip"]:  # else it would be a pass of multiplications by 1
+                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings["clip"], norm)
             self.optimizer.step(self.schedule.factor(step))
         else:
             self.optimizer.zero_grad()
@@ -74,6 +72,42 @@ class Pretraining:
             "tokens_per_second": rate,
             "ceiling_share": rate * self.flops / self.ceiling,
         }
+
+    def backward(self, tokens: Tensor) -> Tensor:
+        """The mean loss of a batch and, in the parameters, its gradients; in smaller parts where memory is short.
+
+        Gradients add up over microbatches, so the batch stays what it was. The size that fits is kept, and saved: the
+        order of a sum decides its last bits. Raises EarthworksError when a single sequence does not fit.
+        """
+        while True:
+            try:
+                return self.accumulate(tokens)
+            except torch.OutOfMemoryError:
+                tried = min(self.micro_batch, len(tokens))
+            self.optimizer.zero_grad()  # out of the handler, whose traceback would keep the activations alive
+            if tried == 1:
+                raise EarthworksError(
+                    f"{self.device} is out of memory with one sequence of {tokens.shape[1] - 1} tokens at a time: begin "
+                    "with a smaller --size or --context, or on another --device",
+                    exit_code=1,
+                )
+            self.micro_batch = (tried + 1) // 2
+            release_memory(self.device)
+            note(
+                f"notice: {self.device} is out of memory with {tried} sequences at a time: going on with "
+                f"{self.micro_batch}; the batch stays {len(tokens)}"
+            )
+
+    def accumulate(self, tokens: Tensor) -> Tensor:
+        """`backward` in microbatches of one size; under `bf16` the weights are cast once for all of them."""
+        loss = torch.zeros((), device=self.device)
+        with autocast(self.settings["precision"], self.device):
+            for part in tokens.split(self.micro_batch):
+                part_loss = self.model.loss(part[:, :-1], part[:, 1:]) * (len(part) / len(tokens))
+                with torch.autocast(self.device.type, enabled=False):
+                    part_loss.backward()
+                loss += part_loss.detach()
+        return loss
 
     def validate(self) -> dict[str, Any] | None:
         if not self.held_out:
@@ -133,6 +167,7 @@ class Pretraining:
     def state(self) -> dict[str, Any]:
         return {
             "tokens_seen": self.tokens_seen,
+            "micro_batch": self.micro_batch,
             "guard": self.guard.state(),
             "model": self.model.config.to_dict(),
             "tokenizer": self.data.tokenizer.digest,
@@ -145,9 +180,11 @@ class Pretraining:
         self.optimizer.load_state(tensors["optimizer"])
         self.guard.load_state(state["guard"])
         self.tokens_seen = state["tokens_seen"]
+        self.micro_batch = state.get("micro_batch", self.micro_batch)  # not yet in checkpoints before 2026-11-23
 
 
-def make_optimizer(model: Gopher, settings: dict[str, Any]) -> Optimizer:
+def make_optimizer(model: Gopher, settings: dict[str, Any], device: torch.device) -> Optimizer:
+    """Of a model in float32, whose parameters become bf16 where the precision says so."""
     return Optimizer(
         settings["optimizer"],
         model.named_parameters(),
@@ -156,6 +193,7 @@ def make_optimizer(model: Gopher, settings: dict[str, Any]) -> Optimizer:
         betas=(settings["beta1"], settings["beta2"]),
         weight_decay=settings["weight_decay"],
         momentum=settings["momentum"],
+        weights=weights_for(settings["precision"], settings["seed"], device),
     )
 
 

@@ -5,8 +5,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from earthworks.runs import EarthworksError
+from earthworks.training.weights import Weights
 
 Kind = Literal["adam", "adamw", "muon", "rmsprop"]
 
@@ -29,7 +31,8 @@ class Optimizer:
 
     `adam` is Gopher's (no weight decay); `adamw` decays the matrices inside the `blocks`; `muon` orthogonalises the
     updates of these and leaves embeddings, gains and biases to AdamW at `embedding_rate` (by default `learning_rate`).
-    `rmsprop` (decay 0.99) is that of the Wasserstein GAN, at one rate for all.
+    `rmsprop` (decay 0.99) is that of the Wasserstein GAN, at one rate for all, and for float32 parameters only.
+    `weights` says where the float32 numbers are that are moved; moments are float32 whatever it is.
     """
 
     def __init__(
@@ -43,22 +46,28 @@ class Optimizer:
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
+        weights: Weights | None = None,
     ):
         if kind not in get_args(Kind):
             raise EarthworksError(f"optimizer is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
         self.names = {parameter: name for name, parameter in parameters if parameter.requires_grad}
+        self.weights = weights or Weights()
+        for parameter, name in self.names.items():
+            self.weights.adopt(name, parameter)
         hidden = [p for p, name in self.names.items() if p.ndim == 2 and "blocks." in name and "bias" not in name]
         others = [p for p in self.names if not any(p is h for h in hidden)]
         decay = 0.0 if kind == "adam" else weight_decay
         fused = all(p.device.type in ("cpu", "cuda") for p in self.names)
         betas = (float(betas[0]), float(betas[1]))  # torch refuses an integer 0
-        adam: dict[str, Any] = {"betas": betas, "eps": epsilon, "fused": fused}
+        adam: dict[str, Any] = {"betas": betas, "epsilon": epsilon, "fused": fused, "weights": self.weights}
         self.parts: list[torch.optim.Optimizer] = []
         if kind == "rmsprop":
+            assert type(self.weights) is Weights
             self.parts.append(torch.optim.RMSprop(list(self.names), lr=learning_rate, alpha=RMSPROP_DECAY, eps=epsilon))
             rest = []
         elif kind == "muon":
-            self.parts.append(Muon(hidden, lr=learning_rate, momentum=momentum, weight_decay=weight_decay))
+            own = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+            self.parts.append(Muon(hidden, **own, weights=self.weights))
             rest = [{"params": others, "lr": embedding_rate or learning_rate, "weight_decay": 0.0}]
         else:
             rest = [
@@ -66,7 +75,7 @@ class Optimizer:
                 {"params": others, "lr": embedding_rate or learning_rate, "weight_decay": 0.0},
             ]
         if rest:
-            self.parts.append(torch.optim.AdamW([group for group in rest if group["params"]], **adam))
+            self.parts.append(AdamW([group for group in rest if group["params"]], **adam))
         for group in self.groups():
             group["peak"] = group["lr"]
 
@@ -88,7 +97,7 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, by parameter name: `NAME/exp_avg` and so on."""
-        tensors = {}
+        tensors = self.weights.state().copy()
         for part in self.parts:
             for parameter, values in part.state.items():
                 for key, value in values.items():
@@ -97,6 +106,8 @@ class Optimizer:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `state` gave. Raises EarthworksError when it belongs to another model or optimizer."""
+        self.weights.load_state(tensors)
+        tensors = {name: value for name, value in tensors.items() if name not in self.weights.state()}
         if not tensors:  # saved before the first update
             return
         places = {
@@ -123,6 +134,49 @@ class Optimizer:
             part.state[parameter][key] = place.copy_(value)
 
 
+class AdamW(torch.optim.Optimizer):
+    """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  w <- (1 - lr wd) w - lr m' / (sqrt(v') + eps).
+
+    With m' = m / (1 - b1^t) and v' = v / (1 - b2^t) (Loshchilov & Hutter 2019, algorithm 2), by torch's kernel, on the
+    float32 numbers behind the parameters.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        betas: tuple[float, float],
+        epsilon: float,
+        fused: bool,
+        weights: Weights,
+    ):
+        super().__init__(groups, {})
+        self.betas, self.epsilon, self.fused, self.weights = betas, epsilon, fused, weights
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # pyright: ignore
+        for group in self.param_groups:
+            for parameters in self.weights.together([p for p in group["params"] if p.grad is not None]):
+                exact = [self.weights.exact(parameter) for parameter in parameters]
+                for parameter, number in zip(parameters, exact):
+                    if not self.state[parameter]:
+                        count = torch.zeros((), device=number.device if self.fused else "cpu")
+                        moments = {name: torch.zeros_like(number) for name in ("exp_avg", "exp_avg_sq")}
+                        self.state[parameter] = {"step": count, **moments}
+                adamw(
+                    exact,
+                    [parameter.grad for parameter in parameters],
+                    *([self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq")),
+                    [],
+                    [self.state[parameter]["step"] for parameter in parameters],
+                    **{"lr": group["lr"], "weight_decay": group["weight_decay"], "eps": self.epsilon},
+                    **{"beta1": self.betas[0], "beta2": self.betas[1], "amsgrad": False, "maximize": False},
+                    **{"fused": self.fused, "foreach": False},
+                )
+                for parameter, number in zip(parameters, exact):
+                    self.weights.write(parameter, number)
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: M <- mu M + (1 - mu) G;  W <- W (1 - lr wd) - lr s O((1 - mu) G + mu M).
 
@@ -132,8 +186,9 @@ class Muon(torch.optim.Optimizer):
     five times as fast there for a 128 x 512 matrix.
     """
 
-    def __init__(self, parameters: list[Tensor], *, lr: float, momentum: float, weight_decay: float):
+    def __init__(self, parameters: list[Tensor], *, lr: float, momentum: float, weight_decay: float, weights: Weights):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.weights = weights
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # pyright: ignore
@@ -148,16 +203,18 @@ class Muon(torch.optim.Optimizer):
                     state, gradient = self.state[parameter], parameter.grad
                     assert gradient is not None
                     if not state:
-                        state["momentum_buffer"] = torch.zeros_like(parameter)
+                        state["momentum_buffer"] = torch.zeros_like(gradient)
                     momentum = state["momentum_buffer"]
                     momentum.lerp_(gradient, 1 - group["momentum"])
                     updates.append(gradient.lerp(momentum, group["momentum"]))
                 orthogonal = orthogonalize(torch.stack(updates))
                 rate = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, orthogonal):
+                    exact = self.weights.exact(parameter)
                     if group["weight_decay"]:
-                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.to(parameter.dtype), alpha=-rate)
+                        exact.mul_(1 - group["lr"] * group["weight_decay"])
+                    exact.add_(update.to(exact.dtype), alpha=-rate)
+                    self.weights.write(parameter, exact)
 
 
 def orthogonalize(x: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 import functools
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
 from earthworks.runs import EarthworksError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "bf16-sr", "bf16-master"]
+Settled = Literal["fp32", "bf16", "bf16-sr", "bf16-master"]
+BF16_WEIGHTS = ("bf16-sr", "bf16-master")  # the parameters themselves are bf16 (training/weights.py)
 
 BF16_WORTH_IT = 1.3  # bf16 products must be this much faster to make up for the casts around them
 
@@ -29,22 +31,27 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
+def choose_precision(name: str, device: torch.device) -> Settled:
     """`auto` asks the hardware by timing it: bf16 where its matrix products are at least 1.3 times as fast as float32's.
 
     A processor without bf16 instructions runs them in emulation, at a third of the float32 speed or less.
     """
     if name not in get_args(Precision):
         raise EarthworksError(f"precision is {name!r}; it must be one of {', '.join(get_args(Precision))}")
-    if name == "fp32" or name == "bf16":
-        return name
+    if name != "auto":
+        return cast(Settled, name)
     faster = matmul_ceiling(device, torch.bfloat16) > BF16_WORTH_IT * matmul_ceiling(device, torch.float32)
     return "bf16" if faster else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which forward passes run."""
+    """The context in which forward passes run: bf16 copies of float32 weights are multiplied under `bf16` alone."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def product_dtype(precision: str) -> torch.dtype:
+    """What matrix products run in."""
+    return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
 @functools.cache
@@ -76,3 +83,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what an accelerator's allocator keeps for later: it may lie in pieces of the wrong size."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -9,7 +9,6 @@ from torch import nn
 
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training.pace import seconds_per_update
-from earthworks.training.precision import Precision
 from earthworks.wgan.datasets import Dataset
 from earthworks.wgan.networks import Network, build
 from earthworks.wgan.objectives import OBJECTIVES, Objective
@@ -92,7 +91,7 @@ AT_LEAST_ONE = (
 )
 ABOVE_ZERO = ("minutes", "learning_rate", "critic_learning_rate", "clip")
 BELOW_ONE = ("beta1", "beta2", "average")
-CHOICES = {"objective": Objective, "network": Network, "precision": Precision}
+CHOICES = {"objective": Objective, "network": Network}
 
 
 def check(settings: dict[str, Any]) -> None:
@@ -112,7 +111,11 @@ def check(settings: dict[str, Any]) -> None:
     if settings["precision"] == "fp16":
         raise EarthworksError("gradients of gradients overflow fp16: use --precision bf16 or fp32")
     choices = {name: get_args(kind) for name, kind in CHOICES.items()}
-    choices |= {"preset": tuple(PRESETS), "optimizer": ("adam", "adamw", "rmsprop")}
+    choices |= {
+        "preset": tuple(PRESETS),
+        "optimizer": ("adam", "adamw", "rmsprop"),
+        "precision": ("auto", "fp32", "bf16"),
+    }
     for name, possible in choices.items():
         if settings[name] is not None and settings[name] not in possible:
             raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(possible)}")
