@@ -90,7 +90,7 @@ def tile(like: Tensor) -> int:
 
 def launch(kernel: Any, q: Tensor, k: Tensor, num_programs: int, key_mask: Tensor | None, *tensors: Tensor) -> None:
     batch, heads, time_q, d_head = q.shape
-    width = max(16, triton.next_power_of_2(d_head))
+    B, D = tile(q), max(16, triton.next_power_of_2(d_head))
     kernel[(num_programs, batch * heads)](
         *tensors,
         heads,
@@ -99,9 +99,9 @@ def launch(kernel: Any, q: Tensor, k: Tensor, num_programs: int, key_mask: Tenso
         d_head,
         1 / math.sqrt(d_head),
         MASKED=key_mask is not None,
-        B=tile(q),
-        D=width,
-        num_warps=8 if width > 64 else 4,
+        B=B,
+        D=D,
+        num_warps=B // 8,  # with half of them the registers of a 64 x 128 product spill
         num_stages=2,
     )
 
@@ -150,9 +150,7 @@ def unshear(x, B: tl.constexpr):
 
 
 @triton.jit
-def tile_logits(
-    qu, qv, key, band, seen, first_key, distance, time_k, scale, MASKED: tl.constexpr, B: tl.constexpr
-):
+def tile_logits(qu, qv, key, band, seen, first_key, distance, time_k, scale, MASKED: tl.constexpr, B: tl.constexpr):
     """A_ij of a tile, -inf where query i does not see key j. `distance` is that of its first query from its first key."""
     a = tl.arange(0, B)
     content = tl.dot(qu, tl.trans(key), input_precision="ieee")
@@ -213,7 +211,8 @@ def forward_rows(
         weighted = weighted * shrink[:, None] + tl.dot(p.to(value.dtype), value, input_precision="ieee")
         highest = higher
     blind = total == 0.0
-    store_rows(out, weighted / tl.where(blind, 1.0, total)[:, None], first_query, time_q, d_head, B, D)
+    total = tl.where(blind, 1.0, total)
+    store_rows(out, weighted / total[:, None], first_query, time_q, d_head, B, D)
     rows = first_query + tl.arange(0, B)
     tl.store(log_sum + rows, tl.where(blind, float("inf"), highest + tl.log(total)), mask=rows < time_q)
 

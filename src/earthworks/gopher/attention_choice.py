@@ -63,7 +63,7 @@ def obstacle_to_band(case: Case) -> str | None:
             f"backend 'band' is a CUDA kernel and the tensors are on {case.device}: backend='skewed' runs there "
             "(TRITON_INTERPRET=1 runs the kernel on a CPU, step by step, to test it)"
         )
-    if importlib.util.find_spec("triton") is None:
+    if not has_triton():
         return "backend 'band' needs the package triton (pip install triton): backend='skewed' does without"
     if case.dtype == torch.float64:
         return "backend 'band' sums in float32 and was given float64: backend='skewed' keeps float64"
@@ -86,3 +86,7 @@ def choose(case: Case) -> str:
 def has_bfloat16() -> bool:
     """Whether the current CUDA device multiplies bfloat16 itself."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
