@@ -382,16 +382,16 @@ def test_half_precision_multiplies_in_bfloat16_and_normalises_in_float32(backend
 
 
 def test_the_softmax_of_bfloat16_logits_is_formed_in_float32_and_rounded_once():
-    # A sum of 4,096 equal terms in bfloat16 would stop growing at 256. 2^-9: half the last place of bfloat16.
+    # A sum of 4,096 equal terms in bfloat16 would stop growing at 256. 2^-8: half the last place of bfloat16, at most.
     logits = torch.zeros(3, 4096, dtype=torch.bfloat16)
     logits[1:] = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
     exact = logits.double().softmax(-1)
     p = torch.softmax(logits, -1, out=logits)
-    assert ((p.double() - exact).abs() <= 1.01 * 2**-9 * exact).all()
+    assert ((p.double() - exact).abs() <= 1.01 * 2**-8 * exact).all()
     gradient = torch.randn(3, 4096, generator=torch.Generator().manual_seed(1)).bfloat16()
     expected = p.double() * (gradient.double() - (p.double() * gradient.double()).sum(-1, keepdim=True))
     torch.ops.aten._softmax_backward_data.out(gradient, p, -1, p.dtype, grad_input=gradient)
-    assert ((gradient.double() - expected).abs() <= 1.01 * 2**-9 * expected.abs() + 1e-8).all()
+    assert ((gradient.double() - expected).abs() <= 1.01 * 2**-8 * expected.abs() + 1e-8).all()
 
 
 def test_sums_over_blocks_are_kept_in_float32(monkeypatch):

@@ -1,3 +1,4 @@
+# type: ignore
 """Relative attention as one Triton kernel forward and three backward; nothing of time x time is ever written.
 
 A tile of B queries and B keys, `distance` apart at its corner, meets 2B - 1 distances: the tile's *band*, 2B rows of r.
