@@ -3,7 +3,9 @@
 Slow by nature, so the shapes are small: tiles of 16, and times that are no multiple of them.
 """
 
+import importlib
 import math
+import sys
 
 import pytest
 import torch
@@ -14,14 +16,23 @@ from earthworks.gopher.attention import relative_attention
 from earthworks.runs import EarthworksError
 
 
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    """Kernels are bound to the interpreter when they are defined, so the variable stands before the first import."""
-    pytest.importorskip("triton")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from earthworks.gopher import attention_band
-
-    monkeypatch.setattr(attention_band, "TILE", {2: 16, 4: 16})
+@pytest.fixture(autouse=True, scope="module")
+def interpreter():
+    """Triton's own functions and ours are bound to the interpreter when they are defined: both are imported anew here."""
+    if not attention_choice.has_triton():
+        pytest.skip("needs Triton")
+    own = "earthworks.gopher.attention_band"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(sys.modules):
+            if name == own or (name.split(".")[0] == "triton" and not name.startswith("triton._C")):
+                patch.delitem(sys.modules, name)
+        patch.setenv("TRITON_INTERPRET", "1")
+        attention_band = importlib.import_module(own)
+        patch.setattr(attention_band, "TILE", {2: 16, 4: 16})
+        yield
+        for name in list(sys.modules):
+            if name == own or (name.split(".")[0] == "triton" and not name.startswith("triton._C")):
+                del sys.modules[name]
 
 
 def random_mask(batch: int, time: int, hidden_from_start: int) -> torch.Tensor:

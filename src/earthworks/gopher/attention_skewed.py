@@ -3,7 +3,7 @@
 docs/attention.md derives every line. For a block of c queries, the last of which sees n keys, with q̂ = (q + u)/sqrt(d)
 and q̄ = (q + v)/sqrt(d):
 
-    X = q̄ [r_{n-1}, ..., r_0, 0, ...],   P = softmax( skew(X) + q̂ K^T ),   Y = P V.
+    X = q̄ [r_{n-1}, ..., r_0, 0, ...]^T,   P = softmax( skew(X) + q̂ K^T ),   Y = P V.
 
 Axes: b batch, h heads, c queries of the block, n keys it sees, d d_head. Inside, a head comes before its batch, since
 they share its r: m = h·b.
@@ -21,10 +21,11 @@ from torch import Tensor
 from earthworks.gopher.attention_fused import refuse_second_derivative
 from earthworks.gopher.positions import visible_keys
 
-BLOCK = 64  # queries handled at once
+BLOCK = 64  # queries handled at once, and twice as many from LONG keys on
+LONG = 1024
 KEEP = 256  # up to so many queries the probabilities are kept for the backward pass; beyond, they are computed again
 SPARE = 16  # columns of zeros after r_0: one is needed, and rows of a multiple of 16 are multiplied a third sooner
-WORK = 2**19  # bytes of logits that a thread has in hand: three such buffers stay in its cache
+WORK = 2**21  # bytes of logits that a thread has in hand: small enough for a cache, large enough for Python
 
 
 def skewed_attention(
@@ -46,18 +47,19 @@ class Skewed(torch.autograd.Function):
         out = q.new_empty(batch, time_q, heads, d_head)  # in the order in which the next layer reads it
         work = Work(q, k.shape[2])
         saved: list[Tensor | None] = [keys, values, r, key_mask]
-        for rows in blocks(time_q):
+        for rows in blocks(time_q, k.shape[2]):
             query = q[:, :, rows].transpose(0, 1)
             qu, qv = (
-                torch.add(scale * bias[:, None, None], query, alpha=scale, out=q.new_empty(query.shape))
+                torch.add(scale * bias[:, None, None], query, alpha=scale, out=q.new_empty(query.shape)).flatten(0, 1)
                 for bias in (content_bias, position_bias)
             )
             n = memory + rows.stop
-            kept = q.new_empty(heads, batch, rows.stop - rows.start, n) if time_q <= KEEP else None
-            for part in parts(qu, n):
-                p = probabilities(qu, qv, keys, r, n, key_mask, part, work, kept)
-                block = torch.bmm(p, values[part][:, :, :n].flatten(0, 1))
-                out[part[1], rows, part[0]] = block.view(qu[part].shape).permute(1, 2, 0, 3)
+            kept = q.new_empty(len(qu), rows.stop - rows.start, n) if time_q <= KEEP else None
+            block = torch.empty_like(qu)
+            for part in parts(qu, n, batch):
+                p = probabilities(qu[part], qv[part], keys[part, :n], r, key_mask, part, work, kept)
+                block[part] = torch.bmm(p, values[part, :n])
+            out[:, rows] = block.unflatten(0, (heads, batch)).permute(1, 2, 0, 3)
             saved += [qu, qv, kept]
         ctx.save_for_backward(*saved)
         ctx.shape, ctx.dtypes = q.shape, (content_bias.dtype, position_bias.dtype)
@@ -68,48 +70,44 @@ class Skewed(torch.autograd.Function):
         refuse_second_derivative("skewed")
         keys, values, r, key_mask, *saved = ctx.saved_tensors
         (batch, heads, time_q, d_head), (grad,) = ctx.shape, grad_outputs
-        time_k = keys.shape[2]
+        time_k = keys.shape[1]
         wide = torch.promote_types(grad.dtype, torch.float32)  # sums over blocks; products are rounded to grad.dtype
-        dq = grad.new_empty(batch, time_q, heads, d_head)
-        dk, dv = torch.zeros(2, heads, batch, d_head, time_k, dtype=wide, device=grad.device)
-        dr = torch.zeros_like(r, dtype=wide)
-        du, dw = torch.zeros(2, heads, d_head, dtype=wide, device=grad.device)
+        dqu, dqv = grad.new_empty(2, heads * batch, time_q, d_head)
+        dk, dv = torch.zeros(2, heads * batch, d_head, time_k, dtype=wide, device=grad.device)
+        dr = torch.zeros(heads, d_head, r.shape[1], dtype=wide, device=grad.device)
         work = Work(grad, time_k)
-        for i, rows in enumerate(blocks(time_q)):
+        for i, rows in enumerate(blocks(time_q, time_k)):
             qu, qv, kept = saved[3 * i : 3 * i + 3]
             n, c = time_k - time_q + rows.stop, rows.stop - rows.start
             do_block = head_first(grad[:, :, rows])
-            for part in parts(qu, n):
-                q_part, k_part, v_part, do = (
-                    x.flatten(0, 1) for x in (qu[part], keys[part][:, :, :n], values[part][:, :, :n], do_block[part])
-                )
-                qv_part, r_part = qv[part].flatten(1, 2), r[part[0], :, reach(n, time_k)]
+            for part in parts(qu, n, batch):
+                k_part, do, m = keys[part, :n], do_block[part], part.stop - part.start
                 if kept is None:
-                    p = probabilities(qu, qv, keys, r, n, key_mask, part, work)
+                    p = probabilities(qu[part], qv[part], k_part, r, key_mask, part, work)
                 else:
-                    p = kept[part].flatten(0, 1)
-                ds = torch.bmm(do, v_part.mT, out=work.take(1, len(do), c, n))
+                    p = kept[part]
+                ds = torch.bmm(do, values[part, :n].mT, out=work.take(1, m, c, n))
                 torch.ops.aten._softmax_backward_data.out(ds, p, -1, p.dtype, grad_input=ds)  # P (dP - sum_j P dP)
-                x = work.take(0, len(do), c * r_part.shape[2])
-                shifted = skew(x, c)
-                shifted[:, :, :n] = ds
-                shifted[:, :, n:] = 0  # the spare columns,
-                x[:, : c - 1] = 0  # and what the view leaves out: distances beyond the first key,
-                x[:, -1] = 0  # and the very last place
-                x = x.view(len(qv_part), -1, r_part.shape[2])
-                add_product(dk[part][..., :n].flatten(0, 1), q_part.mT, ds)
-                add_product(dv[part][..., :n].flatten(0, 1), do.mT, p)
-                add_product(dr[part[0], :, reach(n, time_k)], qv_part.mT, x)
-                dqu = torch.bmm(ds, k_part).view(qu[part].shape)
-                dqv = torch.bmm(x, r_part.mT).view(qu[part].shape)
-                du[part[0]] += dqu.sum((1, 2), dtype=wide)
-                dw[part[0]] += dqv.sum((1, 2), dtype=wide)
-                torch.add(dqu, dqv, out=dq[part[1], rows, part[0]].permute(2, 0, 1, 3))
+                own = slice(part.start // batch, -(-part.stop // batch))  # the heads of this part
+                r_part = r[own, reach(n, time_k)]
+                x = work.take(0, m, c * r_part.shape[1]).zero_()  # what the view leaves out is beyond the first key
+                skew(x, c)[:, :, :n] = ds
+                x = x.view(len(r_part), -1, r_part.shape[1])
+                dk[part, :, :n] += torch.bmm(qu[part].mT, ds)
+                dv[part, :, :n] += torch.bmm(do.mT, p)
+                dr[own, :, reach(n, time_k)] += torch.bmm(qv[part].view(len(r_part), -1, d_head).mT, x)
+                dqu[part, rows] = torch.bmm(ds, k_part)
+                dqv[part, rows] = torch.bmm(x, r_part).view(m, c, d_head)
         scale = 1 / math.sqrt(d_head)
-        dk, dv = (x.to(grad.dtype).permute(1, 0, 3, 2) for x in (dk, dv))
+        du, dw = (
+            (scale * x.view(heads, -1, d_head).sum(1, dtype=wide)).to(dtype) for x, dtype in zip((dqu, dqv), ctx.dtypes)
+        )
+        dq = grad.new_empty(batch, time_q, heads, d_head)
+        dqu.add_(dqv)
+        torch.mul(dqu.unflatten(0, (heads, batch)), scale, out=dq.permute(2, 0, 1, 3))
+        dk, dv = (x.unflatten(0, (heads, batch)).to(grad.dtype).permute(1, 0, 3, 2) for x in (dk, dv))
         dtable = dr[:, :, :time_k].mT.flip(1).to(grad.dtype)
-        du, dw = ((scale * bias).to(dtype) for bias, dtype in zip((du, dw), ctx.dtypes))
-        return dq.mul_(scale).transpose(1, 2), dk, dv, dtable, du, dw, None
+        return dq.transpose(1, 2), dk, dv, dtable, du, dw, None
 
 
 def probabilities(
@@ -117,33 +115,34 @@ def probabilities(
     qv: Tensor,
     keys: Tensor,
     r: Tensor,
-    n: int,
     key_mask: Tensor | None,
-    part: tuple[slice, slice],
+    part: slice,
     work: "Work",
     kept: Tensor | None = None,
 ) -> Tensor:
-    """P of a block of queries and the first n keys, the last of them the last query's own, for some heads and sequences.
+    """P of a block of queries and the n keys that its last query sees, for the heads and sequences `part` of h·b.
 
-    qu, qv (h, b, c, d), scaled; keys (h, b, time_k, d); r (h, d, time_k + SPARE) by `reverse`. Returns (m, c, n), in `kept`
-    (h, b, c, n) if given, else in memory that the next block will use again.
+    qu, qv (m, c, d), scaled; keys (m, n, d); r (h, time_k + SPARE, d) by `reverse`. Returns (m, c, n), in its part of
+    `kept` (h·b, c, n) if given, else in memory that the next part will use again.
     """
-    qu, qv, keys = qu[part].flatten(0, 1), qv[part].flatten(1, 2), keys[part][:, :, :n].flatten(0, 1)
-    m, c, _ = qu.shape
-    r = r[part[0], :, reach(n, r.shape[2] - SPARE)]
-    x = torch.bmm(qv, r, out=work.take(0, len(qv), qv.shape[1], r.shape[2]))
-    logits = work.take(2, m, c, n) if kept is None else kept[part].flatten(0, 1)
+    (m, c, d_head), n = qu.shape, keys.shape[1]
+    batch = work.batch
+    own = slice(part.start // batch, -(-part.stop // batch))
+    r = r[own, reach(n, r.shape[1] - SPARE)]
+    by_head = qv.view(len(r), -1, d_head)
+    x = torch.bmm(by_head, r.mT, out=work.take(0, len(r), by_head.shape[1], r.shape[1]))
+    logits = work.take(2, m, c, n) if kept is None else kept[part]
     torch.baddbmm(skew(x.view(m, -1), c)[:, :, :n], qu, keys.mT, out=logits)
     lowest = torch.finfo(logits.dtype).min
     # tril_ and add_ take a third of the time of masked_fill_, and tril_ erases even NaN
     logits[:, :, n - c :].tril_().add_(torch.full((c, c), lowest, dtype=logits.dtype, device=logits.device).triu_(1))
-    by_head = logits.view(len(qv), -1, c, n)
-    if key_mask is not None:
-        by_head.masked_fill_(~key_mask[part[1], None, :n], lowest)
-    torch.softmax(logits, -1, out=logits)  # of bfloat16 too it is formed in float32, and rounded once
-    if key_mask is not None:
-        by_head.mul_(visible_keys(c, n, key_mask[part[1], :n], logits.device).any(-1, keepdim=True).transpose(0, 1))
-    return logits
+    if key_mask is None:
+        return torch.softmax(logits, -1, out=logits)  # of bfloat16 too it is formed in float32, and rounded once
+    seen = visible_keys(c, n, key_mask[:, :n], logits.device)[:, 0].repeat(len(r), 1, 1)
+    first = part.start % batch
+    seen = seen[first : first + m]
+    logits.masked_fill_(~seen, lowest)
+    return torch.softmax(logits, -1, out=logits).mul_(seen.any(-1, keepdim=True))
 
 
 def skew(x: Tensor, c: int) -> Tensor:
@@ -159,41 +158,38 @@ def skew(x: Tensor, c: int) -> Tensor:
 
 
 def reverse(table: Tensor) -> Tensor:
-    """r_0, ..., r_{n-1} (h, n, d) -> columns r_{n-1}, ..., r_0, 0, ..., 0 (h, d, n + SPARE)."""
-    return F.pad(table.flip(1), (0, 0, 0, SPARE)).mT.contiguous()
+    """r_0, ..., r_{n-1} (h, n, d) -> rows r_{n-1}, ..., r_0, 0, ..., 0 (h, n + SPARE, d)."""
+    return F.pad(table.flip(1), (0, 0, 0, SPARE))
 
 
 def reach(n: int, time_k: int) -> slice:
-    """The columns r_{n-1}, ..., r_0, and the spare ones that make their number a multiple of SPARE and more than n."""
+    """The rows r_{n-1}, ..., r_0, and the spare ones that make their number a multiple of SPARE and more than n."""
     return slice(time_k - n, time_k - n + n // SPARE * SPARE + SPARE)
 
 
-def add_product(sums: Tensor, a: Tensor, b: Tensor) -> None:
-    """sums += a b. For bfloat16 the sums are float32 and the product is rounded before it is added."""
-    if sums.dtype == a.dtype:
-        sums.baddbmm_(a, b)
-    else:
-        sums += torch.bmm(a, b).to(sums.dtype)
-
-
 def head_first(x: Tensor) -> Tensor:
-    """(b, h, time, d) -> (h, b, time, d), contiguous."""
-    return x.transpose(0, 1).contiguous()
+    """(b, h, time, d) -> (h·b, time, d)."""
+    return x.transpose(0, 1).reshape(-1, *x.shape[2:])
 
 
-def blocks(time_q: int) -> list[slice]:
+def blocks(time_q: int, time_k: int) -> list[slice]:
     """The rows of each block of queries."""
-    return [slice(start, min(start + BLOCK, time_q)) for start in range(0, time_q, BLOCK)]
+    size = BLOCK if time_k < LONG else 2 * BLOCK
+    return [slice(start, min(start + size, time_q)) for start in range(0, time_q, size)]
 
 
-def parts(block: Tensor, n: int) -> Iterator[tuple[slice, slice]]:
-    """Heads and sequences whose logits are in hand at once: several heads of all sequences, or some sequences of one."""
-    heads, batch, c, _ = block.shape
+def parts(block: Tensor, n: int, batch: int) -> Iterator[slice]:
+    """Of h·b, those whose logits are in hand at once: several heads of all sequences, or some sequences of one head."""
+    num, c, _ = block.shape
     at_once = max(1, in_hand(block) // (c * (n + SPARE)))
-    some, of_them = max(1, at_once // batch), min(batch, at_once)
-    for head in range(0, heads, some):
-        for sequence in range(0, batch, of_them):
-            yield slice(head, head + some), slice(sequence, sequence + of_them)
+    if at_once >= batch:
+        step = at_once // batch * batch
+        return (slice(start, min(start + step, num)) for start in range(0, num, step))
+    return (
+        slice(start, min(start + at_once, first + batch))
+        for first in range(0, num, batch)
+        for start in range(first, first + batch, at_once)
+    )
 
 
 def in_hand(like: Tensor) -> int:
@@ -204,12 +200,12 @@ def in_hand(like: Tensor) -> int:
 
 
 class Work:
-    """Three buffers for the logits in hand, made once: the pages of fresh memory cost more than the products do."""
+    """Three buffers for the logits of a part, made once: the pages of fresh memory cost more than the products do."""
 
     def __init__(self, like: Tensor, time_k: int):
-        batch, heads, time_q, _ = like.shape
-        row = min(BLOCK, time_q) * (time_k + SPARE)
-        size = min(batch * heads * row, max(in_hand(like), row))
+        self.batch, heads, time_q, _ = like.shape
+        row = blocks(time_q, time_k)[0].stop * (time_k + SPARE)
+        size = min(self.batch * heads * row, max(in_hand(like), row))
         self.buffers = [like.new_empty(size) for _ in range(3)]
 
     def take(self, index: int, *shape: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Distances as relative attention sees them: S(Delta), its projection r_Delta, and which keys a query may look at."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,9 +34,17 @@ def position_table(w_r: Tensor, num_distances: int, max_distance: int | None = N
     """
     heads, d_head, d_position = w_r.shape
     farthest = num_distances - 1 if max_distance is None else max_distance
-    distances = torch.arange(num_distances, device=w_r.device).clamp(max=farthest)
-    r = F.linear(sinusoid(distances, d_position, w_r.dtype), w_r.reshape(heads * d_head, d_position))
+    features = clamped_sinusoid(num_distances, farthest, d_position, w_r.dtype, w_r.device)
+    r = F.linear(features, w_r.reshape(heads * d_head, d_position))
     return r.view(num_distances, heads, d_head).transpose(0, 1)
+
+
+@functools.lru_cache(maxsize=2)
+def clamped_sinusoid(n: int, farthest: int, d_position: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """S(min(Delta, farthest)) for Delta < n. Kept, since every layer of a model asks for the same in every step: sines in
+    float64 would take as long as a product of the layer."""
+    with torch.inference_mode(False), torch.no_grad():
+        return sinusoid(torch.arange(n, device=device).clamp(max=farthest), d_position, dtype)
 
 
 def rows_in_reach(table: Tensor, time_k: int, max_distance: int | None) -> Tensor:
