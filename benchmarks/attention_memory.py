@@ -1,15 +1,16 @@
 """Relative attention at the width of the 44M preset (16 heads, d_head 32, d_position 512): seconds and peak memory.
 
-Forward and backward, float32, from the fused projection's output to its gradient, contexts 256 to 4,096, in three forms:
-`skewed` (ours), `shifted` (the steps of the released Transformer-XL code, written plainly below) and `plain` (torch's
-fused causal attention without any positions: what the position term costs is measured against it). Each measurement is
-a fresh process; the forms take turns; the table shows medians. Memory is the peak resident size less that before the
-first pass, when torch, the inputs and a small warm-up are already in memory.
+Forward and backward, float32 and bfloat16, from the fused projection's output to its gradient and that of W_R, contexts
+256 to 4,096, in three forms: `skewed` (ours), `shifted` (the steps of the released Transformer-XL code, written plainly
+below) and `plain` (torch's fused causal attention without any positions: what the position term costs is measured against
+it). Each measurement is a fresh process; the forms take turns; the table shows medians. Memory is the peak resident size
+less that before the first pass, when torch, the inputs and a small warm-up are already in memory.
 
-    python benchmarks/attention_memory.py [--contexts 256 512 1024 2048 4096] [--repeats 3] [--threads 2] [--busy]
+    python benchmarks/attention_memory.py [--contexts 256 512 1024 2048 4096] [--batch 2] [--repeats 3] [--busy]
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -25,9 +26,10 @@ from harness import header, quiet, write_result
 
 HEADS, D_HEAD, D_POSITION = 16, 32, 512
 FORMS = ("plain", "shifted", "skewed")
+PRECISIONS = {"float32": 1e-4, "bfloat16": 1e-2}  # and by how much the norms of two forms' results may differ
 
 
-def measure(form: str, context: int, batch: int, passes: int) -> dict[str, float]:
+def measure(form: str, precision: str, context: int, batch: int, passes: int) -> dict[str, float]:
     """In this process: median seconds of a forward and backward pass, and MB of peak memory beyond the inputs'."""
     import torch
     import torch.nn.functional as F
@@ -40,15 +42,16 @@ def measure(form: str, context: int, batch: int, passes: int) -> dict[str, float
     def shifted(q: Any, k: Any, v: Any, w_r: Any, u: Any, v_bias: Any) -> Any:
         # As released: distances descend; a zero column, read again with rows one longer, shifts each row by one more.
         time = q.shape[2]
-        content = (q + u[:, None]) @ k.mT
-        position = (q + v_bias[:, None]) @ position_table(w_r, time).flip(1).mT
+        content = (q + u[:, None]).to(q.dtype) @ k.mT
+        position = (q + v_bias[:, None]).to(q.dtype) @ position_table(w_r.to(q.dtype), time).flip(1).mT
         position = F.pad(position, (1, 0)).view(*q.shape[:2], time + 1, time)[:, :, 1:].reshape(content.shape)
         logits = (content + position) * (1 / math.sqrt(D_HEAD))
         future = torch.ones(time, time, dtype=torch.bool).triu(1)
-        return logits.masked_fill(future, -math.inf).softmax(-1) @ v
+        return logits.masked_fill(future, -math.inf).softmax(-1, dtype=torch.float32).to(v.dtype) @ v
 
     function = {"plain": plain, "shifted": shifted, "skewed": relative_attention}[form]
     torch.manual_seed(0)
+    dtype = getattr(torch, precision)
     w_r = (torch.randn(HEADS, D_HEAD, D_POSITION) / math.sqrt(D_POSITION)).requires_grad_()
     biases = [torch.randn(HEADS, D_HEAD, requires_grad=True) for _ in range(2)]
 
@@ -56,12 +59,11 @@ def measure(form: str, context: int, batch: int, passes: int) -> dict[str, float
         q, k, v = (part.view(*x.shape[:2], HEADS, D_HEAD).transpose(1, 2) for part in x.chunk(3, dim=-1))
         y = function(q, k, v, w_r, *biases).transpose(1, 2).reshape(weight.shape)
         y.backward(weight)
-        return y.detach().norm().item()
+        return y.detach().float().norm().item()
 
     def data(time: int) -> tuple[Any, Any]:
-        return torch.randn(batch, time, 3 * HEADS * D_HEAD, requires_grad=True), torch.randn(
-            batch, time, HEADS * D_HEAD
-        )
+        x = torch.randn(batch, time, 3 * HEADS * D_HEAD).to(dtype).requires_grad_()
+        return x, torch.randn(batch, time, HEADS * D_HEAD).to(dtype)
 
     once(*data(64))
     x, weight = data(context)
@@ -86,50 +88,51 @@ def peak_memory() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="processes per measurement")
     parser.add_argument("--passes", type=int, default=5, help="passes in each process")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
-    parser.add_argument("--child", nargs=2, metavar=("FORM", "CONTEXT"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, metavar=("FORM", "PRECISION", "CONTEXT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        form, context = arguments.child
-        print(json.dumps(measure(form, int(context), arguments.batch, arguments.passes)))
+        form, precision, context = arguments.child
+        print(json.dumps(measure(form, precision, int(context), arguments.batch, arguments.passes)))
         return
     options = ["--batch", str(arguments.batch), "--passes", str(arguments.passes)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-    results: dict[tuple[int, str], list[dict[str, float]]] = {}
+    results: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+    cases = list(itertools.product(PRECISIONS, arguments.contexts))
     for _ in range(arguments.repeats):
-        for context in arguments.contexts:
+        for precision, context in cases:
             if not arguments.busy:
                 quiet()
             for form in FORMS:
-                command = [sys.executable, __file__, *options, "--child", form, str(context)]
+                command = [sys.executable, __file__, *options, "--child", form, precision, str(context)]
                 child = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
-                results.setdefault((context, form), []).append(json.loads(child.stdout))
-                print(context, form, child.stdout.strip(), file=sys.stderr, flush=True)
-            ours, theirs = (results[context, form][-1]["norm"] for form in ("skewed", "shifted"))
-            assert math.isclose(ours, theirs, rel_tol=1e-4), (
+                results.setdefault((precision, context, form), []).append(json.loads(child.stdout))
+                print(precision, context, form, child.stdout.strip(), file=sys.stderr, flush=True)
+            ours, theirs = (results[precision, context, form][-1]["norm"] for form in ("skewed", "shifted"))
+            assert math.isclose(ours, theirs, rel_tol=PRECISIONS[precision]), (
                 f"the forms disagree at context {context}: {ours}, {theirs}"
             )
 
-    def middle(context: int, form: str, key: str) -> float:
-        return statistics.median(result[key] for result in results[context, form])
+    def middle(precision: str, context: int, form: str, key: str) -> float:
+        return statistics.median(result[key] for result in results[precision, context, form])
 
     lines = ["# Relative attention: time and memory", "", header(), ""]
     lines.append(
-        f"{arguments.batch} sequence(s), {HEADS} heads of {D_HEAD}, d_position {D_POSITION}, float32, forward +"
+        f"{arguments.batch} sequence(s), {HEADS} heads of {D_HEAD}, d_position {D_POSITION}, forward + backward,"
     )
-    lines.append(f"backward, {arguments.threads} threads; MB = 10^6 bytes of peak memory beyond torch and the inputs.")
-    lines += ["", "| context | plain, s | shifted, s | skewed, s | skewed / shifted | skewed / plain |"]
+    lines.append(f"{arguments.threads} threads; MB = 10^6 bytes of peak memory beyond torch and the inputs.")
+    lines += ["", "| precision | context | plain, s | shifted, s | skewed, s | skewed / shifted | skewed / plain |"]
     lines[-1] += " plain, MB | shifted, MB | skewed, MB |"
-    lines.append("| ---: " * 9 + "|")
-    for context in arguments.contexts:
-        seconds = {form: middle(context, form, "seconds") for form in FORMS}
-        cells = [f"{context:,}", *(f"{seconds[form]:.4f}" for form in FORMS)]
+    lines.append("| --- " + "| ---: " * 9 + "|")
+    for precision, context in cases:
+        seconds = {form: middle(precision, context, form, "seconds") for form in FORMS}
+        cells = [precision, f"{context:,}", *(f"{seconds[form]:.4f}" for form in FORMS)]
         cells += [f"{seconds['skewed'] / seconds['shifted']:.2f}", f"{seconds['skewed'] / seconds['plain']:.2f}"]
-        cells += [f"{middle(context, form, 'megabytes'):,.0f}" for form in FORMS]
+        cells += [f"{middle(precision, context, form, 'megabytes'):,.0f}" for form in FORMS]
         lines.append("| " + " | ".join(cells) + " |")
     write_result("attention_memory", "\n".join(lines))
 

@@ -1,6 +1,6 @@
 """What training a Gopher costs, in operations and in memory, from its shape alone."""
 
-from earthworks.gopher.attention import KEEP
+from earthworks.gopher.attention_skewed import KEEP
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.loss import CHUNK_ELEMENTS
 

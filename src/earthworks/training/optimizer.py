@@ -166,7 +166,8 @@ class AdamW(torch.optim.Optimizer):
                 adamw(
                     exact,
                     [parameter.grad for parameter in parameters],
-                    *([self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq")),
+                    [self.state[parameter]["exp_avg"] for parameter in parameters],
+                    [self.state[parameter]["exp_avg_sq"] for parameter in parameters],
                     [],
                     [self.state[parameter]["step"] for parameter in parameters],
                     **{"lr": group["lr"], "weight_decay": group["weight_decay"], "eps": self.epsilon},
