@@ -171,9 +171,15 @@ class AdamW(torch.optim.Optimizer):
                     [state["exp_avg_sq"] for state in kept],
                     [],
                     [state["step"] for state in kept],
-                    **{"lr": group["lr"], "weight_decay": group["weight_decay"], "eps": self.epsilon},
-                    **{"beta1": self.betas[0], "beta2": self.betas[1], "amsgrad": False, "maximize": False},
-                    **{"fused": self.fused, "foreach": False},
+                    lr=group["lr"],
+                    weight_decay=group["weight_decay"],
+                    eps=self.epsilon,
+                    beta1=self.betas[0],
+                    beta2=self.betas[1],
+                    amsgrad=False,
+                    maximize=False,
+                    fused=self.fused,
+                    foreach=False,
                 )
                 for parameter, number in zip(parameters, exact):
                     self.weights.write(parameter, number)
