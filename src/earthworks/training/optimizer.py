@@ -163,16 +163,23 @@ class AdamW(torch.optim.Optimizer):
                         count = torch.zeros((), device=number.device if self.fused else "cpu")
                         moments = {name: torch.zeros_like(number) for name in ("exp_avg", "exp_avg_sq")}
                         self.state[parameter] = {"step": count, **moments}
+                kept = [self.state[parameter] for parameter in parameters]
                 adamw(
                     exact,
-                    [parameter.grad for parameter in parameters],
-                    [self.state[parameter]["exp_avg"] for parameter in parameters],
-                    [self.state[parameter]["exp_avg_sq"] for parameter in parameters],
+                    [parameter.grad for parameter in parameters if parameter.grad is not None],
+                    [state["exp_avg"] for state in kept],
+                    [state["exp_avg_sq"] for state in kept],
                     [],
-                    [self.state[parameter]["step"] for parameter in parameters],
-                    **{"lr": group["lr"], "weight_decay": group["weight_decay"], "eps": self.epsilon},
-                    **{"beta1": self.betas[0], "beta2": self.betas[1], "amsgrad": False, "maximize": False},
-                    **{"fused": self.fused, "foreach": False},
+                    [state["step"] for state in kept],
+                    lr=group["lr"],
+                    weight_decay=group["weight_decay"],
+                    eps=self.epsilon,
+                    beta1=self.betas[0],
+                    beta2=self.betas[1],
+                    amsgrad=False,
+                    maximize=False,
+                    fused=self.fused,
+                    foreach=False,
                 )
                 for parameter, number in zip(parameters, exact):
                     self.weights.write(parameter, number)
