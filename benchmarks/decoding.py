@@ -10,7 +10,7 @@ With --data, also what the rounding costs: a small model is trained on it (or --
 form along held-out text are compared with those of fp32: relative error |l - l'| / |l - mean l|, KL divergence in nats a
 token, the share of places with the same likeliest token, and nats a token.
 
-    python benchmarks/decoding.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--batches 1 8] [--new 128] [--repeats 7] [--threads 2] [--busy]
+    python benchmarks/decoding.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--batches 1 8] [--new 128] [--busy]
 """
 
 import argparse
@@ -100,7 +100,7 @@ def speed(arguments: argparse.Namespace) -> list[str]:
         f"Earthworks {model.config.num_parameters():,} parameters, Llama {count:,}; prompt {arguments.prompt} tokens, "
         f"{arguments.new} new ones, {arguments.threads} threads; medians of {arguments.repeats} rounds.",
         "",
-        "| batch | form | tokens/s | against `generate`, same format | against `generate`, bf16 | of reading alone | storing, ms |",
+        "| batch | form | tokens/s | / `generate`, same format | / `generate`, bf16 | of reading alone | storing, ms |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for batch in arguments.batches:
@@ -139,8 +139,7 @@ def speed(arguments: argparse.Namespace) -> list[str]:
                 f"| {batch} | {stored} | {rate[stored]:,.0f} | {same} | {rate[stored] / best['bf16']:.2f} | "
                 f"{rate[stored] / batch / limit:.0%} of {limit:,.0f} steps/s | {1000 * storing:.0f} |"
             )
-        for name in list(forms)[len(STORED) :]:
-            lines.append(f"| {batch} | {name} | {rate[name]:,.0f} | | | | |")
+        lines += [f"| {batch} | {name} | {rate[name]:,.0f} | | | | |" for name in list(forms)[len(STORED) :]]
         print("\n".join(lines[-len(forms) :]), flush=True)
     return lines
 
@@ -152,7 +151,7 @@ def rounding(run: str, passages: int, length: int) -> list[str]:
     from earthworks.gopher.evaluating import packed_folder
     from earthworks.runs import RunFolder
 
-    model, tokenizer = load(run)
+    model, _ = load(run)
     packed = PackedTokens.open(packed_folder(RunFolder.open(run)))
     text = np.concatenate([tokens for tokens, _, _ in packed.validation_documents(packed.subsets[0].name)])
     starts = np.linspace(0, len(text) - length - 1, passages).astype(int)

@@ -102,7 +102,8 @@ class Decoder:
             logits=np.empty((rows, config.vocabulary), floats),
         )
         for layer, read in enumerate(cache.layers if self.length else []):
-            assert read.keys is not None and read.values is not None, "a cache holds keys once it has read something"
+            assert read.keys is not None
+            assert read.values is not None
             self.memory.keys[layer, ..., : self.length] = array(read.keys[:, :, : self.length].mT)
             self.memory.values[layer, ..., : self.length] = array(read.values[:, :, : self.length].mT)
 
