@@ -20,6 +20,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def octaves(context: int, length: int) -> list[tuple[int, int]]:
     edges = [0, context // 2, context]
     while edges[-1] < length:
         edges.append(edges[-1] * 2)
-    return list(zip(edges, edges[1:]))
+    return list(pairwise(edges))
 
 
 def measure(runs: dict[str, str], length: int, most: int, context: int) -> dict[str, NDArray[Any]]:
@@ -189,8 +190,8 @@ def main() -> None:
     lines = ["# Longer than trained", "", header(), ""]
     lines.append(
         f"Size {arguments.size}, context {arguments.context}, {arguments.steps} steps of {arguments.batch} windows, "
-        f"{arguments.seeds} seed(s); nats a token by position, lower is better. Passages of all seeds together; the interval "
-        "is over passages of each seed. Rows of `absolute` beyond the context are untrained, N(0, 0.02^2)."
+        f"{arguments.seeds} seed(s); nats a token by position, lower is better; passages of all seeds together. "
+        "Rows of `absolute` beyond the context are untrained, N(0, 0.02^2)."
     )
     lines.append("")
     together: dict[str, NDArray[Any]] = {}
