@@ -172,8 +172,10 @@ def test_threads_go_home_when_an_answer_is_broken_off():
 def test_precision_is_named_when_it_cannot_be_had():
     with pytest.raises(EarthworksError, match=r"precision is 'fp8'.*int8"):
         generate(planted(), Tokenizer.bytes(), "a", precision="fp8")  # pyright: ignore
-    with pytest.raises(EarthworksError, match="int8 is for float32 weights on the CPU"):
+    with pytest.raises(EarthworksError, match="int8 is for float32 weights on the CPU and these are "):
         generate(planted().double(), Tokenizer.bytes(), "a", precision="int8")
+    with pytest.raises(EarthworksError, match=r"bf16 is for float32 weights and these are .* on cpu: take auto"):
+        generate(planted().double(), Tokenizer.bytes(), "a", precision="bf16")
 
 
 # int8
@@ -206,7 +208,7 @@ def test_exponential_and_gelu_are_the_exact_ones_to_float32():
     assert exponential(np.float32(-200)) < 1e-37
     for x in np.linspace(-9, 9, 900).astype(np.float32):
         exact = float(x) * math.erfc(-float(x) / math.sqrt(2)) / 2
-        assert gelu(x) == pytest.approx(exact, rel=5e-7, abs=3e-7 * max(1.0, abs(x)))
+        assert gelu(x) == pytest.approx(exact, rel=5e-7, abs=3e-7 * max(1.0, abs(float(x))))
     assert math.isnan(gelu(np.float32(math.nan)))
 
 

@@ -26,9 +26,13 @@ def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
     """
     if name not in get_args(Stored):
         raise EarthworksError(f"precision is {name!r}; it must be one of {', '.join(get_args(Stored))}")
-    if name == "int8":
-        return name
-    return choose_precision("fp32" if name == "auto" and weight.dtype != torch.float32 else name, weight.device)
+    plain = weight.dtype == torch.float32
+    if (name == "bf16" and not plain) or (name == "int8" and not (plain and weight.device.type == "cpu")):
+        where = " on the CPU" if name == "int8" else ""
+        raise EarthworksError(
+            f"precision {name} is for float32 weights{where} and these are {weight.dtype} on {weight.device.type}: take auto"
+        )
+    return "int8" if name == "int8" else choose_precision(name if plain else "fp32", weight.device)
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,11 +96,6 @@ def make_decoder(model: Gopher, cache: Cache, stored: Any, rows: int, most: int)
     weight = next(model.parameters())
     if isinstance(model, Gopher) and weight.device.type == "cpu" and weight.dtype == torch.float32:
         return Decoder(model, stored, cache, rows, most)
-    if stored == "int8":
-        raise EarthworksError(
-            f"precision int8 is for float32 weights on the CPU and these are {weight.dtype} on {weight.device.type}: "
-            "take bf16"
-        )
     return ModelSteps(model, cache, stored)
 
 
