@@ -177,7 +177,9 @@ def test_generate_writes_after_the_prompt_and_says_where_from(command, tiny_run)
     outcome = command("gopher generate --max_tokens 5 --temperature 0 --device cpu --prompt=earth", tiny_run)
     assert outcome.out.startswith("earth")
     assert len(outcome.out.encode()) <= len("earth") + 5 * 3 + 1
-    assert outcome.err == f"from {tiny_run / 'checkpoints' / 'step-10'}\n"
+    source, speed = outcome.err.splitlines()
+    assert source == f"from {tiny_run / 'checkpoints' / 'step-10'}"
+    assert re.fullmatch(r"[1-5] tokens in [\d.]+ s, [\d,]+ tokens/s, weights in (fp32|bf16)", speed)
     (answer,) = json.loads(
         command("gopher generate --max_tokens 5 --temperature 0 --device cpu --prompt=earth --json", tiny_run).out
     )

@@ -10,12 +10,22 @@ from numba.extending import intrinsic
 inlined: Any = intrinsic  # its type does not say that numba itself passes the first argument
 
 
-def compiled(function):
+def compiled(function, **options):
     """numba's njit without the interpreter's lock, the machine code kept on disk where there is a place for it."""
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(function)
+        return njit(nogil=True, **options)(function)
+
+
+def arithmetic(function):
+    """`compiled`, where x / 0 is infinite and no error: without that branch, loops over it run in vectors."""
+    return compiled(function, error_model="numpy")
+
+
+def summing(function):
+    """`arithmetic`, and sums may be taken in any order: so loops that add up run in vectors too. NaN stays NaN."""
+    return compiled(function, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 
 
 @inlined
@@ -38,3 +48,59 @@ def trailing_zeros(typing_context, bits):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), generate
+
+
+@inlined
+def bits_to_float(typing_context, bits):
+    """Inside compiled functions: the float32 that has these 32 bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@inlined
+def widened(typing_context, number):
+    """Inside compiled functions: a float32, the upper half of one as uint16 (bfloat16), or an int8, as float32."""
+
+    def generate(context, builder, signature, arguments):
+        if number == types.uint16:
+            upper = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+            return builder.bitcast(upper, ir.FloatType())
+        return arguments[0] if number == types.float32 else builder.sitofp(arguments[0], ir.FloatType())
+
+    if number in (types.float32, types.uint16, types.int8):
+        return types.float32(number), generate
+
+
+@inlined
+def pointer(typing_context, address, like):
+    """Inside compiled functions: an address as a pointer to what the array `like` holds, for `numba.carray`."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), generate
+
+
+@inlined
+def add_atomically(typing_context, counter, amount):
+    """Inside compiled functions: add to counter[0] of an int64 array, whatever other threads do; what it was before."""
+
+    def generate(context, builder, signature, arguments):
+        array = create_struct_proxy(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", array.data, arguments[1], "seq_cst")
+
+    return types.int64(counter, types.int64), generate
+
+
+@inlined
+def read_atomically(typing_context, counter):
+    """Inside compiled functions: counter[0] of an int64 array as other threads last left it."""
+
+    def generate(context, builder, signature, arguments):
+        array = create_struct_proxy(signature.args[0])(context, builder, arguments[0])
+        return builder.load_atomic(array.data, "acquire", 8)
+
+    return types.int64(counter), generate

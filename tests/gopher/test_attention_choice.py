@@ -52,9 +52,9 @@ def test_a_gpu_without_bfloat16_and_a_machine_without_triton_are_told_what_works
 @pytest.mark.parametrize(
     ("change", "backend"),
     [
-        ({}, "band"),
+        ({}, "skewed"),
         ({"d_position": 128}, "augmented"),
-        ({"d_position": 128, "max_distance": 100}, "band"),
+        ({"d_position": 128, "max_distance": 100}, "skewed"),
         ({"d_position": 128, "max_distance": 5000}, "augmented"),
         ({"d_head": 192}, "skewed"),
         ({"time_q": 1}, "math"),

@@ -136,7 +136,7 @@ def test_generating_with_the_cache_equals_reading_everything_again(change, promp
 def test_float32_logits_stay_close_over_a_long_answer(change, monkeypatch):
     model = planted(change).float()
     distances = uncached(monkeypatch, model)
-    generate(model, Tokenizer.bytes(), PROMPTS[2:], max_tokens=30, temperature=1.0)
+    generate(model, Tokenizer.bytes(), PROMPTS[2:], max_tokens=30, temperature=1.0, precision="fp32")
     assert max(distances) < 2e-3
 
 
@@ -154,7 +154,7 @@ def test_a_run_with_absolute_positions_samples_no_further_than_its_context(tmp_p
     monkeypatch.setattr(pretraining, "write_report", lambda runs: runs[0])
     run = train(str(tiny_text), run=str(tmp_path / "run"), **{**FLEA, "max_steps": 2, "positions": "absolute"})
     model, tokenizer = load(run)
-    answer = generate(model, tokenizer, "", max_tokens=16, temperature=0.8, top_p=0.95, seed=2)[0]
+    answer = generate(model, tokenizer, "", max_tokens=16, temperature=0.8, top_p=0.95, seed=2, precision="fp32")[0]
     assert (run / "samples" / "step-2.txt").read_bytes() == answer.text.encode()
 
 

@@ -15,10 +15,8 @@ for a shard is not done again, whoever did it.
 
 import gc
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,7 +34,7 @@ from earthworks.corpus.selecting import select_shard, shingle_shard
 from earthworks.corpus.shards import Shard, cut, digest
 from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, Progress
-from earthworks.runs.progress import note
+from earthworks.runs.progress import note, said_when_slow
 
 LEFT_OUT = 3  # exit code: done, but something could not be read
 BY_SHARD = {"filter": filter_shard, "shingles": shingle_shard, "select": select_shard}
@@ -319,13 +317,3 @@ def compile_kernels(recipe: Recipe) -> None:
         texts = pa.array(["a few words of text, to compile for"], pa.large_string())
         rule_values(texts, recipe.profile)
         keys_of(texts, recipe)
-
-
-@contextmanager
-def said_when_slow(line: str, seconds: float = 1.0):
-    timer = threading.Timer(seconds, note, [line])
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -49,6 +49,7 @@ def write(
                     max_tokens=max_tokens,
                     temperature=0,
                     stop=stop,
+                    precision="fp32",  # what is measured must not hang on the processor
                 )
             ]
         else:
@@ -80,7 +81,7 @@ def sample(
         part = prompts[start : start + ROWS]
         drawn = int(np.random.SeedSequence(seed, spawn_key=(batch,)).generate_state(1)[0])
         if isinstance(model, Gopher):
-            settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": drawn}
+            settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": drawn, "precision": "fp32"}
             texts += [each.text for each in generate(model, tokenizer, part, max_tokens=max_tokens, **settings)]
         else:
             random = torch.Generator().manual_seed(drawn)

@@ -79,8 +79,7 @@ def choose(case: Case) -> str:
     """The backend that `auto` stands for: the table in docs/attention.md."""
     if case.time_q == 1:
         return "math"  # a row of products, which is all that any of them would compute
-    order = ("augmented", "band", "skewed") if case.device == "cuda" else ("skewed",)
-    return next(backend for backend in order if obstacle(backend, case) is None)
+    return "augmented" if case.device == "cuda" and obstacle("augmented", case) is None else "skewed"
 
 
 def has_bfloat16() -> bool:

@@ -2,13 +2,17 @@
 
 import json as to_json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from earthworks.gopher import evaluating
-from earthworks.gopher.generation import generate
+from earthworks.gopher.decoding import Stored, choose_stored
+from earthworks.gopher.generation import Generated, generate
 from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import Windows
-from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.runs.progress import note
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
@@ -25,6 +29,7 @@ def generate_text(
     repetition_penalty: float = 1.0,
     stop: str | None = None,
     seed: int = 0,
+    precision: Stored = "auto",
     checkpoint: str = "best",
     device: str = "auto",
     json: bool = False,
@@ -41,13 +46,15 @@ def generate_text(
         top_p: draw among the fewest tokens that hold this much probability.
         repetition_penalty: above 1, tokens already there become less likely.
         stop: end before this text.
-        seed: the same seed writes the same text.
+        seed: the same seed writes the same text, in the same precision.
+        precision: of the weights: `fp32`, `bf16`, `int8` (on the CPU; half the bytes of bf16), or `auto`.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
         json: print a list of prompt, text, tokens and the reason of the end.
     """
     model, tokenizer = load(run, checkpoint, choose_device(device))
-    print(f"from {checkpoints.choose(RunFolder.open(run), checkpoint)}", file=sys.stderr)
+    note(f"from {checkpoints.choose(RunFolder.open(run), checkpoint)}")
+    stored = choose_stored(precision, model.embedding.weight)
     texts = [sys.stdin.read() if prompt == "-" else prompt] if prompts is None else lines_of(prompts)
     longest = max(len(tokenizer.encode(text)) for text in texts) + max_tokens
     if longest > model.config.context:
@@ -56,25 +63,37 @@ def generate_text(
                 f"prompt and text come to {longest} tokens and this model has {model.config.context} absolute positions: "
                 "shorten the prompt or --max_tokens"
             )
-        print(f"notice: up to {longest} tokens, beyond the {model.config.context} trained on", file=sys.stderr)
+        note(f"notice: up to {longest} tokens, beyond the {model.config.context} trained on")
     single = len(texts) == 1 and not json
+
+    def write(stream: Callable[[int, str], None]) -> list[Generated]:
+        return generate(
+            model,
+            tokenizer,
+            texts,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            stop=[stop] if stop else (),
+            seed=seed,
+            precision=stored,
+            stream=stream,
+        )
+
+    begun = time.perf_counter()
     if single:
         print(texts[0], end="", flush=True)
-    answers = generate(
-        model,
-        tokenizer,
-        texts,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        stop=[stop] if stop else (),
-        seed=seed,
-        stream=(lambda _row, piece: print(piece, end="", flush=True)) if single else None,
-    )
-    if single:
+        answers = write(lambda _row, piece: print(piece, end="", flush=True))
         print()
+    else:
+        with Progress("writing", unit="pieces of text") as progress:
+            answers = write(lambda _row, _piece: progress.advance())
+    seconds = time.perf_counter() - begun
+    count = sum(len(answer.tokens) for answer in answers)
+    note(f"{count:,} tokens in {seconds:.1f} s, {count / seconds:,.0f} tokens/s, weights in {stored}")
+    if single:
         return None
     if json:
         fields = ("prompt", "text", "tokens", "reason")

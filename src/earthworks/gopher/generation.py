@@ -9,9 +9,14 @@ import torch
 from torch import Tensor
 
 from earthworks.gopher.cache import Cache
+from earthworks.gopher.decoding import Decoder, Stored, choose_stored
 from earthworks.gopher.model import Gopher
 from earthworks.runs import EarthworksError
+from earthworks.training.precision import autocast, choose_precision
 
+WORTH_COMPILING = (
+    4e9  # weights read for all tokens asked for: fewer the model itself has read before a compiler is done
+)
 PREFILL = 512  # tokens of a prompt read at a time: bounds memory for prompts of any length
 
 
@@ -38,6 +43,7 @@ def generate(
     repetition_penalty: float = 1.0,
     stop: Sequence[str] = (),
     seed: int = 0,
+    precision: Stored = "auto",
     stream: Callable[[int, str], None] | None = None,
 ) -> list[Generated]:
     """Sample a continuation of every prompt, all in one ragged batch.
@@ -48,6 +54,12 @@ def generate(
     logits of tokens already in the prompt or answer by r (Keskar et al. 2019). An answer ends at an end-of-document
     token, before the first of the `stop` strings, or after `max_tokens`. Each row draws from a generator of its own, seeded
     (seed, row), so a row's text does not depend on the rows beside it. `stream(row, text)` is called with each new piece.
+
+    `precision` is how the weights are stored while it writes: "fp32", "bf16", "int8" (on the CPU) or "auto": bf16 where
+    the processor multiplies matrices of it faster, else fp32, and fp32 for answers so short or models so small that it
+    does not matter. docs/decoding.md has the speed and the error of each. On the CPU everything but the weights stays in
+    float32, and the prompt is read in bf16 where that is faster and fp32 was not asked for. The weights are those of the
+    moment of the call.
     """
     check(max_tokens, temperature, top_k, top_p, repetition_penalty)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -57,25 +69,61 @@ def generate(
     encoded = [[tokenizer.end_of_document, *map(int, tokenizer.encode(prompt))] for prompt in prompts]
     tokens, key_mask = left_pad(encoded, tokenizer.end_of_document, device)
     cache = Cache(model.config, key_mask)
-    logits = prefill(model, tokens, cache)
+    num_weights = sum(parameter.numel() for parameter in model.parameters())
+    long = len(prompts) * max_tokens * num_weights >= WORTH_COMPILING
+    stored = choose_stored(precision if long or precision != "auto" else "fp32", next(model.parameters()))
+    if tokens.shape[1] > 1:
+        with autocast("fp32" if stored == "fp32" else choose_precision("auto", device), device):
+            prefill(model, tokens[:, :-1], cache)
     rows = [
         Row(tokenizer, prompt, seen, seed, index, stop) for index, (prompt, seen) in enumerate(zip(prompts, encoded))
     ]
-    for count in range(1, max_tokens + 1):
-        chosen = [
-            row.choose(logits[index], temperature, top_k, top_p, repetition_penalty) if row.reason is None else 0
-            for index, row in enumerate(rows)
-        ]
-        for index, (row, token) in enumerate(zip(rows, chosen)):
-            if row.reason is None:
-                piece = row.take(token, last=count == max_tokens)
-                if stream and piece:
-                    stream(index, piece)
-        if all(row.reason is not None for row in rows) or count == max_tokens:
-            break
-        logits = model(torch.tensor(chosen, device=device)[:, None], cache=cache, last=1)[:, -1]
+    compiled = long or stored != "fp32"
+    with make_decoder(model, cache, stored, len(tokens), tokens.shape[1] + max_tokens - 1, compiled) as decoder:
+        logits = decoder.step(tokens[:, -1])
+        for count in range(1, max_tokens + 1):
+            chosen = [
+                row.choose(logits[index], temperature, top_k, top_p, repetition_penalty) if row.reason is None else 0
+                for index, row in enumerate(rows)
+            ]
+            for index, (row, token) in enumerate(zip(rows, chosen)):
+                if row.reason is None:
+                    piece = row.take(token, last=count == max_tokens)
+                    if stream and piece:
+                        stream(index, piece)
+            if all(row.reason is not None for row in rows) or count == max_tokens:
+                break
+            logits = decoder.step(torch.tensor(chosen, device=device))
     model.train(was_training)
     return [Generated(row.prompt, row.text, row.answer, row.reason or "length") for row in rows]
+
+
+def make_decoder(
+    model: Gopher, cache: Cache, stored: Any, rows: int, most: int, compiled: bool
+) -> "Decoder | ModelSteps":
+    """What takes the steps after the prompt: compiled where asked, for float32 weights on the CPU, else the model itself."""
+    weight = next(model.parameters())
+    if compiled and isinstance(model, Gopher) and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return Decoder(model, stored, cache, rows, most)
+    return ModelSteps(model, cache, stored)
+
+
+class ModelSteps:
+    """Steps of one token by the model itself, on any device and in any format."""
+
+    def __init__(self, model: Gopher, cache: Cache, precision: str):
+        self.model, self.cache, self.precision = model, cache, precision
+
+    def __enter__(self) -> "ModelSteps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """tokens (batch) -> logits (batch, vocabulary)."""
+        with autocast(self.precision, tokens.device):
+            return self.model(tokens[:, None], cache=self.cache, last=1)[:, -1]
 
 
 def check(
@@ -182,12 +230,36 @@ def token_distribution(logits: Tensor, temperature: float, top_k: int | None, to
     """softmax(logits / temperature), then the cut to `top_k` and to the nucleus `top_p`; sums to 1, (vocabulary) float64."""
     p = torch.softmax(logits.double() / temperature, -1)
     check_number(p[0])  # one NaN makes all of them NaN
-    ranked, order = p.sort(descending=True, stable=True)
+    ranked, order = p, None
     if top_k is not None:
+        ranked, order = largest(p, top_k)
         ranked[top_k:] = 0
     if top_p is not None and top_p < 1:
-        ranked = ranked / ranked.sum()
+        if order is None:
+            ranked, order = nucleus(p, top_p)
+        ranked = ranked / ranked.sum() if top_k is not None else ranked
         before = ranked.cumsum(-1) - ranked
         # the token that crosses top_p stays; 1e-10, so that rounding adds none to a set that is exactly full
         ranked[before >= top_p * (1 - 1e-10)] = 0
-    return torch.zeros_like(p).scatter_(0, order, ranked / ranked.sum())
+    ranked = ranked / ranked.sum()
+    return ranked if order is None else torch.zeros_like(p).scatter_(0, order, ranked)
+
+
+def largest(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """At least `number` of the largest p, descending, of equal ones the first before the others; and where they stand."""
+    if number >= len(p):
+        return p.sort(descending=True, stable=True)
+    border = p.topk(number, sorted=False).values.min()
+    found = (p >= border).nonzero()[:, 0]
+    ranked, order = p[found].sort(descending=True, stable=True)
+    return ranked, found[order]
+
+
+def nucleus(p: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The largest p, as by `largest`, so many that they hold `top_p`: a full sort of 8,192 takes ten times as long."""
+    number = 128
+    while True:
+        ranked, order = largest(p, number)
+        if number >= len(p) or ranked.sum() >= top_p:
+            return ranked, order
+        number *= 8

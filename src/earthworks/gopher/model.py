@@ -196,19 +196,24 @@ class Gopher(nn.Module):
         """E, (vocabulary, d_model): the embedding itself when tied."""
         return self.embedding.weight if self.config.tied else self.unembedding.weight
 
+    def embedded(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """What the first layer reads; `places` are the positions of the tokens in their rows, for absolute ones."""
+        x = self.embedding(tokens)
+        if self.config.positions != "absolute":
+            return x
+        if int(places.max()) >= self.config.context:
+            raise EarthworksError(
+                f"a model with absolute positions reads at most its context of {self.config.context} tokens"
+            )
+        return x + self.positions(places)
+
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """tokens (batch, time) int64 -> the normalised last layer (batch, time, d_model).
 
         With a cache, `tokens` go on where the cache ends, and it grows by them.
         """
-        x_btd = self.embedding(tokens)
-        if self.config.positions == "absolute":
-            places = cache.places(tokens) if cache is not None else torch.arange(tokens.shape[1], device=tokens.device)
-            if int(places.max()) >= self.config.context:
-                raise EarthworksError(
-                    f"a model with absolute positions reads at most its context of {self.config.context} tokens"
-                )
-            x_btd = x_btd + self.positions(places)
+        places = cache.places(tokens) if cache is not None else torch.arange(tokens.shape[1], device=tokens.device)
+        x_btd = self.embedded(tokens, places)
         for layer, block in enumerate(self.blocks):
             x_btd = block(x_btd, cache.layer(layer) if cache is not None else None)
         if cache is not None:

@@ -142,9 +142,8 @@ class Pretraining:
     def sample(self, step: int) -> str:
         config = self.model.config
         length = min(SAMPLE_TOKENS, config.context) if config.positions == "absolute" else SAMPLE_TOKENS
-        text = generate(self.model, self.data.tokenizer, "", max_tokens=length, temperature=0.8, top_p=0.95, seed=step)[
-            0
-        ].text
+        drawing: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": step, "precision": "fp32"}
+        text = generate(self.model, self.data.tokenizer, "", max_tokens=length, **drawing)[0].text
         self.run.samples.mkdir(exist_ok=True)
         write_bytes(self.run.samples / f"step-{step}.txt", text.encode())
         return " ".join(text.split())[:60]

@@ -3,7 +3,10 @@
 import os
 import shutil
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 
@@ -11,6 +14,17 @@ ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 def note(line: str) -> None:
     """A line for the person at the keyboard: standard output is the command's answer, so it goes beside."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_when_slow(line: str, seconds: float = 1.0) -> Iterator[None]:
+    """`note` the line if what is done inside takes longer than so many seconds."""
+    timer = threading.Timer(seconds, note, [line])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Progress:

@@ -1,0 +1,210 @@
+"""A model as it is used to write: weights stored for reading once a token, keys and values in place, a team of threads."""
+
+import threading
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from earthworks.gopher.attention import position_table
+from earthworks.gopher.cache import Cache
+from earthworks.gopher.model import Attention, Block, Gopher
+from earthworks.runs import EarthworksError
+from earthworks.runs.progress import said_when_slow
+from earthworks.training.precision import choose_precision
+
+Stored = Literal["auto", "fp32", "bf16", "int8"]
+
+FIRST_SLOTS = 256  # slots of keys and values to begin with; doubled when they run out
+LARGEST = 127  # of an int8 weight; -128 is left out, so that the range is symmetric
+
+
+def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
+    """How to store weights; `auto` as in training: bf16 where the processor multiplies matrices of it faster.
+
+    Weights that are not float32 are what `auto` and `fp32` leave them.
+    """
+    if name not in get_args(Stored):
+        raise EarthworksError(f"precision is {name!r}; it must be one of {', '.join(get_args(Stored))}")
+    plain = weight.dtype == torch.float32
+    if (name == "bf16" and not plain) or (name == "int8" and not (plain and weight.device.type == "cpu")):
+        where = " on the CPU" if name == "int8" else ""
+        raise EarthworksError(
+            f"precision {name} is for float32 weights{where} and these are {weight.dtype} on {weight.device.type}: take auto"
+        )
+    if name == "int8":
+        return "int8"
+    return "bf16" if choose_precision(name if plain else "fp32", weight.device) == "bf16" else "fp32"
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 q and scales s, one for each output (row): weight = s q, rounded to nearest, s = max |weight| / 127.
+
+    weight (outputs, inputs) -> q of the same shape, s (outputs) float32. The error of a weight is at most s / 2.
+    """
+    scale = weight.abs().amax(1).float() / LARGEST
+    return (weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round_().to(torch.int8), scale
+
+
+class Decoder:
+    """Steps of one token for every row, on the CPU, after what `cache` has read.
+
+    `with Decoder(model, "bf16", cache, rows, most) as decoder: logits = decoder.step(tokens)`, tokens (rows) int64 ->
+    logits (rows, vocabulary) float32, overwritten by the next step. The rows grow to `most` tokens at most. Weights are
+    taken when it is made, so it is made for each answer: fp32 are read where they lie, others converted.
+    """
+
+    def __init__(self, model: Gopher, stored: Literal["fp32", "bf16", "int8"], cache: Cache, rows: int, most: int):
+        from earthworks.gopher.step import Memory, Weights
+
+        self.model, self.most, self.length = model, most, cache.length
+        self.team = torch.get_num_threads()
+        config = model.config
+        blocks: list[Any] = [block for block in model.blocks if isinstance(block, Block)]
+        stores = [[store(matrix.weight, stored) for matrix in matrices(block)] for block in blocks]
+        embedding, embedding_scale = store(model.output_weight, stored)
+        self.kept = [
+            stored_weight for layer in stores for stored_weight, _ in layer
+        ]  # addresses do not keep them alive
+        norms: list[Any] = [norm for block in blocks for norm in (block.attention_norm, block.feedforward_norm)]
+        norms.append(model.final_norm)
+        centred = isinstance(model.final_norm, nn.LayerNorm)
+        a = config.d_attention
+        self.weights = Weights(
+            sample=array(self.kept[0])[:0, 0],
+            matrices=np.array([[weight.data_ptr() for weight, _ in layer] for layer in stores], np.int64),
+            scales=together([torch.cat([scale for _, scale in layer]) for layer in stores]),
+            embedding=array(embedding),
+            embedding_scale=array(embedding_scale),
+            logit_bias=array(model.logit_bias),
+            gains=together([norm.weight if centred else norm.gain for norm in norms]),
+            shifts=together([norm.bias if centred else torch.zeros(config.d_model) for norm in norms]),
+            content_bias=together([bias(block.attention, "content_bias") for block in blocks]),
+            position_bias=together([bias(block.attention, "position_bias") for block in blocks]),
+            output_bias=together([block.attention.output.bias for block in blocks]),
+            up_bias=together([block.feedforward.up.bias for block in blocks]),
+            down_bias=together([block.feedforward.down.bias for block in blocks]),
+            epsilon=np.float32(config.norm_epsilon),
+            centred=centred,
+            relative=config.positions == "relative",
+        )
+        slots = self.room(0)
+        shape = (config.num_layers, rows, config.num_heads, config.d_head, slots)
+        mask = cache.mask(self.length)
+        floats = np.float32
+        self.memory = Memory(
+            keys=np.empty(shape, floats),
+            values=np.empty(shape, floats),
+            table=self.table(slots),
+            first=np.zeros(rows, np.int64) if mask is None else (~mask).sum(1).numpy(),
+            length=np.zeros(1, np.int64),
+            x=np.empty((rows, config.d_model), floats),
+            normal=np.empty((self.team, rows, config.d_model), floats),
+            query_key_value=np.empty((rows, 3 * a), floats),
+            mixed=np.empty((rows, a), floats),
+            inner=np.empty((rows, config.d_feedforward), floats),
+            added=np.empty((rows, config.d_model), floats),
+            scores=np.empty((self.team, slots), floats),
+            logits=np.empty((rows, config.vocabulary), floats),
+        )
+        for layer, read in enumerate(cache.layers if self.length else []):
+            assert read.keys is not None
+            assert read.values is not None
+            self.memory.keys[layer, ..., : self.length] = array(read.keys[:, :, : self.length].mT)
+            self.memory.values[layer, ..., : self.length] = array(read.values[:, :, : self.length].mT)
+
+    def room(self, slots: int) -> int:
+        """How many slots to have next."""
+        return min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots))
+
+    def table(self, slots: int) -> Any:
+        """r of every layer, the largest distance first, (layers, heads, d_head, slots)."""
+        config = self.model.config
+        if config.positions != "relative":
+            return np.empty((config.num_layers, config.num_heads, 1, 1), np.float32)
+        attentions: list[Any] = [block.attention for block in self.model.blocks if isinstance(block, Block)]
+        return together(
+            [position_table(each.w_r, slots, config.max_distance).flip(1).mT.contiguous() for each in attentions]
+        )
+
+    def __enter__(self) -> "Decoder":
+        from earthworks.gopher import step
+
+        self.counter = np.zeros(2, np.int64)
+        with said_when_slow("compiling the step of one token for this processor (once; kept on disk)"):
+            step.follow(0, 1, np.array([0, 1]), self.weights, self.memory)  # here, where an error would be seen
+        self.threads = [
+            threading.Thread(
+                target=step.follow, args=(each, self.team, self.counter, self.weights, self.memory), daemon=True
+            )
+            for each in range(1, self.team)
+        ]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from earthworks.gopher import step
+
+        if not self.threads:
+            return
+        self.counter[1] = 1
+        step.meet(self.counter, self.team)
+        for thread in self.threads:
+            thread.join()
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        """Every row reads one token more; the logits of the next."""
+        from earthworks.gopher import step
+
+        self.length += 1
+        if self.length > self.memory.keys.shape[-1]:
+            self.grow()
+        m = self.memory
+        m.length[0] = self.length
+        places = torch.from_numpy(self.length - 1 - m.first)
+        m.x[:] = array(self.model.embedded(tokens, places))
+        step.lead(self.team, self.counter, self.weights, m)
+        return torch.from_numpy(m.logits)
+
+    def grow(self) -> None:
+        """Twice as many slots; the threads, which know the old ones, go home and others come."""
+        self.__exit__()
+        slots = self.room(self.memory.keys.shape[-1])
+        larger = {}
+        for name in ("keys", "values"):
+            old = getattr(self.memory, name)
+            larger[name] = np.empty((*old.shape[:-1], slots), np.float32)
+            larger[name][..., : old.shape[-1]] = old
+        scores = np.empty((self.team, slots), np.float32)
+        self.memory = self.memory._replace(**larger, table=self.table(slots), scores=scores)
+        self.__enter__()
+
+
+def matrices(block: Block) -> list[nn.Linear]:
+    return [block.attention.query_key_value, block.attention.output, block.feedforward.up, block.feedforward.down]
+
+
+def store(weight: Tensor, stored: str) -> tuple[Tensor, Tensor]:
+    """A matrix as it is stored, and the scale of each of its outputs."""
+    weight = weight.detach().contiguous()
+    if stored == "int8":
+        return quantise(weight)
+    if stored == "bf16":
+        weight = weight.to(torch.bfloat16).view(torch.uint16)
+    return weight, torch.ones(len(weight))
+
+
+def bias(attention: Attention, name: str) -> Tensor:
+    return getattr(attention, name) if attention.relative else torch.zeros(attention.num_heads, attention.d_head)
+
+
+def array(tensor: Tensor) -> Any:
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def together(tensors: list[Tensor]) -> Any:
+    return torch.stack([tensor.detach() for tensor in tensors]).numpy()
