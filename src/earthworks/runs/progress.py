@@ -25,6 +25,7 @@ def said_when_slow(line: str, seconds: float = 1.0) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        timer.join()  # so that nothing is said afterwards
 
 
 class Progress:
