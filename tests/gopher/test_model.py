@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from earthworks.gopher import Cache, Gopher, GopherConfig
 from earthworks.gopher import model as model_module
+from earthworks.gopher.attention import relative_attention
 from earthworks.gopher.model import RMSNorm, rms_norm
 from earthworks.runs import EarthworksError
 from earthworks.training.optimizer import Optimizer
@@ -333,9 +334,13 @@ def test_under_bf16_products_are_narrow_and_logits_and_loss_are_float32(time):
             assert (ours - theirs).norm() < 0.1 * theirs.norm(), name
 
 
-def test_the_softmax_of_bf16_logits_is_formed_in_float32_and_rounded_once():
-    logits = torch.randn(200, 1000, generator=torch.Generator().manual_seed(0)).mul_(4).bfloat16()
-    torch.testing.assert_close(logits.softmax(-1).float(), logits.float().softmax(-1), rtol=2**-8, atol=0)
+@pytest.mark.parametrize("time", [200, 1000])  # probabilities kept, and computed again
+def test_the_sums_of_attentions_softmax_are_not_bf16(time):
+    """Equal logits: 1,000 probabilities of 1/1,000. Summed in bf16, 1,000 ones are 256."""
+    q, v = torch.zeros(1, 1, time, 8, dtype=torch.bfloat16), torch.ones(1, 1, time, 8, dtype=torch.bfloat16)
+    bias, w_r = torch.zeros(1, 8), torch.zeros(1, 8, 8)
+    y = relative_attention(q, q, v, w_r, bias, bias)
+    torch.testing.assert_close(y.float(), torch.ones(1, 1, time, 8), rtol=0, atol=2**-7)
 
 
 # initialisation
