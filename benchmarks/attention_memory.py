@@ -1,15 +1,16 @@
 """Relative attention at the width of the 44M preset (16 heads, d_head 32, d_position 512): seconds and peak memory.
 
 Forward and backward, float32 and bfloat16, from the fused projection's output to its gradient and that of W_R, contexts
-256 to 4,096, in three forms: `skewed` (ours), `shifted` (the steps of the released Transformer-XL code, written plainly
-below) and `plain` (torch's fused causal attention without any positions: what the position term costs is measured against
-it). Each measurement is a fresh process; the forms take turns; the table shows medians. Memory is the peak resident size
-less that before the first pass, when torch, the inputs and a small warm-up are already in memory.
+256 to 4,096, in four forms: `tiled` and `skewed` (ours), `shifted` (the steps of the released Transformer-XL code, written
+plainly below) and `plain` (torch's fused causal attention without any positions: what the position term costs is measured
+against it). Each measurement is a fresh process; the forms take turns; the table shows medians. Memory is the peak resident
+size less that before the first pass, when torch, the inputs and a small warm-up are already in memory.
 
     python benchmarks/attention_memory.py [--contexts 256 512 1024 2048 4096] [--batch 2] [--repeats 3] [--busy]
 """
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -25,7 +26,7 @@ from typing import Any
 from harness import header, quiet, write_result
 
 HEADS, D_HEAD, D_POSITION = 16, 32, 512
-FORMS = ("plain", "shifted", "skewed")
+FORMS = ("plain", "shifted", "skewed", "tiled")
 PRECISIONS = {"float32": 1e-4, "bfloat16": 1e-2}  # and by how much the norms of two forms' results may differ
 
 
@@ -49,7 +50,8 @@ def measure(form: str, precision: str, context: int, batch: int, passes: int) ->
         future = torch.ones(time, time, dtype=torch.bool).triu(1)
         return logits.masked_fill(future, -math.inf).softmax(-1, dtype=torch.float32).to(v.dtype) @ v
 
-    function = {"plain": plain, "shifted": shifted, "skewed": relative_attention}[form]
+    ours = functools.partial(relative_attention, backend=form)
+    function = {"plain": plain, "shifted": shifted}.get(form, ours)
     torch.manual_seed(0)
     dtype = getattr(torch, precision)
     w_r = (torch.randn(HEADS, D_HEAD, D_POSITION) / math.sqrt(D_POSITION)).requires_grad_()
@@ -90,7 +92,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="processes per measurement")
-    parser.add_argument("--passes", type=int, default=5, help="passes in each process")
+    parser.add_argument("--passes", type=int, default=3, help="passes in each process")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
     parser.add_argument("--child", nargs=3, metavar=("FORM", "PRECISION", "CONTEXT"), help=argparse.SUPPRESS)
@@ -112,10 +114,11 @@ def main() -> None:
                 child = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
                 results.setdefault((precision, context, form), []).append(json.loads(child.stdout))
                 print(precision, context, form, child.stdout.strip(), file=sys.stderr, flush=True)
-            ours, theirs = (results[precision, context, form][-1]["norm"] for form in ("skewed", "shifted"))
-            assert math.isclose(ours, theirs, rel_tol=PRECISIONS[precision]), (
-                f"the forms disagree at context {context}: {ours}, {theirs}"
-            )
+            *_, shifted, skewed, tiled = (results[precision, context, form][-1]["norm"] for form in FORMS)
+            for ours in (skewed, tiled):
+                assert math.isclose(ours, shifted, rel_tol=PRECISIONS[precision]), (
+                    f"the forms disagree at context {context}: {ours}, {shifted}"
+                )
 
     def middle(precision: str, context: int, form: str, key: str) -> float:
         return statistics.median(result[key] for result in results[precision, context, form])
@@ -125,13 +128,13 @@ def main() -> None:
         f"{arguments.batch} sequence(s), {HEADS} heads of {D_HEAD}, d_position {D_POSITION}, forward + backward,"
     )
     lines.append(f"{arguments.threads} threads; MB = 10^6 bytes of peak memory beyond torch and the inputs.")
-    lines += ["", "| precision | context | plain, s | shifted, s | skewed, s | skewed / shifted | skewed / plain |"]
-    lines[-1] += " plain, MB | shifted, MB | skewed, MB |"
-    lines.append("| --- " + "| ---: " * 9 + "|")
+    columns = ["precision", "context", *(f"{form}, s" for form in FORMS)]
+    columns += ["tiled / plain", "skewed / plain", "shifted / plain", *(f"{form}, MB" for form in FORMS)]
+    lines += ["", f"| {' | '.join(columns)} |", "| --- " + "| ---: " * (len(columns) - 1) + "|"]
     for precision, context in cases:
         seconds = {form: middle(precision, context, form, "seconds") for form in FORMS}
         cells = [precision, f"{context:,}", *(f"{seconds[form]:.4f}" for form in FORMS)]
-        cells += [f"{seconds['skewed'] / seconds['shifted']:.2f}", f"{seconds['skewed'] / seconds['plain']:.2f}"]
+        cells += [f"{seconds[form] / seconds['plain']:.2f}" for form in ("tiled", "skewed", "shifted")]
         cells += [f"{middle(precision, context, form, 'megabytes'):,.0f}" for form in FORMS]
         lines.append("| " + " | ".join(cells) + " |")
     write_result("attention_memory", "\n".join(lines))

@@ -121,7 +121,7 @@ def main() -> None:
             found = list(pool.map(lambda job: train(folder, *job, arguments.steps), jobs))
     rows = dict(zip(jobs, found))
     said = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
-    facts = header().rsplit("\n", 1)[0]  # without the load: nothing is timed
+    facts = header(timed=False)
     lines = [facts, "", f"Documents: {said}. `corpus build` of them:", "", "```", str(built), "```", ""]
     lines += ["| seed | before: bits per byte | after | after - before |", "| --- | --- | --- | ---: |"]
     differences = []

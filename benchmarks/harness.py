@@ -38,8 +38,8 @@ def processor_ticks() -> tuple[int, int]:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-def header() -> str:
-    """Date, processor, versions, command and load, as a Markdown list."""
+def header(timed: bool = True) -> str:
+    """Date, processor, versions, command, and the load unless nothing was timed, as a Markdown list."""
     facts = environment()
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items() if version)
     if seen:
@@ -56,7 +56,7 @@ def header() -> str:
             f"- accelerators: {', '.join(facts['accelerators']) or 'none'}",
             f"- versions: earthworks {facts['earthworks']}, python {facts['python']}, {packages}",
             f"- command: `{command}`",
-            f"- load: {load}",
+            *([f"- load: {load}"] if timed else []),
         ]
     )
 

@@ -13,7 +13,7 @@ Every form scores the same targets: held-out passages of `length` tokens, each a
 position is in octaves; the last columns are the mean over the positions beyond 256 and its difference from `window`, with
 an interval by bootstrap over passages.
 
-    python benchmarks/length.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--steps 1500] [--seeds 3] [--busy]
+    python benchmarks/length.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--steps 1500] [--seeds 3]
 """
 
 import argparse
@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, header, quiet, write_result
+from harness import RESULTS, header, write_result
 from numpy.typing import NDArray
 from torch import Tensor
 
 from earthworks.corpus import PackedTokens
 from earthworks.gopher import Gopher, load, train
-from earthworks.gopher.evaluating import packed_folder
+from earthworks.gopher.evaluating import clamped, packed_folder
 from earthworks.runs import RunFolder
 from earthworks.statistics import bootstrap_ratio
 
@@ -40,16 +40,13 @@ FORMS = ("relative", "clamped", "window", "absolute")
 ROWS_AT_ONCE = 64
 
 
-def reading(model: Gopher, **changes: Any) -> Gopher:
-    """The same weights, read in another way: another context or clamp."""
-    other = Gopher(model.config.with_(**changes))
+def lengthened(model: Gopher, context: int) -> Gopher:
+    """A model of absolute positions with as many rows, those beyond its own as at the start of training."""
+    other = Gopher(model.config.with_(context=context))
     weights = dict(model.state_dict())
-    if model.config.positions == "absolute":
-        fresh = torch.randn(other.config.context, other.config.d_model, generator=torch.Generator().manual_seed(0))
-        fresh *= 0.02
-        fresh[: model.config.context] = weights["positions.weight"]
-        weights["positions.weight"] = fresh
-    other.load_state_dict(weights)
+    rows = torch.randn(context, model.config.d_model, generator=torch.Generator().manual_seed(0)) * 0.02
+    rows[: model.config.context] = weights["positions.weight"]
+    other.load_state_dict(weights | {"positions.weight": rows})
     return other.eval()
 
 
@@ -99,8 +96,8 @@ def measure(runs: dict[str, str], length: int, most: int, context: int) -> dict[
     forms: dict[str, Callable[[Tensor], NDArray[Any]]] = {}
     for name, model in (
         ("relative", models["relative"]),
-        ("clamped", reading(models["relative"], max_distance=context - 1)),
-        ("absolute", reading(models["absolute"], context=length)),
+        ("clamped", clamped(models["relative"], context - 1)),
+        ("absolute", lengthened(models["absolute"], length)),
     ):
         forms[name] = lambda tokens, model=model: at_once(model, tokens)
     forms["window"] = lambda tokens: by_window(models["relative"], tokens, context)
@@ -164,11 +161,8 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--name", default="length", help="of the result files")
-    parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if not arguments.busy:
-        quiet()
     shape: dict[str, Any] = {
         **{"size": arguments.size, "context": arguments.context, "batch": arguments.batch},
         **{"max_steps": arguments.steps, "tokenizer": arguments.tokenizer, "validation": 0.1},
@@ -187,7 +181,7 @@ def main() -> None:
             for length in arguments.lengths:
                 found[length].append(measure(runs, length, arguments.passages, arguments.context))
                 print("\n".join(table(found[length][-1], length, arguments.context)), flush=True)
-    lines = ["# Longer than trained", "", header(), ""]
+    lines = ["# Longer than trained", "", header(timed=False), ""]
     lines.append(
         f"Size {arguments.size}, context {arguments.context}, {arguments.steps} steps of {arguments.batch} windows, "
         f"{arguments.seeds} seed(s); nats a token by position, lower is better; passages of all seeds together. "

@@ -16,7 +16,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from harness import header, quiet, write_result
+from harness import header, write_result
 
 CONTEXT = 256
 BEYOND = 4  # times the trained context, as a second measurement
@@ -88,10 +88,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="keep the runs here")
-    parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
     arguments = parser.parse_args()
-    if not arguments.busy:
-        quiet()
     full = GopherConfig.preset(arguments.size).d_model
     widths = [*arguments.widths, full]
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,7 +96,7 @@ def main() -> None:
         measured = {key: losses(run) for key, run in runs.items()}
         parameters = {width: RunFolder(runs[0, width]).read_config()["parameters"] for width in widths}
         precision = RunFolder(runs[0, full]).read_config()["precision"]
-    lines = ["# What a narrow position sinusoid costs", "", header(), ""]
+    lines = ["# What a narrow position sinusoid costs", "", header(timed=False), ""]
     lines += [
         f"{arguments.size} (d_model {full}), context {CONTEXT}, {arguments.steps} steps of "
         f"{arguments.batch * CONTEXT:,} tokens, {precision}, {arguments.seeds} seeds; nats a token over the first",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import header, quiet, write_result
+from harness import header, write_result
 from torch import Tensor
 
 from earthworks.corpus import PackedTokens, Tokenizer, pack, sample_text, sources
@@ -97,7 +97,6 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adam")
     parser.add_argument("--validation_tokens", type=int, default=65_536)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine; nothing is written")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     task.weights_for = weights
@@ -111,20 +110,15 @@ def main() -> None:
         packed = prepare(arguments.data, arguments.vocabulary, Path(folder) / "data")
         for seed in range(arguments.seeds):
             for precision in PRECISIONS:
-                if not arguments.busy:
-                    quiet()
                 result = one_run(packed, {**settings, "seed": seed, "precision": precision}, arguments.steps)
                 results[precision].append(result)
                 print(seed, precision, result, file=sys.stderr, flush=True)
     text = report(results, arguments, settings)
-    if arguments.busy:
-        print(text)
-    else:
-        write_result("precisions", text)
+    write_result("precisions", text)
 
 
 def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace, settings: dict[str, Any]) -> str:
-    lines = ["# Precisions", "", header(), ""]
+    lines = ["# Precisions", "", header(timed=False), ""]
     lines += [
         f"{arguments.size}, {arguments.steps} steps of {arguments.batch} x {arguments.context} tokens, vocabulary "
         f"{arguments.vocabulary:,}, {arguments.optimizer} at {settings['learning_rate']:.2g} falling to a tenth, "

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from earthworks.gopher import attention_skewed
+from earthworks.gopher import attention_choice, attention_skewed
 from earthworks.gopher.attention import causal_attention, position_table, relative_attention
 from earthworks.gopher.attention_skewed import SPARE, skew
 from earthworks.gopher.positions import sinusoid
@@ -418,6 +418,7 @@ def test_half_precision_takes_no_gradient_dtype_from_its_neighbours():
 def test_nothing_that_grows_with_the_square_of_time_is_made_or_kept(backend, monkeypatch):
     monkeypatch.setattr(attention_skewed, "BLOCK", 16)
     monkeypatch.setattr(attention_skewed, "KEEP", 0)
+    monkeypatch.setattr(attention_choice, "WORTH_COMPILING", 10**9)  # what `tiled` keeps: test_attention_tiled.py
 
     def measure(time: int, by: str) -> tuple[int, int]:
         """Numbers kept for the backward pass, and in the largest tensor of the forward and the backward pass."""
@@ -531,7 +532,7 @@ def test_attention_without_positions_is_the_formula_with_no_position_term(time_q
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "flash"}, r"'flash'.*auto, math, skewed, augmented, sdpa, band"),
+        ({"backend": "flash"}, r"'flash'.*auto, math, skewed, tiled, augmented, sdpa, band"),
         (
             {"table": torch.zeros(2, 6, 4, dtype=torch.float64)},
             r"holds 6 distances and 7 are in reach.*position_table\(w_r, 7\)",

@@ -46,8 +46,9 @@ def test_training_operations_are_those_counted_less_the_future_and_the_table_of_
 
 
 @pytest.mark.parametrize("time", [192, 256])
-def test_attention_in_blocks_computes_less_than_a_block_of_future_for_each_query(time):
+def test_attention_in_blocks_computes_less_than_a_block_of_future_for_each_query(time, monkeypatch):
     """So the predicted operations are those really made, up to (BLOCK + SPARE) / T of the attention's share."""
+    monkeypatch.setattr(attention, "choose", lambda case: "skewed")
     shape, batch = config(context=time, vocabulary=16), 2
     table = 4 * shape.num_layers * time * shape.position_width * shape.d_attention
     predicted = training_flops(shape, time) * batch * time
@@ -99,9 +100,10 @@ class Live(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("shape", "batch", "optimizer", "precision"),
     [
-        (config(4, 4, 16, 64, 2000, 256), 4, "muon", "fp32"),  # probabilities and logits
+        (config(4, 4, 16, 64, 2000, 63), 16, "muon", "fp32"),  # probabilities and logits
+        (config(4, 4, 16, 64, 2000, 256), 4, "muon", "fp32"),  # probabilities are not kept
         (config(4, 4, 16, 64, 2000, 256), 4, "muon", "bf16"),
-        (config(3, 4, 16, 64, 257, 640), 2, "adamw", "fp32"),  # probabilities are not kept
+        (config(3, 4, 16, 64, 257, 640), 2, "adamw", "fp32"),
         (config(2, 4, 32, 128, 20_000, 16), 1, "adam", "fp32"),  # weights and nothing else
         (config(2, 4, 32, 128, 20_000, 16), 1, "adam", "bf16-sr"),
         (config(2, 4, 32, 128, 20_000, 16), 1, "adam", "bf16-master"),
@@ -122,5 +124,5 @@ def test_predicted_memory_is_what_tensors_hold_at_the_peak(shape, batch, optimiz
             loss.backward()
             del loss
             update.step(1.0)
-    predicted = training_memory(shape, batch, shape.context, optimizer=optimizer, precision=precision)
+    predicted = training_memory(shape, batch, shape.context, optimizer=optimizer, precision=precision, device="cpu")
     assert 0.75 < predicted / live.peak < 1.33

@@ -347,6 +347,19 @@ def test_a_limit_of_tokens_stops_early(run, text_file):
     assert result["nats_per_token"] == pytest.approx(nats / 20, rel=1e-6)
 
 
+def test_distances_may_be_clamped_when_reading_beyond_the_trained_context(run, text_file):
+    folder, model, tokenizer = run
+    given = {"context": 300, "windows": "disjoint", "device": "cpu"}
+    result = evaluate(folder.path, str(text_file), max_distance=5, **given)
+    other = Gopher(model.config.with_(max_distance=5)).eval()
+    other.load_state_dict(model.state_dict())
+    nats = sum(from_scratch(other, tokenizer, text, 300) for text in TEXTS)
+    assert result["nats_per_byte"] * result["bytes"] == pytest.approx(nats, rel=1e-6)
+    assert nats != pytest.approx(sum(from_scratch(model, tokenizer, text, 300) for text in TEXTS), rel=1e-4)
+    with pytest.raises(EarthworksError, match="--max_distance is 0"):
+        evaluate(folder.path, str(text_file), max_distance=0, **given)
+
+
 def test_only_relative_positions_are_read_beyond_the_trained_context(run, tmp_path, text_file):
     _, _, tokenizer = run
     model = planted(tokenizer.vocabulary, positions="absolute", context=12)
@@ -358,3 +371,5 @@ def test_only_relative_positions_are_read_beyond_the_trained_context(run, tmp_pa
     with pytest.raises(EarthworksError, match=r"--context 13 .* 12"):
         evaluate(folder.path, str(text_file), context=13, device="cpu")
     assert evaluate(folder.path, str(text_file), context=12, device="cpu")["context"] == 12
+    with pytest.raises(EarthworksError, match=r"--max_distance clamps relative positions; .* absolute"):
+        evaluate(folder.path, str(text_file), max_distance=5, device="cpu")

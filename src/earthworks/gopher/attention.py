@@ -5,10 +5,11 @@ For one head, query i sees the keys j <= i with the logit
     A_ij = [ (q_i + u)·k_j + (q_i + v)·r_{i-j} ] / sqrt(d_head),    r_Delta = w_r S(Delta),
     S(Delta) = [sin(Delta omega), cos(Delta omega)],                omega_m = 10000^(-2m / d_position).
 
-u is the content bias and v the position bias; values carry no position. Five backends compute this same function:
+u is the content bias and v the position bias; values carry no position. Six backends compute this same function:
 
     math        the formula as it stands, below              memory time_q x time_k, any order of derivative
     skewed      blocks of queries (attention_skewed.py)      linear memory, every device
+    tiled       compiled for processors (attention_tiled.py) linear memory, float32 and bfloat16
     augmented   plain flash attention of longer vectors      linear memory, for a narrow d_position (attention_fused.py)
     sdpa        position term as an additive mask            memory time_q x time_k, torch's fused kernels (the same file)
     band        a Triton kernel (attention_band.py)          linear memory, CUDA
@@ -25,6 +26,7 @@ from earthworks.gopher.attention_choice import Case, choose, obstacle
 from earthworks.gopher.attention_fused import augmented_attention, sdpa_attention
 from earthworks.gopher.attention_fused import causal_attention as causal_attention
 from earthworks.gopher.attention_skewed import skewed_attention
+from earthworks.gopher.attention_tiled import tiled_attention
 from earthworks.gopher.positions import position_table as position_table
 from earthworks.gopher.positions import rows_in_reach, visible_keys
 from earthworks.runs import EarthworksError
@@ -50,14 +52,15 @@ def relative_attention(
     table (heads, distances, d_head): r_Delta for Delta = 0, 1, ..., replaces w_r (see `position_table`).
     key_mask (batch, time_k), bool, True = attend; a query that sees no key gives zeros.
     max_distance: Delta is clamped to min(Delta, max_distance).
-    backend: "auto", or "math", "skewed", "augmented", "sdpa", "band" (see the head of this file). Only "math" can be
-    differentiated twice and used with torch.func.
+    backend: "auto", or one of those at the head of this file. Only "math" can be differentiated twice and used with
+    torch.func.
 
     Returns (batch, heads, time_q, d_head). The softmax is formed in float32 (float64 for float64 inputs); matrix
     products in the dtype of q, or of autocast where that is on. Raises EarthworksError, which names the backend that can,
-    where the one asked for cannot: "augmented" with clamped distances, a table, or on CUDA more than 256 features a head;
-    "band" without CUDA or Triton, in float64, or with d_head > 128; a second derivative through any but "math"; bfloat16
-    on a GPU without it. Also for an unknown backend and for a table too short for the distances in reach.
+    where the one asked for cannot: "tiled" on a GPU or in float64; "augmented" with clamped distances, a table, or on CUDA
+    more than 256 features a head; "band" without CUDA or Triton, in float64, or with d_head > 128; a second derivative
+    through any but "math"; bfloat16 on a GPU without it. Also for an unknown backend and for a table too short for the
+    distances in reach.
     """
     if backend not in ("auto", *BACKENDS):
         raise EarthworksError(f"unknown attention backend {backend!r}: choose one of auto, {', '.join(BACKENDS)}")
@@ -117,6 +120,7 @@ def band_attention(
 BACKENDS = {
     "math": math_attention,
     "skewed": skewed_attention,
+    "tiled": tiled_attention,
     "augmented": augmented_attention,
     "sdpa": sdpa_attention,
     "band": band_attention,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 FLASH_WIDTH = 256  # features a head may have in the flash kernels that torch brings for CUDA
+WORTH_COMPILING = 64  # keys from which on `tiled` is taken: below, it has nothing to gain over what needs no compiling
 BAND_WIDTH = 128  # d_head up to which a tile of `band` fits into the registers and shared memory of a multiprocessor
 
 
@@ -34,6 +35,8 @@ def obstacle(backend: str, case: Case) -> str | None:
         )
     if backend == "augmented":
         return obstacle_to_augmented(case)
+    if backend == "tiled":
+        return obstacle_to_tiled(case)
     return obstacle_to_band(case) if backend == "band" else None
 
 
@@ -54,6 +57,17 @@ def obstacle_to_augmented(case: Case) -> str | None:
             f"backend 'augmented' makes heads of d_head + d_position = {width} features and torch's flash kernels end at "
             f"{FLASH_WIDTH}: backend='band' takes any d_position, or make d_position at most {FLASH_WIDTH - case.d_head}"
         )
+    return None
+
+
+def obstacle_to_tiled(case: Case) -> str | None:
+    if case.device != "cpu":
+        return (
+            f"backend 'tiled' is made for processors and the tensors are on {case.device}: backend='skewed' runs there"
+        )
+    if case.dtype not in (torch.float32, torch.bfloat16):
+        numbers = str(case.dtype).removeprefix("torch.")
+        return f"backend 'tiled' takes float32 and bfloat16 and was given {numbers}: backend='skewed' takes any"
     return None
 
 
@@ -79,6 +93,8 @@ def choose(case: Case) -> str:
     """The backend that `auto` stands for: the table in docs/attention.md."""
     if case.time_q == 1:
         return "math"  # a row of products, which is all that any of them would compute
+    if case.time_k >= WORTH_COMPILING and obstacle("tiled", case) is None:
+        return "tiled"
     return "augmented" if case.device == "cuda" and obstacle("augmented", case) is None else "skewed"
 
 

@@ -120,6 +120,7 @@ def evaluate(
     context: int | None = None,
     windows: Windows = "sliding",
     max_tokens: int | None = None,
+    max_distance: int | None = None,
     checkpoint: str = "best",
     device: str = "auto",
     seed: int = 0,
@@ -133,6 +134,7 @@ def evaluate(
         context: tokens that the model sees at once; may exceed those it was trained on.
         windows: `sliding` (every token but the first sees at least half a context) or `disjoint`.
         max_tokens: stop after so many tokens.
+        max_distance: read all greater distances as this one (default: as trained).
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
         seed: of the bootstrap.
@@ -144,6 +146,7 @@ def evaluate(
         context=context,
         windows=windows,
         max_tokens=max_tokens,
+        max_distance=max_distance,
         checkpoint=checkpoint,
         device=device,
         seed=seed,

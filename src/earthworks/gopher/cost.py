@@ -1,5 +1,6 @@
 """What training a Gopher costs, in operations and in memory, from its shape alone."""
 
+from earthworks.gopher.attention_choice import WORTH_COMPILING
 from earthworks.gopher.attention_skewed import KEEP
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.loss import CHUNK_ELEMENTS
@@ -25,17 +26,19 @@ def training_flops(config: GopherConfig, context: int) -> float:
 WEIGHT_BYTES = {"fp32": 4, "bf16": 4, "bf16-sr": 2, "bf16-master": 2 + 4}  # of a parameter; bf16-master's copy included
 
 
-def training_memory(config: GopherConfig, batch: int, context: int, *, optimizer: str, precision: str) -> float:
+def training_memory(
+    config: GopherConfig, batch: int, context: int, *, optimizer: str, precision: str, device: str
+) -> float:
     """Predicted bytes at the peak of a step: weights, gradients and moments (float32), and what the forward pass
     of `batch` sequences keeps for the backward one: per token and layer 2d (norms) + 3a + a (attention) + 4d + 4d
-    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where they are kept,
+    (feed-forward before and after GELU) + 2d (residual stream), the probabilities of attention where `skewed` keeps them,
     three times the logits of one chunk, and the gradient of the logits' matrix once more, which the loss makes first.
     """
     copies = 2 if optimizer == "muon" else 3  # gradient, one or two moments
     weights = (WEIGHT_BYTES[precision] + 4.0 * copies) * config.num_parameters()
     width = 4 if precision == "fp32" else 2
     per_token = config.num_layers * (12 * config.d_model + 4 * config.d_attention)
-    kept = config.positions == "relative" and context <= KEEP
+    kept = config.positions == "relative" and context <= (WORTH_COMPILING - 1 if device == "cpu" else KEEP)
     probabilities = config.num_layers * config.num_heads * context * context if kept else 0
     activations = width * batch * (context * per_token + probabilities)
     logits = 3 * min(CHUNK_ELEMENTS, batch * context * config.vocabulary)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from earthworks.corpus import PackedTokens, Tokenizer, is_packed, read, sources
@@ -27,6 +28,7 @@ def evaluate(
     context: int | None = None,
     windows: Windows = "sliding",
     max_tokens: int | None = None,
+    max_distance: int | None = None,
     checkpoint: str = "best",
     device: str = "auto",
     seed: int = 0,
@@ -35,13 +37,16 @@ def evaluate(
 
     Gives nats_per_byte and bits_per_byte (raw UTF-8 bytes) with a 95 % bootstrap `interval`, nats_per_token, perplexity
     per token and per word, counts, the loss by position, and the same by subset where there are several. `context` may
-    exceed the one trained on, where positions are relative. `max_tokens` stops early.
+    exceed the one trained on, where positions are relative; `max_distance` then makes all greater distances that one, as
+    the released Transformer-XL code does (None: as trained). `max_tokens` stops early.
     """
-    for name, value in (("context", context), ("max_tokens", max_tokens)):
+    for name, value in (("context", context), ("max_tokens", max_tokens), ("max_distance", max_distance)):
         if value is not None and value < 1:
             raise EarthworksError(f"--{name} is {value}; it must be at least 1")
     model, tokenizer = load(run, checkpoint, choose_device(device))
     context = context or model.config.context
+    if max_distance is not None:
+        model = clamped(model, max_distance)
     if model.config.positions == "absolute" and context > model.config.context:
         raise EarthworksError(
             f"--context {context} is beyond the {model.config.context} positions that this model has learned; "
@@ -56,6 +61,18 @@ def evaluate(
         )[0]
     documents = {source.name: encoded(tokenizer, source.location) for source in sources(data)}
     return measure(model, tokenizer, documents, context, windows, max_tokens, seed)[0]
+
+
+def clamped(model: Gopher, max_distance: int) -> Gopher:
+    """The same weights, reading every greater distance as this one."""
+    if model.config.positions != "relative":
+        raise EarthworksError(
+            f"--max_distance clamps relative positions; those of this model are {model.config.positions}"
+        )
+    with torch.device("meta"):
+        other = Gopher(model.config.with_(max_distance=max_distance))
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.train(model.training)
 
 
 def packed_folder(run: RunFolder) -> Path:

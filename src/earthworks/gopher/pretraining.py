@@ -234,6 +234,7 @@ def conduct(
         settings["context"],
         optimizer=settings["optimizer"],
         precision=settings["precision"],
+        device=device.type,
     )
     note(
         f"{settings['size']}: {config.num_parameters():,} parameters ({config.num_layers} layers, width {config.d_model}), "
