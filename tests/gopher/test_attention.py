@@ -459,7 +459,7 @@ def test_the_process_never_holds_more_than_a_few_blocks_at_once():
             tensors = [torch.randn(1, 1, time, 4, requires_grad=True) for _ in range(3)]
             relative_attention(*tensors, torch.randn(1, 4, 8), torch.randn(1, 4), torch.randn(1, 4)).sum().backward()
 
-        run(64)
+        run(200)
         before = peak()
         run(2048)
         run(12288)

@@ -63,7 +63,7 @@ def test_a_gpu_without_bfloat16_and_a_machine_without_triton_are_told_what_works
         ({"device": "cpu"}, "tiled"),
         ({"device": "cpu", "dtype": torch.float32}, "tiled"),
         ({"device": "cpu", "dtype": torch.float64}, "skewed"),
-        ({"device": "cpu", "time_q": 40, "time_k": 40}, "skewed"),
+        ({"device": "cpu", "time_q": 127, "time_k": 127}, "skewed"),
         ({"device": "cpu", "time_q": 1}, "math"),
         ({"device": "mps"}, "skewed"),
     ],

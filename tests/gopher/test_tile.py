@@ -1,5 +1,11 @@
 """Products of small matrices in registers, against numpy in float64."""
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +101,24 @@ def test_the_greatest_of_numbers_is_nan_if_one_is():
         y = x.copy()
         y[place] = np.nan
         assert np.isnan(greatest(y))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("features", "rows", "width"), [({"avx2": True}, 6, 16), ({}, 12, 8)])
+def test_all_of_it_holds_for_processors_with_narrower_registers(features, rows, width, tmp_path):
+    script = f"""
+        import pathlib, sys
+        import pytest
+        from llvmlite import binding
+        binding.get_host_cpu_features = lambda: binding.FeatureMap({features})
+        from earthworks.gopher import tile
+        assert (tile.ROWS, tile.WIDTH) == ({rows}, {width})
+        folder = pathlib.Path({str(Path(__file__).parent)!r})
+        tests = [str(folder / name) for name in ("test_tile.py", "test_attention_tiled.py")]
+        sys.exit(pytest.main(["-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]))
+    """
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=environment)
 
 
 def test_up_to_is_the_next_multiple():

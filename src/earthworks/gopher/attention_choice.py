@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 FLASH_WIDTH = 256  # features a head may have in the flash kernels that torch brings for CUDA
-WORTH_COMPILING = 64  # keys from which on `tiled` is taken: below, it has nothing to gain over what needs no compiling
+WORTH_COMPILING = 128  # keys from which on `tiled` is taken: what reads less should not have to wait for a compiler
 BAND_WIDTH = 128  # d_head up to which a tile of `band` fits into the registers and shared memory of a multiprocessor
 
 

@@ -12,8 +12,16 @@ from numba.core.cgutils import create_struct_proxy, get_or_insert_function
 
 from earthworks.compilation import compiled, inlined, widened
 
-FEATURES = binding.get_host_cpu_features()
-LANES = 16 if FEATURES.get("avx512f") else 8 if FEATURES.get("avx2") else 4  # float32 numbers of a vector register
+
+def float32_in_a_register() -> int:
+    try:
+        features = binding.get_host_cpu_features()
+    except RuntimeError:  # a processor that LLVM cannot ask
+        features = {}
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+
+
+LANES = float32_in_a_register()
 ROWS = 6 if LANES == 8 else 12  # of a tile: with two vectors each they fill 16, or 32, registers
 WIDTH = 2 * LANES  # columns of a tile
 
