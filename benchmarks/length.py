@@ -13,7 +13,9 @@ Every form scores the same targets: held-out passages of `length` tokens, each a
 position is in octaves; the last columns are the mean over the positions beyond 256 and its difference from `window`, with
 an interval by bootstrap over passages.
 
-    python benchmarks/length.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--steps 1500] [--seeds 3]
+    python benchmarks/length.py --data $EARTHWORKS_DATA/text/books/train.jsonl.xz [--steps 1500] [--seeds 3] [--output DIR]
+
+With --output the runs stay, and the same command goes on where it was stopped.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from torch import Tensor
 from earthworks.corpus import PackedTokens
 from earthworks.gopher import Gopher, load, train
 from earthworks.gopher.evaluating import clamped, packed_folder
+from earthworks.gopher.family import finished
 from earthworks.runs import RunFolder
 from earthworks.statistics import bootstrap_ratio
 
@@ -79,6 +82,16 @@ def by_window(model: Gopher, tokens: Tensor, window: int) -> NDArray[Any]:
         for part, target in zip(inputs.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE))
     ]
     return np.concatenate([nats, -torch.cat(last).numpy()]) if last else nats
+
+
+def trained(data: str, run: Path, steps: int, **settings: Any) -> str:
+    """That run, begun or gone on with as far as it still has to."""
+    if (run / "config.yaml").exists():
+        if not finished(RunFolder(run), steps):
+            train(resume=str(run))
+    else:
+        train(data, run=str(run), max_steps=steps, **settings)
+    return str(run)
 
 
 def octaves(context: int, length: int) -> list[tuple[int, int]]:
@@ -160,23 +173,23 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="bpe")
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, help="keep the runs here")
     parser.add_argument("--name", default="length", help="of the result files")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     shape: dict[str, Any] = {
         **{"size": arguments.size, "context": arguments.context, "batch": arguments.batch},
-        **{"max_steps": arguments.steps, "tokenizer": arguments.tokenizer, "validation": 0.1},
+        **{"steps": arguments.steps, "tokenizer": arguments.tokenizer, "validation": 0.1},
     }
     if arguments.tokenizer == "bpe":
         shape["vocabulary"] = arguments.vocabulary
     found: dict[int, list[dict[str, NDArray[Any]]]] = {length: [] for length in arguments.lengths}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.output or Path(temporary)
         for seed in range(arguments.seeds):
             runs = {
-                positions: str(
-                    train(arguments.data, run=f"{folder}/{positions}-{seed}", positions=positions, seed=seed, **shape)
-                )
-                for positions in ("relative", "absolute")
+                name: trained(arguments.data, folder / f"{name}-{seed}", positions=name, seed=seed, **shape)
+                for name in ("relative", "absolute")
             }
             for length in arguments.lengths:
                 found[length].append(measure(runs, length, arguments.passages, arguments.context))

@@ -75,6 +75,13 @@ def test_auto_takes_the_first_of_the_table_that_can(change, backend, monkeypatch
     assert choose(replace(WIDE, **change)) == backend
 
 
+def test_what_torch_compiles_is_not_tiled(monkeypatch):
+    case = Case("cpu", torch.float32, 2048, 2048, 128, 2048, None)
+    assert choose(case) == "tiled"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert choose(case) == "skewed"
+
+
 def test_an_obstacle_is_raised_when_asked_for_and_passed_over_by_auto(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     tensors = inputs()

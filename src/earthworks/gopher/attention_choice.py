@@ -93,7 +93,8 @@ def choose(case: Case) -> str:
     """The backend that `auto` stands for: the table in docs/attention.md."""
     if case.time_q == 1:
         return "math"  # a row of products, which is all that any of them would compute
-    if case.time_k >= WORTH_COMPILING and obstacle("tiled", case) is None:
+    traced = torch.compiler.is_compiling()  # then there are no numbers, whose addresses `tiled` needs
+    if case.time_k >= WORTH_COMPILING and not traced and obstacle("tiled", case) is None:
         return "tiled"
     return "augmented" if case.device == "cuda" and obstacle("augmented", case) is None else "skewed"
 
