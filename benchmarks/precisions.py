@@ -147,7 +147,7 @@ def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Names
             *lines,
             "",
             f"The mean of bf16-master {verdict} the spread of the fp32 seeds (held out, {low:.4f} to {high:.4f}).",
-            f"Processor time of the updates, as a share of fp32's: {shares}.",
+            f"Processor time of the updates, with whatever ran beside, as a share of fp32's: {shares}.",
         ]
     )
 
