@@ -28,7 +28,7 @@ from earthworks.compilation import (
     widened,
 )
 
-SPINS = 20_000  # looks at a counter before sleeping: some 20 microseconds, longer than threads of one team differ
+SPINS = 300_000  # looks at a counter before sleeping: some 0.3 ms, as OpenMP does; a sleep costs 70 microseconds
 NAP = 20  # microseconds
 sleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
 
