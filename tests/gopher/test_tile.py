@@ -114,7 +114,7 @@ def test_all_of_it_holds_for_processors_with_narrower_registers(features, rows, 
         from earthworks.gopher import tile
         assert (tile.ROWS, tile.WIDTH) == ({rows}, {width})
         folder = pathlib.Path({str(Path(__file__).parent)!r})
-        tests = [str(folder / name) for name in ("test_tile.py", "test_attention_tiled.py")]
+        tests = [str(folder / name) for name in ("test_tile.py", "test_stored_weights.py", "test_attention_tiled.py")]
         sys.exit(pytest.main(["-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]))
     """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}

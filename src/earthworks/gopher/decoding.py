@@ -17,7 +17,6 @@ from earthworks.training.precision import choose_precision
 Stored = Literal["auto", "fp32", "bf16", "int8"]
 
 FIRST_SLOTS = 256  # slots of keys and values to begin with; doubled when they run out
-LARGEST = 127  # of an int8 weight; -128 is left out, so that the range is symmetric
 
 
 def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
@@ -38,45 +37,30 @@ def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
     return "bf16" if choose_precision(name if plain else "fp32", weight.device) == "bf16" else "fp32"
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 q and scales s, one for each output (row): weight = s q, rounded to nearest, s = max |weight| / 127.
-
-    weight (outputs, inputs) -> q of the same shape, s (outputs) float32. The error of a weight is at most s / 2.
-    """
-    scale = weight.abs().amax(1).float() / LARGEST
-    return (weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round_().to(torch.int8), scale
-
-
 class Decoder:
     """Steps of one token for every row, on the CPU, after what `cache` has read.
 
     `with Decoder(model, "bf16", cache, rows, most) as decoder: logits = decoder.step(tokens)`, tokens (rows) int64 ->
     logits (rows, vocabulary) float32, overwritten by the next step. The rows grow to `most` tokens at most. Weights are
-    taken when it is made, so it is made for each answer: fp32 are read where they lie, others converted.
+    taken when it is made, and stored anew, so it is made for each answer.
     """
 
     def __init__(self, model: Gopher, stored: Literal["fp32", "bf16", "int8"], cache: Cache, rows: int, most: int):
         from earthworks.gopher.step import Memory, Weights
+        from earthworks.gopher.stored_weights import MOST, on_lines, store
+        from earthworks.gopher.tile import WIDTH
 
         self.model, self.most, self.length = model, most, cache.length
         self.team = torch.get_num_threads()
         config = model.config
         blocks: list[Any] = [block for block in model.blocks if isinstance(block, Block)]
-        stores = [[store(matrix.weight, stored) for matrix in matrices(block)] for block in blocks]
-        embedding, embedding_scale = store(model.output_weight, stored)
-        self.kept = [
-            stored_weight for layer in stores for stored_weight, _ in layer
-        ]  # addresses do not keep them alive
+        weights = [matrix.weight for block in blocks for matrix in matrices(block)]
         norms: list[Any] = [norm for block in blocks for norm in (block.attention_norm, block.feedforward_norm)]
         norms.append(model.final_norm)
         centred = isinstance(model.final_norm, nn.LayerNorm)
         a = config.d_attention
         self.weights = Weights(
-            sample=array(self.kept[0])[:0, 0],
-            matrices=np.array([[weight.data_ptr() for weight, _ in layer] for layer in stores], np.int64),
-            scales=together([torch.cat([scale for _, scale in layer]) for layer in stores]),
-            embedding=array(embedding),
-            embedding_scale=array(embedding_scale),
+            stored=store([*weights, model.output_weight], stored, self.team),
             logit_bias=array(model.logit_bias),
             gains=together([norm.weight if centred else norm.gain for norm in norms]),
             shifts=together([norm.bias if centred else torch.zeros(config.d_model) for norm in norms]),
@@ -90,12 +74,13 @@ class Decoder:
             relative=config.positions == "relative",
         )
         slots = self.room(0)
-        shape = (config.num_layers, rows, config.num_heads, config.d_head, slots)
+        of_slots = (config.num_layers, rows, config.num_heads, slots // WIDTH, config.d_head, WIDTH)
+        of_features = (config.num_layers, rows, config.num_heads, -(-config.d_head // WIDTH), slots, WIDTH)
         mask = cache.mask(self.length)
         floats = np.float32
         self.memory = Memory(
-            keys=np.empty(shape, floats),
-            values=np.empty(shape, floats),
+            keys=on_lines(of_slots),
+            values=on_lines(of_features),
             table=self.table(slots),
             first=np.zeros(rows, np.int64) if mask is None else (~mask).sum(1).numpy(),
             length=np.zeros(1, np.int64),
@@ -105,28 +90,38 @@ class Decoder:
             mixed=np.empty((rows, a), floats),
             inner=np.empty((rows, config.d_feedforward), floats),
             added=np.empty((rows, config.d_model), floats),
-            scores=np.empty((self.team, slots), floats),
+            sums=np.empty((self.team, MOST * WIDTH), floats),
+            queries=np.empty((self.team, 2, config.d_head), floats),
+            scores=np.empty((self.team, 2, slots), floats),
             logits=np.empty((rows, config.vocabulary), floats),
         )
         for layer, read in enumerate(cache.layers if self.length else []):
             assert read.keys is not None
             assert read.values is not None
-            self.memory.keys[layer, ..., : self.length] = array(read.keys[:, :, : self.length].mT)
-            self.memory.values[layer, ..., : self.length] = array(read.values[:, :, : self.length].mT)
+            panels = in_panels(read.keys[:, :, : self.length], -2).mT  # (b, h, slots / WIDTH, k, WIDTH)
+            self.memory.keys[layer, :, :, : panels.shape[2]] = array(panels)
+            panels = in_panels(read.values[:, :, : self.length], -1).transpose(2, 3)
+            self.memory.values[layer, :, :, :, : self.length] = array(panels)
 
     def room(self, slots: int) -> int:
-        """How many slots to have next."""
-        return min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots))
+        """How many slots to have next: whole panels."""
+        from earthworks.gopher.tile import WIDTH
+
+        return -(-min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots)) // WIDTH) * WIDTH
 
     def table(self, slots: int) -> Any:
-        """r of every layer, the largest distance first, (layers, heads, d_head, slots)."""
+        """r of every layer, the largest distance first, (layers, heads, slots / WIDTH, d_head, WIDTH)."""
+        from earthworks.gopher.stored_weights import on_lines
+
         config = self.model.config
         if config.positions != "relative":
-            return np.empty((config.num_layers, config.num_heads, 1, 1), np.float32)
+            return np.empty((config.num_layers, config.num_heads, 1, 1, 1), np.float32)
         attentions: list[Any] = [block.attention for block in self.model.blocks if isinstance(block, Block)]
-        return together(
-            [position_table(each.w_r, slots, config.max_distance).flip(1).mT.contiguous() for each in attentions]
-        )
+        tables = [position_table(each.w_r, slots, config.max_distance).flip(1) for each in attentions]
+        panels = torch.stack([in_panels(table, -2).mT for table in tables])
+        laid = on_lines(tuple(panels.shape))
+        laid[...] = array(panels)
+        return laid
 
     def __enter__(self) -> "Decoder":
         from earthworks.gopher import step
@@ -160,7 +155,7 @@ class Decoder:
         from earthworks.gopher import step
 
         self.length += 1
-        if self.length > self.memory.keys.shape[-1]:
+        if self.length > self.memory.values.shape[-2]:
             self.grow()
         m = self.memory
         m.length[0] = self.length
@@ -172,14 +167,10 @@ class Decoder:
     def grow(self) -> None:
         """Twice as many slots; the threads, which know the old ones, go home and others come."""
         self.__exit__()
-        slots = self.room(self.memory.keys.shape[-1])
-        larger = {}
-        for name in ("keys", "values"):
-            old = getattr(self.memory, name)
-            larger[name] = np.empty((*old.shape[:-1], slots), np.float32)
-            larger[name][..., : old.shape[-1]] = old
-        scores = np.empty((self.team, slots), np.float32)
-        self.memory = self.memory._replace(**larger, table=self.table(slots), scores=scores)
+        slots = self.room(self.memory.values.shape[-2])
+        m, scores = self.memory, np.empty((self.team, 2, slots), np.float32)
+        keys = longer(m.keys, 3, slots // m.keys.shape[-1])
+        self.memory = m._replace(keys=keys, values=longer(m.values, 4, slots), table=self.table(slots), scores=scores)
         self.__enter__()
 
 
@@ -187,14 +178,25 @@ def matrices(block: Block) -> list[nn.Linear]:
     return [block.attention.query_key_value, block.attention.output, block.feedforward.up, block.feedforward.down]
 
 
-def store(weight: Tensor, stored: str) -> tuple[Tensor, Tensor]:
-    """A matrix as it is stored, and the scale of each of its outputs."""
-    weight = weight.detach().contiguous()
-    if stored == "int8":
-        return quantise(weight)
-    if stored == "bf16":
-        weight = weight.to(torch.bfloat16).view(torch.uint16)
-    return weight, torch.ones(len(weight))
+def in_panels(x: Tensor, axis: int) -> Tensor:
+    """`axis` in two, (panels, WIDTH), zeros where it is not a multiple of WIDTH."""
+    from earthworks.gopher.tile import WIDTH
+
+    x = x.movedim(axis, -1)
+    return (
+        nn.functional.pad(x, (0, -x.shape[-1] % WIDTH)).unflatten(-1, (-1, WIDTH)).movedim((-2, -1), (axis - 1, axis))
+    )
+
+
+def longer(x: Any, axis: int, length: int) -> Any:
+    """A copy with more room along an axis, what is new in it anything."""
+    from earthworks.gopher.stored_weights import on_lines
+
+    shape = list(x.shape)
+    shape[axis] = length
+    larger = on_lines(tuple(shape))
+    larger[(slice(None),) * axis + (slice(x.shape[axis]),)] = x
+    return larger
 
 
 def bias(attention: Attention, name: str) -> Tensor:

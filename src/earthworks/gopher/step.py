@@ -2,19 +2,20 @@
 
     x <- x + W_o attention(norm(x)) + b_o,  x <- x + W_2 gelu(W_1 norm(x) + b_1) + b_2,   logits = E norm(x) + c
 
-Each weight is read once for a token, so reading them is the time that it takes: they may be stored as float32, as
-bfloat16 (uint16, the upper half of a float32) or as int8 with a scale for each output. Everything else is float32.
+Each weight is read once for a token, so reading them is the time that it takes; how they are stored for that says
+stored_weights.py. Everything else is float32.
 
 A team of threads shares a step: each takes its part of the outputs of a product, or of the heads, and `meet` separates
 what is written from what is read. Every number is the work of one thread, so it does not depend on how many there are.
 
-b rows, d d_model, f feed-forward width, h heads, k d_head, a = h k, v vocabulary, l layers, n slots of keys and values.
+b rows, d d_model, f feed-forward width, h heads, k d_head, a = h k, v vocabulary, l layers, n slots of keys and values (a
+multiple of WIDTH).
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, types
+from numba import types
 from numpy.typing import NDArray
 
 from earthworks.compilation import (
@@ -22,11 +23,11 @@ from earthworks.compilation import (
     arithmetic,
     bits_to_float,
     compiled,
-    pointer,
     read_atomically,
     summing,
-    widened,
 )
+from earthworks.gopher.stored_weights import Stored, product, share, tile_of_1
+from earthworks.gopher.tile import WIDTH
 
 SPINS = 300_000  # looks at a counter before sleeping: some 0.3 ms, as OpenMP does; a sleep costs 70 microseconds
 NAP = 20  # microseconds
@@ -38,11 +39,7 @@ Floats = NDArray[np.float32]
 class Weights(NamedTuple):
     """A model as the step reads it."""
 
-    sample: NDArray[Any]  # of the type that matrices are stored in; holds nothing
-    matrices: NDArray[np.int64]  # (l, 4): addresses of query-key-value (3a, d), output (d, a), up (f, d), down (d, f)
-    scales: Floats  # (l, 3a + d + f + d): one for each output of the four
-    embedding: NDArray[Any]  # (v, d): E
-    embedding_scale: Floats  # (v)
+    stored: Stored  # of each layer query-key-value (3a, d), output (d, a), up (f, d), down (d, f); then E (v, d)
     logit_bias: Floats  # (v)
     gains: Floats  # (2l + 1, d)
     shifts: Floats  # (2l + 1, d), of LayerNorm
@@ -59,9 +56,9 @@ class Weights(NamedTuple):
 class Memory(NamedTuple):
     """What rows have read, and where a step writes."""
 
-    keys: Floats  # (l, b, h, k, n)
-    values: Floats  # (l, b, h, k, n)
-    table: Floats  # (l, h, k, n): r of distance n - 1, ..., 0
+    keys: Floats  # (l, b, h, n / WIDTH, k, WIDTH): panels of slots
+    values: Floats  # (l, b, h, k / WIDTH rounded up, n, WIDTH): panels of features
+    table: Floats  # (l, h, n / WIDTH, k, WIDTH): r of distance n - 1, ..., 0, in panels as of slots
     first: NDArray[np.int64]  # (b): slots before it are padding
     length: NDArray[np.int64]  # (1): slots in use, those of this step's tokens included
     x: Floats  # (b, d): the residual stream; holds the embedded tokens when a step begins
@@ -70,7 +67,9 @@ class Memory(NamedTuple):
     mixed: Floats  # (b, a)
     inner: Floats  # (b, f)
     added: Floats  # (b, d): what a layer adds to the stream
-    scores: Floats  # (threads, n)
+    sums: Floats  # (threads, MOST * WIDTH)
+    queries: Floats  # (threads, 2, k)
+    scores: Floats  # (threads, 2, n)
     logits: Floats  # (b, v)
 
 
@@ -137,89 +136,37 @@ def normalise(x, gain, shift, epsilon, centred, y):
 
 
 @summing
-def one_by_one(weight, scale, x, y, o, begin):
-    """The same for one output o and the rows from `begin` on."""
-    rows, width = x.shape
-    for row in range(begin, rows):
-        s = np.float32(0)
-        for i in range(width):
-            s += widened(weight[o, i]) * x[row, i]
-        y[row, o] = s * scale[o]
+def attend(q, u, v, keys, values, table, relative, first, end, queries, scores, sums, out):
+    """out = sum_j p_j values[j], p = softmax_j( [ (q + u)·k_j + (q + v)·r_{end-1-j} ] / sqrt(d_head) ), first <= j < end.
 
-
-@summing
-def product(weight, scale, x, y, first, last):
-    """y[:, o] = scale_o sum_i weight[o, i] x[:, i] for first <= o < last, with `first` even.
-
-    Two outputs of four rows are summed at once: half as many loads a product, 45 billion of them a second on one Zen 4
-    core where one output of four rows had 27.
+    The query is the one of slot end - 1. keys, values, table: panels as in `Memory`, flat; queries, scores, sums: scratch.
+    What the last panels hold beyond slot end - 1, and beyond d_head, may be anything and is not looked at.
     """
-    rows, width = x.shape
-    fours = rows - rows % 4
-    for o in range(first, last - 1, 2):
-        for row in range(0, fours, 4):
-            s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            t0, t1, t2, t3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for i in range(width):
-                w, z = widened(weight[o, i]), widened(weight[o + 1, i])
-                x0, x1, x2, x3 = x[row, i], x[row + 1, i], x[row + 2, i], x[row + 3, i]
-                s0 += w * x0
-                s1 += w * x1
-                s2 += w * x2
-                s3 += w * x3
-                t0 += z * x0
-                t1 += z * x1
-                t2 += z * x2
-                t3 += z * x3
-            for each, (s, t) in enumerate(((s0, t0), (s1, t1), (s2, t2), (s3, t3))):
-                y[row + each, o], y[row + each, o + 1] = s * scale[o], t * scale[o + 1]
-        one_by_one(weight, scale, x, y, o, fours)
-        one_by_one(weight, scale, x, y, o + 1, fours)
-    if (last - first) % 2:
-        one_by_one(weight, scale, x, y, last - 1, 0)
-
-
-@summing
-def attend(q, u, v, keys, values, table, relative, first, end, scores, out):
-    """out = sum_j p_j values[:, j], p = softmax_j( [ (q + u)·k_j + (q + v)·r_{end-1-j} ] / sqrt(d_head) ), first <= j < end.
-
-    The query is the one of slot end - 1. keys and values (k, n), so that sums over the slots run in vectors.
-    """
-    d_head = len(keys)
+    d_head, slots = len(q), scores.shape[1]
     scale = np.float32(1) / np.sqrt(np.float32(d_head))
-    n = end - first
-    scores = scores[:n]
-    scores[:] = 0
+    content, position = queries
+    score, far = scores
     for c in range(d_head):
-        content, position = (q[c] + u[c]) * scale, (q[c] + v[c]) * scale
-        key = keys[c, first:end]
-        if relative:
-            r = table[c, table.shape[1] - n :]  # distances n - 1, ..., 0
-            for j in range(n):
-                scores[j] += content * key[j] + position * r[j]
-        else:
-            for j in range(n):
-                scores[j] += content * key[j]
-    highest = scores[0]
-    for j in range(n):
-        highest = max(highest, scores[j])
+        content[c], position[c] = (q[c] + u[c]) * scale, (q[c] + v[c]) * scale
+    for j in range(first // WIDTH * WIDTH, end, WIDTH):
+        tile_of_1(score, j, 0, content, 0, 0, 1, keys, j * d_head, d_head, 0)
+    if relative:
+        ahead = slots - end  # slot j has distance end - 1 - j, whose place in the table is ahead + j
+        for j in range((ahead + first) // WIDTH * WIDTH, slots, WIDTH):
+            tile_of_1(far, j, 0, position, 0, 0, 1, table, j * d_head, d_head, 0)
+        for j in range(first, end):
+            score[j] += far[ahead + j]
+    highest = score[first]
+    for j in range(first, end):
+        highest = max(highest, score[j])
     total = np.float32(0)
-    for j in range(n):
-        scores[j] = exponential(scores[j] - highest)
-        total += scores[j]
-    for c in range(d_head):
-        value = values[c, first:end]
-        s = np.float32(0)
-        for j in range(n):
-            s += scores[j] * value[j]
-        out[c] = s / total
-
-
-@compiled
-def share(me, team, outputs):
-    """Which of the outputs thread `me` makes: from an even one on, so that pairs are the same for any team."""
-    first, last = me * outputs // team, (me + 1) * outputs // team
-    return first - first % 2, outputs if me == team - 1 else last - last % 2
+    for j in range(first, end):
+        score[j] = exponential(score[j] - highest)
+        total += score[j]
+    for c in range(0, d_head, WIDTH):
+        tile_of_1(sums, 0, 0, score, first, 0, 1, values, c * slots + first * WIDTH, end - first, 0)
+        for i in range(min(WIDTH, d_head - c)):
+            out[c + i] = sums[i] / total
 
 
 @compiled
@@ -229,18 +176,11 @@ def step(me, team, counter, w, m):
     rows, d = m.x.shape
     a, f, vocabulary = heads * d_head, m.inner.shape[1], m.logits.shape[1]
     end = m.length[0]
-    normal = m.normal[me]
+    normal, sums = m.normal[me], m.sums[me]
     for layer in range(layers):
-        address, scale = w.matrices[layer], w.scales[layer]
-        query_key_value = carray(pointer(address[0], w.sample), (3 * a, d))
-        output = carray(pointer(address[1], w.sample), (d, a))
-        up = carray(pointer(address[2], w.sample), (f, d))
-        down = carray(pointer(address[3], w.sample), (d, f))
-        scale_output, scale_up, scale_down = scale[3 * a :], scale[3 * a + d :], scale[3 * a + d + f :]
-
         normalise(m.x, w.gains[2 * layer], w.shifts[2 * layer], w.epsilon, w.centred, normal)
         first, last = share(me, team, 3 * a)
-        product(query_key_value, scale, normal, m.query_key_value, first, last)
+        product(w.stored, 4 * layer, normal, sums, m.query_key_value, first, last)
         meet(counter, team)
 
         for task in range(me * heads * rows // team, (me + 1) * heads * rows // team):
@@ -248,14 +188,18 @@ def step(me, team, counter, w, m):
             keys, values, table = m.keys[layer, row, head], m.values[layer, row, head], m.table[layer, head]
             part = slice(head * d_head, (head + 1) * d_head)
             three = m.query_key_value[row].reshape(3, a)
-            keys[:, end - 1], values[:, end - 1] = three[1, part], three[2, part]
+            key, value = three[1, part], three[2, part]
+            for c in range(d_head):
+                keys[(end - 1) // WIDTH, c, (end - 1) % WIDTH] = key[c]
+                values[c // WIDTH, end - 1, c % WIDTH] = value[c]
             u, v = w.content_bias[layer, head], w.position_bias[layer, head]
-            mixed = m.mixed[row, part]
-            attend(three[0, part], u, v, keys, values, table, w.relative, m.first[row], end, m.scores[me], mixed)
+            read = keys.reshape(keys.size), values.reshape(values.size), table.reshape(table.size)
+            scratch = m.queries[me], m.scores[me], sums
+            attend(three[0, part], u, v, *read, w.relative, m.first[row], end, *scratch, m.mixed[row, part])
         meet(counter, team)
 
         first, last = share(me, team, d)
-        product(output, scale_output, m.mixed, m.added, first, last)
+        product(w.stored, 4 * layer + 1, m.mixed, sums, m.added, first, last)
         for row in range(rows):
             for i in range(first, last):
                 m.x[row, i] += m.added[row, i] + w.output_bias[layer, i]
@@ -263,14 +207,14 @@ def step(me, team, counter, w, m):
 
         normalise(m.x, w.gains[2 * layer + 1], w.shifts[2 * layer + 1], w.epsilon, w.centred, normal)
         first, last = share(me, team, f)
-        product(up, scale_up, normal, m.inner, first, last)
+        product(w.stored, 4 * layer + 2, normal, sums, m.inner, first, last)
         for row in range(rows):
             for i in range(first, last):
                 m.inner[row, i] = gelu(m.inner[row, i] + w.up_bias[layer, i])
         meet(counter, team)
 
         first, last = share(me, team, d)
-        product(down, scale_down, m.inner, m.added, first, last)
+        product(w.stored, 4 * layer + 3, m.inner, sums, m.added, first, last)
         for row in range(rows):
             for i in range(first, last):
                 m.x[row, i] += m.added[row, i] + w.down_bias[layer, i]
@@ -278,7 +222,7 @@ def step(me, team, counter, w, m):
 
     normalise(m.x, w.gains[2 * layers], w.shifts[2 * layers], w.epsilon, w.centred, normal)
     first, last = share(me, team, vocabulary)
-    product(w.embedding, w.embedding_scale, normal, m.logits, first, last)
+    product(w.stored, 4 * layers, normal, sums, m.logits, first, last)
     for row in range(rows):
         for i in range(first, last):
             m.logits[row, i] += w.logit_bias[i]
