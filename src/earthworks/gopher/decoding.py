@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from earthworks.gopher.attention import position_table
 from earthworks.gopher.cache import Cache
 from earthworks.gopher.model import Attention, Block, Gopher
+from earthworks.gopher.step import Memory, Weights, follow, lead, meet
+from earthworks.gopher.stored_weights import MOST, on_lines, store
+from earthworks.gopher.tile import WIDTH
 from earthworks.runs import EarthworksError
 from earthworks.runs.progress import said_when_slow
 from earthworks.training.precision import choose_precision
@@ -46,10 +49,6 @@ class Decoder:
     """
 
     def __init__(self, model: Gopher, stored: Literal["fp32", "bf16", "int8"], cache: Cache, rows: int, most: int):
-        from earthworks.gopher.step import Memory, Weights
-        from earthworks.gopher.stored_weights import MOST, on_lines, store
-        from earthworks.gopher.tile import WIDTH
-
         self.model, self.most, self.length = model, most, cache.length
         self.team = torch.get_num_threads()
         config = model.config
@@ -105,14 +104,10 @@ class Decoder:
 
     def room(self, slots: int) -> int:
         """How many slots to have next: whole panels."""
-        from earthworks.gopher.tile import WIDTH
-
         return -(-min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots)) // WIDTH) * WIDTH
 
     def table(self, slots: int) -> Any:
         """r of every layer, the largest distance first, (layers, heads, slots / WIDTH, d_head, WIDTH)."""
-        from earthworks.gopher.stored_weights import on_lines
-
         config = self.model.config
         if config.positions != "relative":
             return np.empty((config.num_layers, config.num_heads, 1, 1, 1), np.float32)
@@ -124,14 +119,12 @@ class Decoder:
         return laid
 
     def __enter__(self) -> "Decoder":
-        from earthworks.gopher import step
-
         self.counter = np.zeros(2, np.int64)
         with said_when_slow("compiling the step of one token for this processor (once; kept on disk)"):
-            step.follow(0, 1, np.array([0, 1]), self.weights, self.memory)  # here, where an error would be seen
+            follow(0, 1, np.array([0, 1]), self.weights, self.memory)  # here, where an error would be seen
         self.threads = [
             threading.Thread(
-                target=step.follow, args=(each, self.team, self.counter, self.weights, self.memory), daemon=True
+                target=follow, args=(each, self.team, self.counter, self.weights, self.memory), daemon=True
             )
             for each in range(1, self.team)
         ]
@@ -140,20 +133,16 @@ class Decoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        from earthworks.gopher import step
-
         if not self.threads:
             return
         self.counter[1] = 1
-        step.meet(self.counter, self.team)
+        meet(self.counter, self.team)
         for thread in self.threads:
             thread.join()
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """Every row reads one token more; the logits of the next."""
-        from earthworks.gopher import step
-
         self.length += 1
         if self.length > self.memory.values.shape[-2]:
             self.grow()
@@ -161,7 +150,7 @@ class Decoder:
         m.length[0] = self.length
         places = torch.from_numpy(self.length - 1 - m.first)
         m.x[:] = array(self.model.embedded(tokens, places))
-        step.lead(self.team, self.counter, self.weights, m)
+        lead(self.team, self.counter, self.weights, m)
         return torch.from_numpy(m.logits)
 
     def grow(self) -> None:
@@ -180,8 +169,6 @@ def matrices(block: Block) -> list[nn.Linear]:
 
 def in_panels(x: Tensor, axis: int) -> Tensor:
     """`axis` in two, (panels, WIDTH), zeros where it is not a multiple of WIDTH."""
-    from earthworks.gopher.tile import WIDTH
-
     x = x.movedim(axis, -1)
     return (
         nn.functional.pad(x, (0, -x.shape[-1] % WIDTH)).unflatten(-1, (-1, WIDTH)).movedim((-2, -1), (axis - 1, axis))
@@ -190,8 +177,6 @@ def in_panels(x: Tensor, axis: int) -> Tensor:
 
 def longer(x: Any, axis: int, length: int) -> Any:
     """A copy with more room along an axis, what is new in it anything."""
-    from earthworks.gopher.stored_weights import on_lines
-
     shape = list(x.shape)
     shape[axis] = length
     larger = on_lines(tuple(shape))
