@@ -138,7 +138,7 @@ def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[st
     return result
 
 
-def curve(sizes: Any, nats: Any, amounts: Any, **common: int) -> list[list[Any]]:
+def curve(sizes: Any, nats: Any, amounts: Any, **common: Any) -> list[list[Any]]:
     """[x, law, its interval by the noise of runs, on this very text] along the sizes."""
     whole = nats.sum(axis=1, keepdims=True), amounts.sum(keepdims=True)
     law, redrawn, _ = resampled(sizes, *whole, **common)
