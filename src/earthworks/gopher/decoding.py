@@ -12,7 +12,7 @@ from earthworks.gopher.cache import Cache
 from earthworks.gopher.model import Attention, Block, Gopher
 from earthworks.gopher.step import Memory, Weights, follow, lead, meet
 from earthworks.gopher.stored_weights import MOST, on_lines, store
-from earthworks.gopher.tile import WIDTH
+from earthworks.gopher.tile import WIDTH, up_to
 from earthworks.runs import EarthworksError
 from earthworks.runs.progress import said_when_slow
 from earthworks.training.precision import choose_precision
@@ -74,7 +74,7 @@ class Decoder:
         )
         slots = self.room(0)
         of_slots = (config.num_layers, rows, config.num_heads, slots // WIDTH, config.d_head, WIDTH)
-        of_features = (config.num_layers, rows, config.num_heads, -(-config.d_head // WIDTH), slots, WIDTH)
+        of_features = (config.num_layers, rows, config.num_heads, up_to(config.d_head, WIDTH) // WIDTH, slots, WIDTH)
         mask = cache.mask(self.length)
         floats = np.float32
         self.memory = Memory(
@@ -104,7 +104,7 @@ class Decoder:
 
     def room(self, slots: int) -> int:
         """How many slots to have next: whole panels."""
-        return -(-min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots)) // WIDTH) * WIDTH
+        return up_to(min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots)), WIDTH)
 
     def table(self, slots: int) -> Any:
         """r of every layer, the largest distance first, (layers, heads, slots / WIDTH, d_head, WIDTH)."""
@@ -112,11 +112,10 @@ class Decoder:
         if config.positions != "relative":
             return np.empty((config.num_layers, config.num_heads, 1, 1, 1), np.float32)
         attentions: list[Any] = [block.attention for block in self.model.blocks if isinstance(block, Block)]
-        tables = [position_table(each.w_r, slots, config.max_distance).flip(1) for each in attentions]
-        panels = torch.stack([in_panels(table, -2).mT for table in tables])
-        laid = on_lines(tuple(panels.shape))
-        laid[...] = array(panels)
-        return laid
+        table = on_lines((config.num_layers, config.num_heads, slots // WIDTH, config.d_head, WIDTH))
+        for layer, each in enumerate(attentions):
+            table[layer] = array(in_panels(position_table(each.w_r, slots, config.max_distance).flip(1), -2).mT)
+        return table
 
     def __enter__(self) -> "Decoder":
         self.counter = np.zeros(2, np.int64)
@@ -170,9 +169,8 @@ def matrices(block: Block) -> list[nn.Linear]:
 def in_panels(x: Tensor, axis: int) -> Tensor:
     """`axis` in two, (panels, WIDTH), zeros where it is not a multiple of WIDTH."""
     x = x.movedim(axis, -1)
-    return (
-        nn.functional.pad(x, (0, -x.shape[-1] % WIDTH)).unflatten(-1, (-1, WIDTH)).movedim((-2, -1), (axis - 1, axis))
-    )
+    panels = nn.functional.pad(x, (0, -x.shape[-1] % WIDTH)).unflatten(-1, (-1, WIDTH))
+    return panels.movedim((-2, -1), (axis - 1, axis))
 
 
 def longer(x: Any, axis: int, length: int) -> Any:

@@ -34,9 +34,7 @@ tile_of_1, tile_of_2, tile_of_4, tile_of_most = tile_of(1), tile_of(2), tile_of(
 class Stored(NamedTuple):
     """Matrices W = s q, one after the other."""
 
-    panels: NDArray[
-        Any
-    ]  # q, flat: of each (outputs / WIDTH rounded up, inputs, WIDTH), zeros where there are no outputs
+    panels: NDArray[Any]  # q, flat: (outputs / WIDTH rounded up, inputs, WIDTH) of each, zeros beyond its outputs
     scales: NDArray[np.float32]  # s, flat: (outputs) of each
     begins: NDArray[np.int64]  # (matrices, 2): where the panels and the scales of each begin
 
@@ -124,5 +122,5 @@ def product(stored, matrix, x, sums, y, first, last):
 @compiled
 def share(me, team, outputs):
     """Which of the outputs thread `me` makes: whole panels, so that they are the same for any team."""
-    panels = (outputs + WIDTH - 1) // WIDTH
+    panels = up_to(outputs, WIDTH) // WIDTH
     return min(me * panels // team * WIDTH, outputs), min((me + 1) * panels // team * WIDTH, outputs)
