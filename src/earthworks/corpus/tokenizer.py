@@ -14,7 +14,6 @@ the same ids there (with split_special_tokens=True where a text may hold `</s>`)
 
 import codecs
 import hashlib
-import itertools
 import json
 import re
 from collections import Counter
