@@ -40,7 +40,7 @@ def documents_of(packed: PackedTokens, part: str) -> list[np.ndarray]:
 
 def test_packed_documents_decode_to_the_normalized_originals(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 1000)
-    monkeypatch.setattr(module, "BATCH", 500)
+    monkeypatch.setattr(tokenizer_module, "BATCH", 500)
     packed = packed_from(tmp_path, TEXTS, tokenizer, validation=0.2, seed=4)
     split = split_sources([Source("in", str(tmp_path / "in"))], 0.2, 4)
     for part, index in (("train", 0), ("validation", 1)):

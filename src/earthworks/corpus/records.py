@@ -1,15 +1,19 @@
 """From bytes to documents: the text of a file, the object of a line, the row of a table; and the account of it all."""
 
+import codecs
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from earthworks.corpus.document import Document
+from earthworks.corpus.document import Document, LongDocument
 from earthworks.corpus.extraction import extract
 from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines
 
+Bytes = TypeVar("Bytes", bytes, bytearray)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT_COLUMNS = ("text", "content", "raw_content", "document")
 HTML_COLUMN = "html"
 COLUMNS = (*TEXT_COLUMNS, HTML_COLUMN)
@@ -76,20 +80,21 @@ class Reading:
             self.faults.append(Fault(where, str(error)))
 
 
-def counted(found: Iterable[Document], reading: Reading) -> Iterator[Document]:
-    """The documents that are not empty."""
+def counted(found: Iterable[Document | LongDocument], reading: Reading) -> Iterator[Document | LongDocument]:
+    """The documents that are not empty. The bytes of a long one are counted where its blocks are read."""
     for document in found:
-        text = document.text
-        if not text:
-            reading.empty_documents += 1
-            continue
+        if isinstance(document, Document):
+            text = document.text
+            if not text:
+                reading.empty_documents += 1
+                continue
+            reading.bytes += len(text) if text.isascii() else len(text.encode())
         reading.documents += 1
-        reading.bytes += len(text) if text.isascii() else len(text.encode())
         yield document
 
 
-def text_bytes(content: bytes, path: str) -> bytes:
-    """`content`, if it can be text."""
+def text_bytes(content: Bytes, path: str) -> Bytes:
+    """`content`, or the beginning of it, if it can be text."""
     for magic, what in MAGIC:
         if content.startswith(magic):
             raise Unreadable(f"{path} is not plain text but {what}")
@@ -98,13 +103,27 @@ def text_bytes(content: bytes, path: str) -> bytes:
     return content
 
 
-def decode(content: bytes, reading: Reading) -> str:
+def decode(content: Bytes, reading: Reading) -> str:
     """UTF-8 without its byte-order mark; each undecodable byte becomes one U+FFFD and is counted."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    view = memoryview(content)[len(BYTE_ORDER_MARK) if content.startswith(BYTE_ORDER_MARK) else 0 :]
     try:
-        return content.decode()
+        return str(view, "utf-8")
     except UnicodeDecodeError:
-        return without_surrogates(content.decode(errors="surrogateescape"), reading)
+        return without_surrogates(str(view, "utf-8", "surrogateescape"), reading)
+
+
+def decoded_blocks(source: Iterable[bytes], reading: Reading) -> Iterator[str]:
+    """`decode` of what the blocks make up together, block by block; its bytes are counted as well."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+    for block in itertools.chain(source, [b""]):
+        text = decoder.decode(block, not block)
+        try:
+            reading.bytes += len(text.encode())
+        except UnicodeEncodeError:
+            text = without_surrogates(text, reading)
+            reading.bytes += len(text.encode())
+        if text:
+            yield text
 
 
 def without_surrogates(text: str, reading: Reading) -> str:
@@ -199,6 +218,8 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
     import pyarrow
     import pyarrow.parquet
 
+    if isinstance(stream, bytearray):
+        stream = pyarrow.BufferReader(stream)
     try:
         file = pyarrow.parquet.ParquetFile(stream)
         columns = file.schema_arrow.names

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from earthworks.corpus.document import Document
-from earthworks.corpus.reading import InputFile, Reading, documents, file_system, files_of, is_local, read_input
+from earthworks.corpus.reading import InputFile, Reading, documents, file_system, files_of, held, is_local, read_input
 from earthworks.corpus.recipe import Recipe
-from earthworks.corpus.records import counted
 from earthworks.corpus.source import exists_locally
 
 SHARD_BYTES = 1 << 26  # of the files as they lie there; a larger file is a shard by itself
@@ -38,7 +37,7 @@ class Shard:
     def read(self, reading: Reading) -> Iterator[Document]:
         """Its documents that hold text, in order; ids are unique within a file."""
         if self.source is not None:
-            yield from counted(documents(self.source, reading), reading)
+            yield from held(documents(self.source, reading), reading)
         for file in self.files:
             yield from read_input(file, reading)
 

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earthworks.corpus import PackedTokens, Tokenizer, is_packed, read, sources
+from earthworks.corpus import PackedTokens, Reading, Tokenizer, is_packed, sources
+from earthworks.corpus.packing import tokens_of
+from earthworks.corpus.reading import read_texts
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import ScoredDocument, Windows, score_documents, summarize
 from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 
 PASSAGE_TOKENS = 800
@@ -83,8 +86,11 @@ def packed_folder(run: RunFolder) -> Path:
 
 def encoded(tokenizer: Tokenizer, location: str) -> Iterator[Scorable]:
     """Documents of a source as tokens; one at a time."""
-    for document in read(location):
-        yield tokenizer.encode(document.text), len(document.text.encode()), len(document.text.split())
+    reading = Reading()
+    for document in read_texts(location, reading):
+        yield tokens_of(document, tokenizer, reading)
+    if notice := reading.notice():
+        note(f"notice: {location}: {notice}")
 
 
 def evaluate_packed(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from earthworks.corpus import PackedTokens, Source, Tokenizer, is_packed, pack, sample_text, sources
+from earthworks.corpus.splitting import split_sources
 from earthworks.gopher import dial
 from earthworks.gopher.cost import training_memory
 from earthworks.gopher.evaluating import evaluate_packed, packed_folder
@@ -178,12 +179,13 @@ def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) ->
     if not parts:
         return PackedTokens.open(settings["data"])
     kind = settings["tokenizer"]
+    split = split_sources(parts, settings["validation"], settings["seed"])
     if settings["init"] is not None:
         tokenizer = Tokenizer.load(RunFolder.open(settings["init"]).tokenizer)
     elif kind == "bytes":
         tokenizer = Tokenizer.bytes()
     elif kind == "bpe":
-        texts = sample_text(parts, seed=settings["seed"], validation=settings["validation"])
+        texts = sample_text(parts, seed=settings["seed"], validation=settings["validation"], split=split)
         vocabulary = settings["vocabulary"] or dial.vocabulary(sum(len(text.encode()) for text in texts))
         note(f"training a tokenizer of {vocabulary:,} tokens")
         tokenizer = Tokenizer.train(texts, vocabulary)
@@ -191,7 +193,8 @@ def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) ->
         tokenizer = Tokenizer.load(kind)
     left_by_a_killed_start(folder, parts)
     with Progress("packing", unit="MB") as progress:
-        pack(parts, tokenizer, folder.data, validation=settings["validation"], seed=settings["seed"], progress=progress)
+        held_out = {"validation": settings["validation"], "seed": settings["seed"], "split": split}
+        pack(parts, tokenizer, folder.data, **held_out, progress=progress)
     packed = PackedTokens.open(folder.data)
     if notice := packed.reading.notice():
         note(f"notice: {notice}")
