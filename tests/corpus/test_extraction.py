@@ -155,7 +155,7 @@ def test_a_process_that_cannot_be_made_stops_the_work(monkeypatch):
 
     extraction.stop()
     monkeypatch.setattr(extraction.subprocess, "Popen", refuse)
-    with pytest.raises(EarthworksError, match="cannot be started .*Resource temporarily unavailable") as caught:
+    with pytest.raises(EarthworksError, match=r"cannot be started .*Resource temporarily unavailable") as caught:
         extract(page(PARAGRAPH))
     assert not isinstance(caught.value, Unreadable)
     assert caught.value.exit_code == 1

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from earthworks.corpus.document import Document, LongDocument
 from earthworks.corpus.extraction import extract
-from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines
+from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines, shown
 
 Bytes = TypeVar("Bytes", bytes, bytearray)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -30,7 +30,9 @@ MAGIC = (  # first bytes of files that are not text; most others betray themselv
     (b"\xff\xfe", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
 )
-ROWS = 1024  # rows of a Parquet file held at once, beside the row group's compressed columns
+ROWS = 1024  # rows of a Parquet file held at once, at most,
+TEXT_AT_ONCE = 1 << 26  # bytes of text in them, for documents may be long,
+PAGES = 1 << 20  # and compressed bytes of each column
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Reading:
             raise error from None
         self.num_faults += 1
         if len(self.faults) < KEPT_FAULTS:
-            self.faults.append(Fault(where, str(error)))
+            self.faults.append(Fault(shown(where), str(error)))
 
 
 def counted(found: Iterable[Document | LongDocument], reading: Reading) -> Iterator[Document | LongDocument]:
@@ -221,15 +223,20 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
     if isinstance(stream, bytearray):
         stream = pyarrow.BufferReader(stream)
     try:
-        file = pyarrow.parquet.ParquetFile(stream)
+        # a row group, which may be the whole file, comes page by page
+        file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=PAGES)
         columns = file.schema_arrow.names
         column = text_column(columns, path)
+        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
+        wanted = [column, *(each for each in others if each in columns)]
+        for each in wanted:
+            if (count := columns.count(each)) > 1:
+                raise Unreadable(f"{path} has {count} columns called {each}; expected one: rename or drop the others")
         kind = file.schema_arrow.field(column).type
         if not any(is_kind(kind) for is_kind in text_kinds()):
             raise Unreadable(f"the field {column} of {path} holds {kind}, not text")
-        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
         row = 0
-        for batch in file.iter_batches(ROWS, columns=[column, *(each for each in others if each in columns)]):
+        for batch in file.iter_batches(rows_at_once(file.metadata, column, path), columns=wanted):
             for record in records(batch, reading):
                 where = f"row {row} of {path}"
                 try:
@@ -241,8 +248,23 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
                 else:
                     yield document
                 row += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except Unreadable:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError) as error:
+        # the latter of values that Python has no type for, such as dates after the year 9999
         raise Unreadable(f"{path} is not a readable Parquet file ({first_line(error)})") from None
+
+
+def rows_at_once(metadata: Any, column: str, path: str) -> int:
+    """As many rows as hold about TEXT_AT_ONCE by the file's own account, at most ROWS."""
+    largest = 1.0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for each in map(group.column, range(group.num_columns)):
+            if each.path_in_schema == column and group.num_rows:
+                largest = max(largest, each.total_uncompressed_size / group.num_rows)
+    if largest > LONGEST_LINE:
+        raise Unreadable(f"{path} has rows of more than {LONGEST_LINE:,} bytes of text")
+    return max(1, min(ROWS, int(TEXT_AT_ONCE / largest)))
 
 
 def text_kinds() -> list[Any]:

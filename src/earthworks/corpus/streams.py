@@ -5,6 +5,7 @@ around it: zlib gives nothing of a piece it fails in), and no decompression bomb
 """
 
 import lzma
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -20,10 +21,19 @@ LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many t
 # a piece that grew by BOMB it is less again.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
+ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 class Unreadable(EarthworksError):
     """A record or file that is damaged or of the wrong form: the mistake that tolerant reading passes over."""
+
+    def __init__(self, message: str):
+        super().__init__(shown(message))
+
+
+def shown(name: str) -> str:
+    """A file's name, which need not be UTF-8, with U+FFFD for what is not."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if ESCAPED.search(name) else name
 
 
 def compression(name: str) -> str:
