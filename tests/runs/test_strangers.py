@@ -14,9 +14,11 @@ from earthworks.runs import (
     parse_yaml,
     read_json,
     read_regular,
+    read_result,
     read_yaml,
     shown,
     write_json,
+    write_result,
 )
 from earthworks.runs.files import blocks_digest, refuse_existing, write_bytes
 
@@ -59,6 +61,22 @@ def test_json_has_no_nan_in_it_whoever_wrote_it(tmp_path):
     assert json_text(value, indent=None) == '{"a": null, "b": [null, 1.5, {"c": null}], "d": "NaN"}'
     (tmp_path / "b.json").write_text('{"a": NaN, "b": -Infinity}')
     assert read_json(tmp_path / "b.json") == {"a": None, "b": None}
+
+
+def test_a_result_that_was_altered_is_not_taken_for_one_that_was_measured(tmp_path):
+    path = tmp_path / "evaluation.json"
+    result = {"bits_per_byte": 2.7431, "interval": [2.6, math.nan], "naïve": {"b": 1, "a": 1e-300}}
+    write_result(path, result)
+    assert read_result(path) == {**result, "interval": [2.6, None]}
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"2.7431", b"2.7331"))
+    with pytest.raises(EarthworksError, match=r"evaluation\.json does not match the SHA-256 in it"):
+        read_result(path)
+    write_json(path, result)  # as earlier versions wrote it
+    assert read_result(path)["bits_per_byte"] == 2.7431
+    write_json(path, [1])
+    with pytest.raises(EarthworksError, match="does not hold a result"):
+        read_result(path)
 
 
 @pytest.mark.parametrize(
