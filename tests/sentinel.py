@@ -109,7 +109,7 @@ def unharmed(*targets: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
         for each in inside
         if (each / "config.yaml").is_file() or (each / "manifest.json").is_file()  # begun, so that nothing is made anew
         for entry in each.iterdir()
-        if entry.is_dir() and not entry.is_symlink()
+        if entry.is_dir() and not entry.is_symlink() and entry.name not in {Path(name).parts[0] for name in FILES}
     ]
 
     def allowed(place: Path) -> bool:
