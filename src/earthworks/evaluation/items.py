@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.evaluation.task import Task, expression, read_rows, template
+from earthworks.evaluation import templates
+from earthworks.evaluation.task import Task, read_rows
 from earthworks.runs import EarthworksError
 
 BETWEEN = "\n\n"  # examples, and the last of them and the question
@@ -37,6 +38,13 @@ def make_items(task: Task, data: Path, *, shots: int = 0, limit: int | None = No
     from the rows of the same part where the task says `examples_by`. With an examples_file it is its first `shots` rows
     of that part, in their order. Raises EarthworksError when there are too few, or no rows at all.
     """
+    try:
+        return asked(task, data, shots, limit, seed)
+    except templates.TooMuch as error:  # of one row or of all: the next would take as long
+        raise EarthworksError(f"task {task.name} cannot be asked: {error}") from None
+
+
+def asked(task: Task, data: Path, shots: int, limit: int | None, seed: int) -> list[Item]:
     rows = [row for row in enumerate(read_rows(data / task.file)) if task.where is None or value(task.where, row[1])]
     if not rows:
         raise EarthworksError(f"{task.file} has no row for task {task.name}")
@@ -116,20 +124,19 @@ def gold_index(task: Task, row: dict[str, Any], choices: list[str]) -> int:
 
 def render(source: str | None, row: dict[str, Any]) -> str:
     try:
-        return template(source).render(row) if source else ""
+        return templates.render(source, row) if source else ""
+    except templates.TooMuch:
+        raise
     except Exception as error:  # whatever a template of a user's may do
         raise Fault(one_line(error)) from None
 
 
 def value(source: str | None, row: dict[str, Any]) -> Any:
     assert source is not None, "task_from asks for what a kind needs"
-    from jinja2 import Undefined
-
     try:
-        found = expression(source)(**row)
-        if isinstance(found, Undefined):
-            str(found)  # raises, naming the field
-        return found
+        return templates.evaluate(source, row)
+    except templates.TooMuch:
+        raise
     except Exception as error:
         raise Fault(one_line(error)) from None
 

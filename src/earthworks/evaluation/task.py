@@ -24,7 +24,6 @@ import json
 import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -171,24 +170,3 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise EarthworksError(f"{path} could not be read: {error}") from None
     except ValueError as error:
         raise EarthworksError(f"{path}, line {number or 1}, is not a JSON object: {error}") from None
-
-
-@cache
-def environment() -> Any:
-    """Jinja without a way out of it; a field that a row lacks is an error."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-
-
-@cache
-def template(source: str) -> Any:
-    """`template("{{ a }}").render(row)` -> text."""
-    return environment().from_string(source)
-
-
-@cache
-def expression(source: str) -> Any:
-    """`expression("[a, b]")(row)` -> a value of Python."""
-    return environment().compile_expression(source, undefined_to_none=False)
