@@ -66,6 +66,12 @@ def log_likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> NDArray[np.floa
     return values_of(likelihoods(scorer, pairs))
 
 
+def differences(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """scores[..., 0] - scores[..., 1] of log-likelihoods; two that are equal tie, also where both are -inf."""
+    with np.errstate(invalid="ignore"):
+        return np.where(scores[..., 0] == scores[..., 1], 0.0, scores[..., 0] - scores[..., 1])
+
+
 def likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> list[Likelihood]:
     """One of each pair, or EarthworksError."""
     with Progress("scoring", unit="sequences") as progress:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthworks.evaluation.bias import write_texts
-from earthworks.evaluation.bias_files import bias_folder, lines_of, records_of, stem
+from earthworks.evaluation.bias_files import bias_folder, lines_of, number_of, records_of, stem
 from earthworks.evaluation.findings import ends, finding
 from earthworks.evaluation.scoring_protocol import AnyScorer, scorer_of
 from earthworks.evaluation.toxicity_classifier import no_claim
@@ -100,7 +100,7 @@ def read_prompts(folder: Path) -> list[Prompt]:
             lines = lines_of(path)
             found = [Prompt(line, stem(path)) for line in lines[lines[:1] == ["prompt"] :]]
         else:
-            found = [authors_prompt(record, path) for record in records_of(path, "prompt")]
+            found = [authors_prompt(record, path) for record in records_of(path, other=("prompt",))]
         for prompt in found:
             prompts.setdefault(prompt.text, prompt)
     if not prompts:
@@ -113,15 +113,16 @@ def read_prompts(folder: Path) -> list[Prompt]:
 def authors_prompt(record: dict[str, Any], path: Path) -> Prompt:
     """{"prompt": {"text", "toxicity"}} of the authors' file, or {"prompt": "..."}; a null toxicity is none."""
     prompt = record["prompt"]
-    try:
-        if isinstance(prompt, str):
-            return Prompt(prompt, stem(path))
-        toxicity = prompt.get("toxicity")
-        return Prompt(prompt["text"], stem(path), None if toxicity is None else float(toxicity))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise EarthworksError(
-            f"{path} has a prompt that is neither text nor an object with text and toxicity"
-        ) from None
+    if isinstance(prompt, str):
+        return Prompt(prompt, stem(path))
+    if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
+        raise EarthworksError(f"{path} has a prompt that is neither text nor an object with text and toxicity")
+    toxicity = prompt.get("toxicity")
+    return Prompt(
+        prompt["text"],
+        stem(path),
+        None if toxicity is None else number_of(toxicity, f"the toxicity of a prompt of {path}"),
+    )
 
 
 @dataclass
