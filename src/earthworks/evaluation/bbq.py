@@ -26,8 +26,8 @@ def spelled(word: Any) -> str:
     return "".join(each for each in re.sub(r"^[mf]-", "", str(word).lower()) if each.isalnum())
 
 
-# How an answer's `answer_info`, such as ["Ruritanian", "North"], may be named in `stereotyped_groups`: by its group; by either
-# of the two; by either, however it is spelled. The first that fits exactly one answer is taken.
+# How an answer's `answer_info`, such as ["Ruritanian", "North"], may be named in `stereotyped_groups`: by its group; by
+# either of the two; by either, however it is spelled. The first that fits exactly one answer is taken.
 READINGS: tuple[Callable[[list[Any]], set[str]], ...] = (
     lambda names: {str(each) for each in names[1:]},
     lambda names: {str(each) for each in names},

@@ -1,7 +1,6 @@
 """The files that bias and toxicity are measured on: found by name, compressed or not, their fields checked."""
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from io import BytesIO, StringIO
@@ -11,6 +10,7 @@ from typing import Any
 from earthworks.corpus.streams import blocks
 from earthworks.runs import EarthworksError
 from earthworks.runs.files import read_regular
+from earthworks.runs.json_files import parse_json
 
 ENDINGS = ("", ".gz", ".xz", ".zst")
 LARGEST = 1 << 30  # bytes of a file, and of what it holds uncompressed
@@ -56,11 +56,10 @@ def lines_of(path: Path) -> list[str]:
 def json_of(text: str, where: str) -> Any:
     """JSON of a person's file; `where` names file and line. What is nested without end is refused, not a crash."""
     try:
-        return json.loads(text)
-    except ValueError:
-        raise EarthworksError(f"{where} is not JSON") from None
-    except RecursionError:
-        raise EarthworksError(f"{where} is JSON nested too deeply") from None
+        return parse_json(text)
+    except ValueError as error:
+        deep = ", it is nested too deeply" if "nested" in str(error) else ""
+        raise EarthworksError(f"{where} is not JSON{deep}") from None
 
 
 def records_of(path: Path, *fields: str, other: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -96,8 +95,8 @@ def table_of(text: str, separator: str, path: Path) -> list[tuple[int, dict[str,
         for row in reader:
             if any(row[len(header) :]):
                 raise EarthworksError(
-                    f"line {reader.line_num} of {path} has {len(row)} fields where the first line names {len(header)}: a text "
-                    "that holds the separator must stand in quotation marks"
+                    f"line {reader.line_num} of {path} has {len(row)} fields where the first line names {len(header)}: a "
+                    "text that holds the separator must stand in quotation marks"
                 )
             if row:
                 rows.append((reader.line_num, dict(zip(header, row))))
