@@ -63,8 +63,10 @@ def measure(
         for name, compute in applicable(x, y, points, num_directions, critic, seed):
             progress.show(f"measuring {name}", force=True)
             with torch.no_grad() if name != "critic_estimate" else torch.enable_grad():
-                distance = compute()
-            found.append(distance.assess(num_permutations, seed))
+                found.append(compute())
+        for distance in found:
+            progress.show(f"measuring the null of {distance.name}", force=True)
+            distance.assess(num_permutations, seed)
     if figure is not None:
         write_figure(found, figure)
     if json:
@@ -190,9 +192,10 @@ def table(found: list[Distance], n: int, m: int) -> str:
         assert each.interval is not None
         low, high = each.interval
         mark = "" if each.interval_of == OF_LAWS else "*"
+        interval = "none: one point" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]{mark}"
         lines.append(
             f"{each.name:<{width}} {float(each):>9.4g} {float(each.null.mean()):>9.3g} {each.p_value:>6.3f}  "
-            f"{f'[{low:.4g}, {high:.4g}]{mark}':<20}  {each.n:>7,} {each.m:>7,}  {each.kind}: {each.solver}"
+            f"{interval:<20}  {each.n:>7,} {each.m:>7,}  {each.kind}: {each.solver}"
         )
     lines += [
         "",

@@ -29,6 +29,8 @@ def paint_plan(distance: "Distance", axes: "Axes") -> None:
     if len(mass) > ARROWS:  # of equal ones an even choice, not the first
         chosen = chosen if np.ptp(mass) > 0 else np.linspace(0, len(mass) - 1, ARROWS).astype(int)
     i, j, mass = i[chosen], j[chosen], mass[chosen]
+    if distance.unit:
+        axes.set_xlabel(f"in units of 2^{distance.unit}")
     ends = y[j] - x[i]
     axes.quiver(
         *x[i].T, *ends.T, color=MUTED, alpha=0.2 + 0.6 * mass / mass.max(),
