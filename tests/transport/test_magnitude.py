@@ -53,13 +53,11 @@ def test_points_multiplied_by_a_constant_are_as_many_times_as_far_apart(name, dt
     x, y = normal(12, 3).to(dtype), (1.5 * normal(m, 3, 1) + 1).to(dtype)
     known = measure(x, y)
     for exponent in EXPONENTS[dtype]:
-        try:
-            found = measure(times(x, exponent), times(y, exponent))
-        except EarthworksError as error:
-            assert degree == 2
-            assert abs(exponent) > 500
-            assert "float64" in str(error)
+        if degree == 2 and abs(exponent) > 500:
+            with pytest.raises(EarthworksError, match="float64"):
+                measure(times(x, exponent), times(y, exponent))
             continue
+        found = measure(times(x, exponent), times(y, exponent))
         assert times(float(found), -degree * exponent) == pytest.approx(float(known), rel=1e-6)
         if found.samples is None:
             continue
@@ -98,8 +96,12 @@ def test_clouds_with_nothing_in_them_to_divide_by_give_a_number_or_a_sentence(na
         if found.samples is not None:
             found.assess(5)
     except EarthworksError as error:
-        assert "\n" not in str(error)
-        assert kind == "one point" or degree == 2 or "float64" in str(error) or name == "moments"
+        sentence = str(error)
+    else:
+        sentence = ""
+    if sentence:
+        assert "\n" not in sentence
+        assert kind == "one point" or degree == 2 or "float64" in sentence
         return
     assert math.isfinite(float(found))
     if found.null is not None:

@@ -60,8 +60,9 @@ def paint_null(distance: "Distance", axes: "Axes") -> None:
     axes.legend(fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
 
 
-def write_figure(distances: list["Distance"], path: str | Path) -> Path:
-    """A .png file of panels: the first plan that can be drawn, and the null of each distance."""
+def write_figure(distances: list["Distance"], path: str | Path, *, new: bool = False) -> Path:
+    """A .png file of panels: the first plan that can be drawn, and the null of each distance. `new`: never over a file
+    that is there."""
     from earthworks.report.figures import draw
 
     path = Path(path)
@@ -82,5 +83,5 @@ def write_figure(distances: list["Distance"], path: str | Path) -> Path:
 
     description = "; ".join(str(each) for each in distances)
     drawing = draw(path.stem, description, paint, rows=rows, columns=columns, width=4.2 * columns, height=3.2 * rows)
-    write_bytes(path, drawing.png)
+    write_bytes(path, drawing.png, new=new)
     return path
