@@ -146,8 +146,8 @@ def test_a_config_that_is_none_is_refused(command, tiny_text, tmp_path, content,
 
 
 def test_a_config_that_is_not_there_is_refused(command, tmp_path):
-    assert command("gopher train", config=tmp_path / "missing.yaml").refuses("could not be read: No such file")
-    assert command("gopher train", config=tmp_path).refuses("could not be read: Is a directory")
+    assert command("gopher train", config=tmp_path / "missing.yaml").refuses("missing.yaml does not exist")
+    assert command("gopher train", config=tmp_path).refuses("cannot be read: it is no regular file")
     assert command("gopher train --config").refuses("--config wants the name of a YAML file")
 
 

@@ -10,6 +10,7 @@ import yaml
 from earthworks import __version__, cli
 from earthworks.cli import COMMANDS, SINGLE, main
 from earthworks.runs import EarthworksError
+from earthworks.runs.errors import Stopped
 from tiny_runs import FLEA, results
 
 EVERY = {f"{room} {verb}": entry for room, verbs in COMMANDS.items() for verb, entry in verbs.items()} | SINGLE
@@ -204,7 +205,8 @@ def test_debug_shows_the_traceback(command):
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Stopped("SIGTERM"), 75, "stopped by SIGTERM"),
         (MemoryError(), 1, "memory ran out: try a smaller --micro_batch"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "memory ran out"),
         (EarthworksError("the disk is full", exit_code=1), 1, "the disk is full"),

@@ -6,13 +6,16 @@ import inspect
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from earthworks import __version__
-from earthworks.runs.errors import EarthworksError
+from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, EarthworksError, Stopped
+from earthworks.runs.terminal import CONTROL, shown, write_replacing
 
 # room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
@@ -55,32 +58,77 @@ SINGLE: dict[str, tuple[str, str, str]] = {
 }
 
 
+SMALLER = ("micro_batch", "batch", "context", "size", "width", "points", "num", "workers")  # options that save memory
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; exit code 0 done, 1 the work failed, 2 the user's mistake, 3 done but not all was readable."""
+    """Run one command. Exit code 0 done, 1 the work failed, 2 the user's mistake, 3 done but not all was readable, 75
+    stopped by SIGTERM or SIGUSR1 (give it again), 130 stopped by Ctrl-C."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported: docs/log.md, "Waiting threads"
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    write_replacing()
     try:
-        dispatch(arguments)
+        with stopped_by_signals():
+            dispatch(list(arguments))
     except EarthworksError as error:
         if debug:
             raise
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        fail("interrupted", 1)
+        fail("interrupted; nothing that is half written stays", INTERRUPTED)
+    except Stopped as stop:
+        fail(f"{stop}; nothing that is half written stays: give the same command again", TRY_AGAIN)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         sys.stderr.close()
         sys.exit(0)
     except (MemoryError, RuntimeError) as error:
         if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error) or "alloc" in str(error)):
             raise
-        fail("memory ran out: try a smaller --micro_batch, --batch, --context or --size", 1)
+        fail(f"memory ran out: {less_memory(arguments)}", 1)
+    except OSError as error:
+        if debug:
+            raise
+        fail(f"the system refused{f' {error.filename}' if error.filename else ''}: {error.strerror or error}", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    print(f"earthworks: {message}", file=sys.stderr)
+    print(f"earthworks: {' '.join(shown(message).split())}", file=sys.stderr)
     sys.exit(code)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise Stopped, so that what is half written is removed; a second one kills. Not in children."""
+    before: dict[int, Any] = {}
+    process = os.getpid()
+
+    def stop(number: int, _frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() != process:
+            os.kill(os.getpid(), number)
+        raise Stopped(signal.Signals(number).name)
+
+    with suppress(ValueError):  # not the main thread, which alone can set handlers
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def less_memory(arguments: list[str]) -> str:
+    """What to do about it, from the options that the command has."""
+    entry = SINGLE.get(arguments[0]) or COMMANDS.get(arguments[0], {}).get(next(iter(arguments[1:]), ""))
+    names = inspect.signature(getattr(importlib.import_module(entry[0]), entry[1])).parameters if entry else {}
+    options = [f"--{name}" for name in SMALLER if name in names]
+    if not options:
+        return "give less data at once, or use a machine with more"
+    return f"try a smaller {' or '.join(options)}"
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -160,9 +208,16 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
         return
     result = function(**namespace)
     if isinstance(result, str) or hasattr(result, "exit_code"):
-        print(result)
+        say(str(result))
     if code := getattr(result, "exit_code", 0):
         sys.exit(code)
+
+
+def say(answer: str) -> None:
+    """Print a command's answer; control characters in it are shown, not sent, and that is said."""
+    print(shown(answer), flush=True)
+    if changed := sum(character not in "\r\n" for character in re.findall(CONTROL, answer)):
+        print(f"notice: {changed:,} control characters are shown as \\u....; --json keeps them", file=sys.stderr)
 
 
 def normalized(argument: str) -> str:
@@ -217,14 +272,9 @@ def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple
 
 
 def read_config(file: str) -> dict[str, Any]:
-    import yaml
+    from earthworks.runs.yaml_files import read_yaml
 
-    try:
-        config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EarthworksError(f"--config {file} could not be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise EarthworksError(f"--config {file} is not valid YAML") from None
+    config = read_yaml(file, what=f"--config {file}")
     if not isinstance(config, dict):
         raise EarthworksError(f"--config {file} does not hold settings (key: value lines)")
     return config

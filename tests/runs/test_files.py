@@ -138,7 +138,7 @@ def test_every_byte_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch)
         monkeypatch.setattr(os, name, recorded(name, getattr(os, name)))
     target = tmp_path / "folder"
     fill(target)
-    renamed = events.index(("rename", tmp_path / ".tmp-folder"))
+    renamed = next(place for place, (name, _) in enumerate(events) if name == "rename")
     synced = {subject for name, subject in events[:renamed] if name == "fsync"}
     assert synced == {entry.stat().st_ino for entry in (target, *target.rglob("*"))}
     assert events[renamed + 1 :] == [("fsync", tmp_path.stat().st_ino)]
@@ -183,9 +183,12 @@ def test_an_error_while_filling_passes_through_and_leaves_no_trace(tmp_path):
 
 def test_what_a_killed_writer_left_is_not_part_of_the_next_folder(tmp_path):
     (tmp_path / ".tmp-folder").mkdir()
-    (tmp_path / ".tmp-folder" / "stale").write_bytes(OLD)
+    (tmp_path / ".tmp-folder" / "mine").write_bytes(OLD)  # a person's: no name that we make
+    assert die_at(lambda: fill(tmp_path / "folder"), 3)
     fill(tmp_path / "folder")
-    assert not (tmp_path / "folder" / "stale").exists()
+    assert sorted(entry.name for entry in (tmp_path / "folder").iterdir()) == ["inner", MANIFEST, "weights"]
+    assert (tmp_path / ".tmp-folder" / "mine").read_bytes() == OLD
+    assert not unfinished(tmp_path)
 
 
 def test_a_folder_with_something_in_it_is_never_replaced(tmp_path):
@@ -252,5 +255,5 @@ def test_json_that_is_missing_cut_short_or_no_file_is_one_sentence(tmp_path):
     (tmp_path / "cut.json").write_text('{"a": 1, "b"')
     with pytest.raises(EarthworksError, match=r"cut\.json is not readable JSON"):
         read_json(tmp_path / "cut.json")
-    with pytest.raises(EarthworksError, match="cannot be read: Is a directory"):
+    with pytest.raises(EarthworksError, match="cannot be read: it is no regular file"):
         read_json(tmp_path)

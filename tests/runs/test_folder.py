@@ -17,21 +17,24 @@ def test_a_configuration_comes_back_as_it_was_written(tmp_path):
     }
     folder = RunFolder.create(tmp_path / "runs" / "a")
     folder.write_config(config)
-    assert RunFolder.open(tmp_path / "runs" / "a").read_config() == config
-    assert list(yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))) == list(config)  # in the given order
+    assert RunFolder.open(tmp_path / "runs" / "a").read_config() == {"format": 2, **config}
+    assert list(yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))) == [
+        "format",
+        *config,
+    ]  # in the given order
 
 
 def test_a_run_is_not_begun_where_one_lies(tmp_path):
     RunFolder.create(tmp_path / "a").write_config({"seed": 0})
-    with pytest.raises(EarthworksError, match=r"already holds a run: go on with it by --resume .*a, or choose another"):
+    with pytest.raises(EarthworksError, match=r"already holds a run: continue it by --resume .*a, or choose another"):
         RunFolder.create(tmp_path / "a")
-    assert RunFolder.open(tmp_path / "a").read_config() == {"seed": 0}
+    assert RunFolder.open(tmp_path / "a").read_config() == {"format": 2, "seed": 0}
 
 
 def test_a_folder_in_which_no_run_began_can_be_used(tmp_path):
     RunFolder.create(tmp_path / "a")  # killed before its configuration was written
     RunFolder.create(tmp_path / "a").write_config({"seed": 1})
-    assert RunFolder.open(tmp_path / "a").read_config() == {"seed": 1}
+    assert RunFolder.open(tmp_path / "a").read_config() == {"format": 2, "seed": 1}
 
 
 def test_a_file_is_no_run_folder(tmp_path):
@@ -45,7 +48,7 @@ def test_a_file_is_no_run_folder(tmp_path):
 def test_resuming_nothing_is_one_sentence(tmp_path):
     with pytest.raises(EarthworksError, match="there is no run folder at"):
         RunFolder.open(tmp_path / "missing")
-    with pytest.raises(EarthworksError, match=r"holds no config\.yaml, so no run began there"):
+    with pytest.raises(EarthworksError, match=r"holds no config\.yaml, so no run started there"):
         RunFolder.open(tmp_path)
 
 
@@ -73,7 +76,7 @@ def test_the_environment_is_that_of_the_first_start(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["earthworks", "second"])
     folder.write_config({"max_steps": 2})
     assert read_json(tmp_path / "environment.json")["command"] == ["earthworks", "first"]
-    assert folder.read_config() == {"max_steps": 2}
+    assert folder.read_config() == {"format": 2, "max_steps": 2}
 
 
 def test_the_environment_tells_this_process(monkeypatch):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.runs import EarthworksError, Metrics, read_metrics
+from earthworks.runs.metrics import missing_steps
 
 
 def log(path, steps, start=0):
@@ -52,13 +53,44 @@ def test_a_log_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
     assert steps(path) == list(range(1, 8))  # a half line would have swallowed the one written after it
 
 
-def test_what_a_power_cut_filled_with_zeros_is_dropped(tmp_path):
+def test_what_a_power_cut_filled_with_zeros_is_cut_away_on_resuming(tmp_path):
     path = tmp_path / "m"
     log(path, range(1, 4))
-    path.write_bytes(path.read_bytes() + b"\0" * 40 + b"\n" + b'{"step": 5}\n')
-    assert steps(path) == [1, 2, 3]  # what stands after a hole was never known to be complete
-    log(path, [4], start=3)
-    assert steps(path) == [1, 2, 3, 4]
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" * 40 + b"\n" + b'{"step": 5}\n')
+    assert missing_steps(path, 3) is None
+    log(path, [], start=3)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "harm", [b'{"step": 4, "lo', b"\0" * 20 + b"\n", b"[" * 99999 + b"\n", b"[4]\n", b'{"step": "4"}\n', b"9\n"]
+)
+def test_a_damaged_line_costs_itself_alone_and_is_said(tmp_path, harm):
+    path = tmp_path / "m"
+    log(path, range(1, 21))
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = harm
+    if not harm.endswith(b"\n"):  # the line end itself was hit: it swallows the next one
+        lines[4] = b"?" + lines[4]
+    path.write_bytes(b"".join(lines))
+    lost = {4} if harm.endswith(b"\n") else {4, 5}
+    assert set(steps(path)) == set(range(1, 21)) - lost
+    assert str(path) in missing_steps(path, 20)
+    log(path, [16], start=15)  # resuming cuts at the end alone
+    assert set(steps(path)) == set(range(1, 17)) - lost
+
+
+def test_what_is_missing_is_counted_from_its_first_step_to_its_last(tmp_path):
+    path = tmp_path / "m"
+    log(path, [1, 2, 5, 6, 9])
+    assert missing_steps(path, 9).split(" for ")[1].startswith("4 steps from 3 to 8")
+    assert missing_steps(path, 7).split(" for ")[1].startswith("3 steps from 3 to 7")
+    assert missing_steps(path, 3).split(" for ")[1].startswith("step 3:")
+    assert missing_steps(path, 2) is None
+    assert "is missing: the measurements of 4 steps are lost" in missing_steps(tmp_path / "gone", 4)
+    assert missing_steps(tmp_path / "gone", 0) is None
+    assert "steps from 3 to" in missing_steps(path, 1 << 50)  # whatever a stranger's checkpoint says
 
 
 def test_a_line_is_visible_to_readers_at_once(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs.files import temporary_name
 from earthworks.training import checkpoint
 
 TENSORS = {
@@ -90,11 +91,45 @@ def test_the_newest_two_and_the_best_stay(run):
 
 def test_what_a_killed_run_left_half_written_or_half_removed_goes_with_the_next_pruning(run):
     save(run, 1)
-    for name in (".tmp-step-2", ".tmp-removed-step-0"):
+    dead = ".tmp-earthworks-elsewhere-7-0123456789abcdef-step-2"
+    for name in (dead, ".tmp-step-2"):
         (run.checkpoints / name).mkdir()
         (run.checkpoints / name / "model.safetensors").write_bytes(b"half")
+    living = temporary_name(run.checkpoint(3))
+    living.mkdir()
     checkpoint.prune(run)
-    assert [entry.name for entry in run.checkpoints.iterdir()] == ["step-1"]
+    assert {entry.name for entry in run.checkpoints.iterdir()} == {
+        "step-1",
+        ".tmp-step-2",
+        living.name,
+    }  # not ours to remove
+
+
+def test_a_checkpoint_in_which_somebody_put_a_file_is_kept(run, capsys):
+    save(run, 1, 2, 3, 4)
+    (run.checkpoint(1) / "notes.txt").write_text("the good one")
+    checkpoint.prune(run)
+    checkpoint.prune(run)
+    assert run.steps() == [1, 3, 4]
+    assert capsys.readouterr().err.count("is kept, since it holds files that Earthworks did not write") == 1
+    assert checkpoint.load(run.checkpoint(1))[1]["step"] == 1
+
+
+def test_a_checkpoint_is_read_from_the_files_that_its_manifest_names(run, tmp_path):
+    save(run, 1)
+    (run.checkpoint(1) / "extra.safetensors").write_bytes(b"not read")
+    assert checkpoint.load(run.checkpoint(1))[0].keys() == TENSORS.keys()
+    manifest = run.checkpoint(1) / "manifest.json"
+    for content in (
+        {"files": {}},
+        {},
+        [],
+        {"files": {"../../x": {"bytes": 1, "sha256": ""}}},
+        {"files": {"/dev/zero": {"bytes": 0, "sha256": ""}}},
+    ):
+        manifest.write_text(json.dumps(content))
+        with pytest.raises(EarthworksError):
+            checkpoint.load(run.checkpoint(1))
 
 
 def test_random_numbers_go_on_where_they_were(run):

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import signal
@@ -103,7 +104,16 @@ def test_the_log_is_on_the_disk_before_a_checkpoint_has_its_name(tmp_path, monke
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "rename", lambda old, new: events.append(new.name) or rename(old, new))
     walk(tmp_path, 9, measures=False, cadence=(99, 99, 3))
-    assert events == [3, "step-3", 6, "step-6", 9, "step-9", ".tmp-removed-step-3"]
+    assert [event for event in events if not str(event).startswith(".tmp")] == [
+        0,
+        3,
+        "step-3",
+        6,
+        "step-6",
+        9,
+        "step-9",
+    ]
+    assert events[-1].endswith("-step-3")  # removed
 
 
 def test_the_best_stays_however_old_it_is(tmp_path):
@@ -119,21 +129,42 @@ def test_with_nothing_held_out_there_is_no_best(tmp_path):
     assert not any("validation" in record for record in read_metrics(tmp_path / "metrics.jsonl"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("step", [0, 6, 9])
 def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path, number, step):
     whole = walk(tmp_path / "whole", 11)
     before = signal.getsignal(number)
-    expected = f"stopped by {number.name} after step {step + 1} of 11, everything is saved; go on with: the command"
+    expected = f"stopped by {number.name} after step {step + 1} of 11, everything is saved; continue with: the command"
     with pytest.raises(EarthworksError, match=expected) as error:
         walk(tmp_path / "broken", 11, interrupt_at=(step, number))
-    assert error.value.exit_code == 1
+    assert error.value.exit_code == (130 if number == signal.SIGINT else 75)
     assert signal.getsignal(number) == before
     assert checkpoint.newest(RunFolder(tmp_path / "broken")).name == f"step-{step + 1}"
     rest = walk(tmp_path / "broken", 11, seed=99)  # the generator too is restored
     assert torch.equal(rest.place, whole.place)
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
     assert [call for call in whole.calls if call[1] > step + 1] == rest.calls
+
+
+def test_a_number_of_the_log_that_was_altered_is_noticed_on_resuming(tmp_path, capsys):
+    walk(tmp_path, 6)
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"tokens": 7', b'"tokens": 8', 1))
+    walk(tmp_path, 8)
+    assert "metrics.jsonl is not as it was written up to step 6" in capsys.readouterr().err
+    assert [record["step"] for record in read_metrics(log)] == list(range(1, 9))
+
+
+def test_the_best_is_what_the_newest_checkpoint_says_whatever_its_mark_says(tmp_path):
+    walk(tmp_path, 12, scores=[3, 1, *range(4, 14)], cadence=(1, 99, 2))
+    (tmp_path / "checkpoints" / "best.json").write_text('{"step": 12, "score": 0.5}')
+    assert checkpoint.choose(RunFolder(tmp_path)) == RunFolder(tmp_path).checkpoint(2)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    walk(tmp_path, 4, scores=[math.nan, math.inf, 2.0, math.nan], cadence=(1, 99, 1))
+    assert checkpoint.best(RunFolder(tmp_path)) == {"step": 3, "score": 2.0}
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)
 
 
 def test_a_signal_in_the_last_step_stops_nothing(tmp_path):
@@ -191,7 +222,7 @@ def test_a_damaged_checkpoint_says_which_and_what_to_remove(tmp_path):
         file = run.checkpoint(step) / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(
-            EarthworksError, match=f"{file} has .* bytes .*; remove {run.checkpoint(step)} to go on from {before}"
+            EarthworksError, match=f"{file} has .* bytes .*; remove {run.checkpoint(step)} to continue from {before}"
         ):
             walk(tmp_path, 9)
         run.checkpoint(step).rename(tmp_path / f"removed-{step}")

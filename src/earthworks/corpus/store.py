@@ -1,7 +1,6 @@
 """Where a build writes: a folder or an fsspec URL, in which every file is wholly there or not there at all."""
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, BinaryIO
 
 from earthworks.corpus.reading import file_system
 from earthworks.runs import EarthworksError
-from earthworks.runs.files import TEMPORARY, one_sentence, sync
+from earthworks.runs.files import one_sentence, remove_leftovers, sync, temporary_name
 
 
 class Store:
@@ -32,7 +31,7 @@ class Store:
         """A new file, there under its name when the block ends without an error."""
         if self.local:
             target = Path(self.path(name))
-            temporary = target.with_name(f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{target.name}")
+            temporary = temporary_name(target)
             with one_sentence(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
@@ -88,5 +87,5 @@ class Store:
     def remove_temporary(self) -> None:
         """What writers that were killed left behind."""
         if self.local:
-            for path in Path(self.root).rglob(f"{TEMPORARY}*"):
-                path.unlink(missing_ok=True)
+            for folder in (Path(self.root), *(path for path in Path(self.root).rglob("*") if path.is_dir())):
+                remove_leftovers(folder)

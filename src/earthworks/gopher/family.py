@@ -54,20 +54,26 @@ def train_family(settings: dict[str, Any], begun: float) -> Path:
     not the same command.
     """
     sizes = sizes_of(settings)
-    run = settings["run"] or default_run(settings["data"].split(",")[0].split("=")[0], "text")
-    if RunFolder(run).config_file.exists():
-        folder, settings = begun_before(run, settings)
-        return go_on(folder, settings)
+    run = settings["run"]
+    if run is not None and RunFolder(run).config_file.exists():
+        with RunFolder.open(run).writing() as folder:
+            _, settings = begun_before(run, settings)
+            return go_on(folder, settings)
     parts = [] if is_packed(settings["data"]) else sources(settings["data"])
-    folder = RunFolder.create(run)
-    note(f"family of {len(sizes)} in {folder.path}")
     device = choose_device(settings["device"])
-    with folder.beginning():
-        packed = prepare(folder, parts, settings)
-        settings = {**settings, "run": str(folder.path), "precision": choose_precision(settings["precision"], device)}
-        settings = settle_family(settings, sizes, packed, device, begun)
-        folder.write_config({"kind": "gopher", **settings})
-    return go_on(folder, settings)
+    named = default_run(settings["data"].split(",")[0].split("=")[0], "text")
+    with RunFolder.create(run, otherwise=named).writing() as folder:
+        note(f"family of {len(sizes)} in {folder.path}")
+        with folder.beginning():
+            packed = prepare(folder, parts, settings)
+            settings = {
+                **settings,
+                "run": str(folder.path),
+                "precision": choose_precision(settings["precision"], device),
+            }
+            settings = settle_family(settings, sizes, packed, device, begun)
+            folder.write_config({"kind": "gopher", **settings})
+        return go_on(folder, settings)
 
 
 def sizes_of(settings: dict[str, Any]) -> list[str]:
@@ -90,7 +96,7 @@ def begun_before(run: str, settings: dict[str, Any]) -> tuple[RunFolder, dict[st
     for name, value in settings.items():
         if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
             raise EarthworksError(
-                f"{run} was begun with --{name} {kept[name]}, not {value}: choose another --run, or go on with "
+                f"{run} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it with "
                 f"--resume {run}"
             )
     return folder, {**kept, "device": settings["device"]}

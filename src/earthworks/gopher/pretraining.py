@@ -19,7 +19,7 @@ from earthworks.gopher.restoring import load, load_weights
 from earthworks.gopher.settings import check, model_config, settle
 from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
-from earthworks.runs import EarthworksError, Progress, RunFolder, read_json, remove_folder, write_json
+from earthworks.runs import EarthworksError, Progress, RunFolder, write_bytes, write_json
 from earthworks.runs.folder import DERIVED, default_run
 from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
@@ -126,17 +126,8 @@ def train(
     importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
     begun = time.perf_counter()
     if resume is not None:
-        folder, settings = settings_to_resume(resume, settings, train=train, read=read_run, check=check)
-        if settings["family"] is not None:
-            return importlib.import_module("earthworks.gopher.family").go_on(folder, settings)
-        packed = PackedTokens.open(packed_folder(folder))
-        if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
-            raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
-        torch.manual_seed(settings["seed"])
-        model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
-        if not folder.steps():  # killed before the first checkpoint
-            begin(model, packed, settings)
-        return conduct(folder, model, packed, settings, choose_device(device), begun)
+        with RunFolder.open(resume).writing() as folder:
+            return go_on(folder, settings, choose_device(device), begun)
     if data is None:
         raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
     check(settings)
@@ -144,22 +135,36 @@ def train(
         return importlib.import_module("earthworks.gopher.family").train_family(settings, begun)
     parts = [] if is_packed(data) else sources(data)
     chosen_device = choose_device(device)
-    folder = RunFolder.create(run or default_run(data.split(",")[0].split("=")[0], "text"))
-    note(f"run folder {folder.path}")
-    with folder.beginning():
-        packed = prepare(folder, parts, settings)
-        settings["precision"] = choose_precision(precision, chosen_device)
-        settings, step_seconds = settle(settings, packed, chosen_device, begun)
-        torch.manual_seed(seed)
-        model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+    with RunFolder.create(run, otherwise=default_run(data.split(",")[0].split("=")[0], "text")).writing() as folder:
+        note(f"run folder {folder.path}")
+        with folder.beginning():
+            packed = prepare(folder, parts, settings)
+            settings["precision"] = choose_precision(precision, chosen_device)
+            settings, step_seconds = settle(settings, packed, chosen_device, begun)
+            torch.manual_seed(seed)
+            model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+            begin(model, packed, settings)
+            settings["run"] = str(folder.path)
+            write_bytes(folder.tokenizer, packed.tokenizer.file_content(), new=True)
+            folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
+        steps = settings["max_steps"]
+        note(f"{steps:,} steps of about {step_seconds:.3f} s: {duration(steps * step_seconds)}")
+        return conduct(folder, model, packed, settings, chosen_device, begun)
+
+
+def go_on(folder: RunFolder, given: dict[str, Any], device: torch.device, begun: float) -> Path:
+    """Continue a run, or the family that a folder holds, whose lock is held."""
+    _, settings = settings_to_resume(str(folder.path), given, train=train, read=read_run, check=check)
+    if settings["family"] is not None:
+        return importlib.import_module("earthworks.gopher.family").go_on(folder, settings)
+    packed = PackedTokens.open(packed_folder(folder))
+    if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
+        raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
+    torch.manual_seed(settings["seed"])
+    model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
+    if not folder.steps():  # killed before the first checkpoint
         begin(model, packed, settings)
-        settings["run"] = str(folder.path)
-        packed.tokenizer.save(folder.tokenizer)
-        folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
-    note(
-        f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}"
-    )
-    return conduct(folder, model, packed, settings, chosen_device, begun)
+    return conduct(folder, model, packed, settings, device, begun)
 
 
 def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
@@ -191,7 +196,6 @@ def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) ->
         tokenizer = Tokenizer.train(texts, vocabulary)
     else:
         tokenizer = Tokenizer.load(kind)
-    left_by_a_killed_start(folder, parts)
     with Progress("packing", unit="MB") as progress:
         held_out = {"validation": settings["validation"], "seed": settings["seed"], "split": split}
         pack(parts, tokenizer, folder.data, **held_out, progress=progress)
@@ -199,14 +203,6 @@ def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) ->
     if notice := packed.reading.notice():
         note(f"notice: {notice}")
     return packed
-
-
-def left_by_a_killed_start(folder: RunFolder, parts: list[Source]) -> None:
-    """Remove the tokens that the same command made when it was killed before it could write config.yaml."""
-    if is_packed(folder.data):
-        subsets = read_json(folder.data / "index.json")["subsets"]
-        if [subset["location"] for subset in subsets] == [part.location for part in parts]:
-            remove_folder(folder.data)
 
 
 def begin(model: Gopher, packed: PackedTokens, settings: dict[str, Any]) -> None:

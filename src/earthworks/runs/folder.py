@@ -1,8 +1,8 @@
 """The run folder: one place for everything that a command wrote."""
 
-import shutil
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,43 @@ import yaml
 
 from earthworks.runs.environment import environment
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import TEMPORARY, one_sentence, write_bytes, write_json
+from earthworks.runs.files import (
+    inside,
+    one_sentence,
+    read_regular,
+    remove_folder,
+    remove_leftovers,
+    write_bytes,
+)
+from earthworks.runs.json_files import json_text, read_json
+from earthworks.runs.lock import Held, lock
+from earthworks.runs.yaml_files import read_yaml
 
+FORMAT = 2  # of run folders; 1 had no number, and no times and block digests in its manifests
 # keys of config.yaml to be read only; the others are settings of a command
-DERIVED = ("kind", "parameters", "shape", "data_digest", "critic_batch_norm")
+DERIVED = ("format", "kind", "parameters", "shape", "data_digest", "data_path", "critic_batch_norm")
+STARTING = ".earthworks-starting"  # there while a start has not written config.yaml
+# what commands write into a run folder, beside config.yaml
+LAYOUT = (
+    *(
+        "environment.json",
+        "inputs.json",
+        "tokenizer.json",
+        "data",
+        "metrics.jsonl",
+        "checkpoints",
+        "samples",
+        "figures",
+    ),
+    *("evaluation.json", "passage.json", "tasks.json", "bias.json", "bias_samples.jsonl", "toxicity.json"),
+    *("toxicity_samples.jsonl", "toxicity_detection.json", "scaling.json", "report.html", "tensorboard"),
+)
 
 
 def default_run(name: str, otherwise: str) -> str:
     """runs/NAME-DATE, NAME being what can stand in a file name of the last part of `name` before its first dot."""
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name.split(".")[0])
-    return f"runs/{stem.strip('-') or otherwise}-{datetime.now():%Y%m%d-%H%M%S}"
+    return f"runs/{stem.strip('-')[:100] or otherwise}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class RunFolder:
@@ -40,71 +67,139 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.figures = self.path / "figures"
         self.report = self.path / "report.html"
+        self.made = False  # by this process
+        self.lock: Held | None = None
 
     @classmethod
-    def create(cls, path: str | Path) -> "RunFolder":
-        """A folder for a new run; refuses one that already holds a run."""
+    def create(cls, path: str | Path | None, *, otherwise: str = "") -> "RunFolder":
+        """A folder for a new run; refuses one that already holds a run. Without `path` it is `otherwise`, or the first of
+        `otherwise`-2, -3, ... that nobody has, another process of the same second included."""
+        if path is None:
+            for number in range(1, 1000):
+                folder = cls(otherwise if number == 1 else f"{otherwise}-{number}")
+                with one_sentence(folder.path):
+                    folder.path.parent.mkdir(parents=True, exist_ok=True)
+                    with suppress(FileExistsError):
+                        folder.path.mkdir()
+                        folder.made = True
+                        return folder
+            raise EarthworksError(f"{otherwise} and 999 names like it are taken: give another by --run")
         folder = cls(path)
-        if folder.config_file.exists():
-            raise EarthworksError(
-                f"{path} already holds a run: go on with it by --resume {path}, or choose another name with --run"
-            )
+        folder.refuse_run()
         if folder.path.exists() and not folder.path.is_dir():
             raise EarthworksError(f"{path} is a file; --run wants the name of a folder")
-        with one_sentence(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
+        with one_sentence(folder.path), suppress(FileExistsError):
+            folder.path.mkdir(parents=True)
+            folder.made = True
         return folder
+
+    def refuse_run(self) -> None:
+        if os.path.lexists(self.config_file):
+            raise EarthworksError(
+                f"{self.path} already holds a run: continue it by --resume {self.path}, or choose another name with --run"
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator["RunFolder"]:
+        """The lock on what training writes: one command at a time. A folder that was made for a start that failed goes
+        again, when nothing is in it."""
+        try:
+            with lock(self.path, "training") as self.lock:
+                yield self
+        finally:
+            self.lock = None
+            if self.made and not self.config_file.exists():
+                with suppress(OSError):
+                    self.path.rmdir()
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
-        """What is written inside goes again when it ends in an error before config.yaml is there: no run, no trace."""
-        before = set(self.path.iterdir())
+        """Under `writing`: what a start makes goes again, file by file, when it ends before config.yaml is there, by an
+        error now or by a kill when the next start comes. Refuses a folder where a run would write over what is there."""
+        self.refuse_run()  # one that began while this command waited for nothing
+        self.undo()
+        taken = [name for name in LAYOUT if os.path.lexists(self.path / name) and not empty_folder(self.path / name)]
+        if taken:
+            raise EarthworksError(
+                f"{self.path} already holds {taken[0]}, where the run would write its own (it is not an empty folder): "
+                "choose another name with --run"
+            )
+        write_bytes(self.path / STARTING, b"a run is being started here; what it wrote goes if it fails\n")
         try:
             yield
         except BaseException:
             if not self.config_file.exists():
-                for entry in set(self.path.iterdir()) - before:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-                if not before:
-                    self.path.rmdir()
+                self.undo()
             raise
+        (self.path / STARTING).unlink(missing_ok=True)
+
+    def undo(self) -> None:
+        """Remove what a start that never wrote config.yaml made here: each thing only if it is what a start makes."""
+        if self.path.is_symlink() and not self.path.exists():
+            return
+        remove_leftovers(self.path)
+        if not (self.path / STARTING).is_file():
+            return
+        with suppress(EarthworksError, OSError):
+            if read_regular(self.tokenizer, 1 << 28) == read_regular(self.data / "tokenizer.json", 1 << 28):
+                self.tokenizer.unlink()
+        with suppress(EarthworksError):
+            if (self.data / "index.json").is_file():
+                remove_folder(self.data)
+        for name, key in (("environment.json", "earthworks"), ("inputs.json", "inputs")):
+            with suppress(EarthworksError, OSError):
+                written = read_json(self.path / name)
+                if isinstance(written, dict) and key in written:
+                    (self.path / name).unlink()
+        (self.path / STARTING).unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """An existing run; one sentence when there is none."""
+        """An existing run; one sentence when there is none, or when a part of it is a link that leads out of it."""
         folder = cls(path)
         if not folder.path.is_dir():
             raise EarthworksError(f"there is no run folder at {path}")
         if not folder.config_file.exists():
             raise EarthworksError(
-                f"{path} holds no config.yaml, so no run began there: start it again with the command that made it"
+                f"{path} holds no config.yaml, so no run started there: start it again with the command that made it"
             )
+        for name in ("config.yaml", *LAYOUT):
+            inside(folder.path, name)
         return folder
 
     def write_config(self, config: dict[str, Any]) -> None:
         """config.yaml and environment.json; the config last, because it is what makes the folder a run."""
         if not (self.path / "environment.json").exists():
-            write_json(self.path / "environment.json", environment())
-        write_bytes(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+            write_bytes(self.path / "environment.json", (json_text(environment()) + "\n").encode(), new=True)
+        content = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True).encode()
+        write_bytes(self.config_file, content, new=(self.path / STARTING).exists())
 
     def read_config(self) -> dict[str, Any]:
-        """The run's configuration as written."""
-        try:
-            config = yaml.safe_load(self.config_file.read_bytes())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())  # YAML's own complaint spans lines
-            raise EarthworksError(f"{self.config_file} is not valid YAML: {reason}") from None
+        """The run's configuration as written. Raises EarthworksError for a format that this version does not know."""
+        config = read_yaml(self.config_file)
         if not isinstance(config, dict):
             raise EarthworksError(f"{self.config_file} does not hold a mapping of settings")
+        written = config.get("format", 1)
+        if type(written) is not int or not 1 <= written <= FORMAT:
+            raise EarthworksError(
+                f"{self.path} is a run folder of format {str(written)[:20]}; this version of Earthworks reads formats 1 to "
+                f"{FORMAT}: install the version that wrote it"
+            )
         return config
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         if not self.checkpoints.is_dir():
             return []
-        names = (entry.name for entry in self.checkpoints.iterdir() if not entry.name.startswith(TEMPORARY))
-        return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+        found = [
+            entry.name[5:] for entry in self.checkpoints.iterdir() if entry.name.startswith("step-") and entry.is_dir()
+        ]
+        return sorted(int(name) for name in found if name.isascii() and name.isdecimal() and len(name) < 16)
 
     def checkpoint(self, step: int) -> Path:
         """The folder of one checkpoint."""
         return self.checkpoints / f"step-{step}"
+
+
+def empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())

@@ -1,5 +1,6 @@
 """Progress that a person can read: a live line in a terminal, a plain line now and then in a log."""
 
+import functools
 import os
 import shutil
 import sys
@@ -8,12 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from earthworks.runs.terminal import shown
+
 ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 
 
 def note(line: str) -> None:
     """A line for the person at the keyboard: standard output is the command's answer, so it goes beside."""
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
+
+
+@functools.cache
+def note_once(line: str) -> None:
+    """`note`, the first time a process has this to say."""
+    note(line)
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """Checkpoints that are whole or absent: safetensors, a small state file, and the SHA-256 of both."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from earthworks.runs import EarthworksError, RunFolder, new_folder, read_json, verify_manifest, write_json
-from earthworks.runs.files import TEMPORARY, remove_folder, write_through
+from earthworks.runs import EarthworksError, RunFolder, json_text, new_folder, read_json, verify_manifest, write_json
+from earthworks.runs.files import remove_folder, remove_leftovers, write_through
+from earthworks.runs.progress import note_once
 
 BEST = "best.json"  # {"step": N, "score": s}: beside the checkpoints, replaced atomically
 KEPT = 2  # the newest periodic checkpoints that stay, besides the best: one may be damaged by the disk
@@ -24,19 +23,33 @@ def save(run: RunFolder, step: int, tensors: dict[str, dict[str, Tensor]], state
         for name, group in tensors.items():
             group = {key: value.detach().cpu().contiguous() for key, value in group.items()}
             write_through(folder / f"{name}.safetensors", serialize(group))
-        write_through(folder / "state.json", json.dumps(state, indent=2).encode())
+        write_through(folder / "state.json", json_text(state).encode())
     return path
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read a checkpoint back, every file checked against the manifest first."""
+    """Read a checkpoint back: the files that its manifest names, each checked against it first, and no other."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_dir():
         raise EarthworksError(f"there is no checkpoint at {path}")
-    verify_manifest(path)
-    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    return tensors, read_json(path / "state.json")
+    files = verify_manifest(path)
+    if "state.json" not in files or not any(name.endswith(".safetensors") for name in files):
+        raise EarthworksError(f"{path / 'manifest.json'} does not name what a checkpoint has: it was altered")
+    tensors = {}
+    for name in sorted(name for name in files if name.endswith(".safetensors") and "/" not in name):
+        try:
+            tensors[name.removesuffix(".safetensors")] = load_file(path / name)
+        except (SafetensorError, ValueError, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise EarthworksError(
+                f"{path / name} is not a readable safetensors file ({reason}): it was altered"
+            ) from None
+    state = read_json(path / "state.json")
+    if not isinstance(state, dict):
+        raise EarthworksError(f"{path / 'state.json'} does not hold the state of a run: it was altered")
+    return tensors, state
 
 
 def newest(run: RunFolder) -> Path | None:
@@ -46,8 +59,24 @@ def newest(run: RunFolder) -> Path | None:
 
 
 def best(run: RunFolder) -> dict[str, Any] | None:
-    """The step and score of the best validation so far, or None."""
-    return read_json(run.checkpoints / BEST) if (run.checkpoints / BEST).exists() else None
+    """The step and score of the best validation so far, or None.
+
+    The newest checkpoint knows; best.json says the same for people. Where they differ, because the run was killed between
+    the two or best.json was altered, the checkpoint is right."""
+    path = newest(run)
+    if path is not None and "state.json" in verify_manifest(path, names=["state.json"]):
+        state = read_json(path / "state.json")
+        if isinstance(state, dict) and "best" in state:
+            return best_record(state["best"], path / "state.json")
+    if not (run.checkpoints / BEST).exists():
+        return None
+    return best_record(read_json(run.checkpoints / BEST), run.checkpoints / BEST)
+
+
+def best_record(record: Any, source: Path) -> dict[str, Any] | None:
+    if record is not None and not (isinstance(record, dict) and type(record.get("step")) is int):
+        raise EarthworksError(f"{source} does not name the step of the best checkpoint: it was altered")
+    return record
 
 
 def choose(run: RunFolder, which: str = "best") -> Path:
@@ -73,14 +102,15 @@ def mark_best(run: RunFolder, record: dict[str, Any]) -> None:
 
 
 def prune(run: RunFolder) -> None:
-    """Remove all checkpoints but the newest two and the best, and what a killed run left half removed."""
-    for leftover in run.checkpoints.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Remove all checkpoints but the newest two and the best, and what a killed run left half written or half removed.
+
+    One that holds files which the run did not write is somebody's now, and stays."""
+    remove_leftovers(run.checkpoints)
     steps = run.steps()
     record = best(run)
     for step in steps[:-KEPT]:
-        if record is None or step != record["step"]:
-            remove_folder(run.checkpoint(step))
+        if (record is None or step != record["step"]) and not remove_folder(run.checkpoint(step)):
+            note_once(f"notice: {run.checkpoint(step)} is kept, since it holds files that Earthworks did not write")
 
 
 def random_state() -> dict[str, Tensor]:

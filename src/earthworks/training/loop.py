@@ -4,17 +4,21 @@ What is trained is a `Task`; the loop knows only that it can make a step, be mea
 its tensors. A resumed run makes the same calls with the same step numbers as one that was never broken.
 """
 
+import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from earthworks.runs import EarthworksError, Metrics, Progress, RunFolder
-from earthworks.runs.progress import duration
+from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN
+from earthworks.runs.metrics import log_fault
+from earthworks.runs.progress import duration, note
 from earthworks.training import checkpoint
 
 PACE_STEPS = 50  # the time left is judged by the last so many steps
@@ -75,7 +79,8 @@ def fit(
 
     Writes metrics.jsonl, samples/ and checkpoints/ (every `cadence.save` steps, at each best validation, at the end).
     `elapsed` counts from `begun` (of time.perf_counter), so that what came before the first step is not hidden.
-    SIGINT and SIGTERM save a checkpoint after the current step and raise EarthworksError with the command to resume.
+    SIGINT, SIGTERM and SIGUSR1 save a checkpoint after the current step and raise EarthworksError with the command to resume
+    (exit code 130 after SIGINT, 75 after the others).
     """
     start, elapsed, best = resume(task, run)
     metrics = Metrics(run.metrics_file, start)
@@ -100,11 +105,20 @@ def fit(
             if board:
                 show_on_board(board, record)
             better = False
-            if measured is not None and (best is None or measured["score"] < best["score"]):
+            finite = measured is not None and math.isfinite(measured["score"])
+            if measured is not None and finite and (best is None or measured["score"] < best["score"]):
                 better, best = True, {"step": done, "score": measured["score"]}
             if better or last or stop.caught or done % cadence.save == 0:
                 metrics.sync()
-                state = {"step": done, "elapsed": record["elapsed"], "best": best, **task.state()}
+                if run.lock is not None:
+                    run.lock.check()
+                state = {
+                    "step": done,
+                    "elapsed": record["elapsed"],
+                    "best": best,
+                    "log": metrics.state(),
+                    **task.state(),
+                }
                 checkpoint.save(run, done, {**task.tensors(), "random": checkpoint.random_state()}, state)
                 if better and best is not None:
                     checkpoint.mark_best(run, best)
@@ -116,8 +130,8 @@ def fit(
             if stop.caught and not last:
                 raise EarthworksError(
                     f"stopped by {stop.caught} after step {done:,} of {max_steps:,}, everything is saved; "
-                    f"go on with: {command}",
-                    exit_code=1,
+                    f"continue with: {command}",
+                    exit_code=INTERRUPTED if stop.caught == "SIGINT" else TRY_AGAIN,
                 )
     metrics.close()
 
@@ -129,18 +143,38 @@ def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | Non
         return 0, 0.0, None
     try:
         tensors, state = checkpoint.load(newest)
-        task.restore(tensors, state)
+        restore(task, newest, tensors, state)
     except EarthworksError as error:
         before = "the checkpoint before it" if len(run.steps()) > 1 else "the beginning"
-        raise EarthworksError(f"{error}; remove {newest} to go on from {before}") from None
-    checkpoint.restore_random_state(tensors["random"])
+        raise EarthworksError(f"{error}; remove {newest} to continue from {before}") from None
+    if fault := log_fault(run.metrics_file, state):
+        note(f"notice: {fault}")
     best = state["best"]
     if best and best["step"] not in run.steps():  # it went when a later one was better, which has been removed by hand
         best = None
-    if best and best != checkpoint.best(run):  # killed between the checkpoint and this mark
+    if best:  # it may have been killed between the checkpoint and this mark
         checkpoint.mark_best(run, best)
     checkpoint.prune(run)  # what a killed run was about to remove
     return state["step"], state["elapsed"], best
+
+
+def restore(task: Task, path: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """Hand a checkpoint to the task; one whose parts are of another kind than a task writes is one sentence."""
+    try:
+        task.restore(tensors, state)
+        checkpoint.restore_random_state(tensors["random"])
+        best = state["best"]
+        if not (
+            state["step"] > 0
+            and state["elapsed"] >= 0
+            and (best is None or (best["step"] > 0 and math.isfinite(best["score"])))
+        ):
+            raise ValueError("its step, its seconds or its best step cannot be")
+    except EarthworksError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise EarthworksError(f"{path} does not hold the state of such a run ({reason}): it was altered") from error
 
 
 class Stop:
@@ -151,7 +185,7 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM instead of dying of it; a second one kills as usual."""
+    """Note the first SIGINT, SIGTERM or SIGUSR1 instead of dying of it; a second one kills as usual."""
     stop = Stop()
     before = {}
 
@@ -161,7 +195,7 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(each, signal.SIG_DFL)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             before[number] = signal.signal(number, note)
     except ValueError:  # not the main thread, which alone can set handlers
         pass

@@ -105,15 +105,8 @@ def train(
     importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
     begun = time.perf_counter()
     if resume is not None:
-        folder, settings = settings_to_resume(resume, settings, train=train, read=read_run, check=check)
-        samples = load_dataset(settings["data"], validation=settings["validation"], seed=settings["seed"])
-        if list(samples.shape) != list(settings["shape"]):
-            raise EarthworksError(
-                f"{settings['data']} holds samples of shape {samples.shape} now, {resume} began with {settings['shape']}"
-            )
-        if samples.digest != settings["data_digest"]:
-            raise EarthworksError(f"{settings['data']} no longer holds the samples that {resume} began with")
-        return conduct(folder, samples, settings, choose_device(device), begun)
+        with RunFolder.open(resume).writing() as folder:
+            return go_on(folder, settings, choose_device(device), begun)
     if data is None:
         raise EarthworksError("train needs --data (digits, grid, a folder of images, ...), or --resume RUN")
     check(settings)
@@ -122,18 +115,31 @@ def train(
     settings = fill(settings, samples)
     settings["precision"] = choose_precision(settings["precision"], chosen_device)
     networks(settings, samples)  # refuses what does not fit before anything is written
-    folder = RunFolder.create(run or default_run(data, "images"))
-    note(f"run folder {folder.path}")
-    with folder.beginning():
-        settings, step_seconds = settle(settings, samples, chosen_device, begun)
-        settings["run"] = str(folder.path)
-        parameters = [sum(p.numel() for p in module.parameters()) for module in networks(settings, samples)]
-        found = {"parameters": sum(parameters), "shape": list(samples.shape), "data_digest": samples.digest}
-        folder.write_config({"kind": "wgan", **found, **settings})
-    note(
-        f"{settings['max_steps']:,} steps of about {step_seconds:.3f} s: {duration(settings['max_steps'] * step_seconds)}"
-    )
-    return conduct(folder, samples, settings, chosen_device, begun)
+    with RunFolder.create(run, otherwise=default_run(data, "images")).writing() as folder:
+        note(f"run folder {folder.path}")
+        with folder.beginning():
+            settings, step_seconds = settle(settings, samples, chosen_device, begun)
+            settings["run"] = str(folder.path)
+            parameters = [sum(p.numel() for p in module.parameters()) for module in networks(settings, samples)]
+            found = {"parameters": sum(parameters), "shape": list(samples.shape), "data_digest": samples.digest}
+            folder.write_config({"kind": "wgan", **found, **settings})
+        steps = settings["max_steps"]
+        note(f"{steps:,} steps of about {step_seconds:.3f} s: {duration(steps * step_seconds)}")
+        return conduct(folder, samples, settings, chosen_device, begun)
+
+
+def go_on(folder: RunFolder, given: dict[str, Any], device: torch.device, begun: float) -> Path:
+    """Continue a run whose lock is held."""
+    resume = str(folder.path)
+    _, settings = settings_to_resume(resume, given, train=train, read=read_run, check=check)
+    samples = load_dataset(settings["data"], validation=settings["validation"], seed=settings["seed"])
+    if list(samples.shape) != list(settings["shape"]):
+        raise EarthworksError(
+            f"{settings['data']} holds samples of shape {samples.shape} now, {resume} began with {settings['shape']}"
+        )
+    if samples.digest != settings["data_digest"]:
+        raise EarthworksError(f"{settings['data']} no longer holds the samples that {resume} began with")
+    return conduct(folder, samples, settings, device, begun)
 
 
 def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,86 @@
+"""JSON as it is written and read here: no NaN in it, and nothing in it can cost more than a sentence."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from earthworks.runs.errors import EarthworksError
+from earthworks.runs.files import read_regular, write_bytes
+
+LARGEST = 1 << 28  # bytes of a JSON file that is read whole
+DIGEST = "sha256"
+DEEPEST = 100  # levels of lists and mappings in it
+
+
+def finite(value: Any) -> Any:
+    """The same with null for every number that is not finite, at any depth: JSON has none."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """`value` as JSON, as files hold it and `--json` prints it."""
+    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Atomically write `value` as indented JSON; numbers that are not finite become null."""
+    write_bytes(path, (json_text(value) + "\n").encode(errors="replace"))
+
+
+def read_json(path: str | Path, *, limit: int = LARGEST) -> Any:
+    """Read a JSON file; one that is missing, damaged, too large, too deep or no regular file is one sentence."""
+    data = read_regular(path, limit)
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise EarthworksError(f"{path} is not readable JSON ({error}); it was altered or cut short") from None
+
+
+def write_result(path: str | Path, result: dict[str, Any]) -> None:
+    """`write_json` of a result of measurement, with the SHA-256 of the rest under the key `sha256`: a number that is altered
+    later, by a disk or by hand, is not taken for one that was measured."""
+    rest = {key: value for key, value in result.items() if key != DIGEST}
+    write_json(path, {**rest, DIGEST: digest_of(rest)})
+
+
+def read_result(path: str | Path, *, limit: int = LARGEST) -> dict[str, Any]:
+    """A result that `write_result` wrote, without its digest; one sentence when it is another now. Results of versions that
+    wrote no digest are taken as they are."""
+    result = read_json(path, limit=limit)
+    if not isinstance(result, dict):
+        raise EarthworksError(f"{path} does not hold a result (a mapping): it was altered")
+    written = result.pop(DIGEST, None)
+    if written is not None and written != digest_of(result):
+        raise EarthworksError(
+            f"{path} does not match the SHA-256 in it: it was altered after it was measured; measure again"
+        )
+    return result
+
+
+def digest_of(value: dict[str, Any]) -> str:
+    """SHA-256 of a value as JSON, its keys sorted."""
+    text = json.dumps(json.loads(json_text(value, indent=None)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text; NaN and infinities, which JSON does not have, are read as null.
+
+    Raises ValueError for what is no JSON, and for more than 100 levels of nesting."""
+    try:
+        value = json.loads(data, parse_constant=lambda _: None)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [each for values in inner for each in values]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")

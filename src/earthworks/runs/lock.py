@@ -1,0 +1,168 @@
+"""One writer at a time: `with lock(run, "training"):` holds while the block runs; who comes second is told who writes.
+
+The lock is a record lock of the operating system (fcntl) on a small file in the folder. The system frees it when the
+process ends, however it ends, and children do not inherit it. The file says who holds it: host, boot, process, start; its
+time is renewed every 15 s (a heartbeat). Where a lock of another host is not seen by this one, as on some network file
+systems, a holder on another host counts while its heartbeat is younger than 60 s; a holder that slept longer notices by
+`Held.check` that it has lost the lock.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from earthworks.runs.errors import EarthworksError
+from earthworks.runs.files import one_sentence, temporary_name
+
+HEARTBEAT, STALE = 15.0, 60.0  # seconds
+BUSY = (errno.EACCES, errno.EAGAIN)
+held_here: set[tuple[int, str]] = set()  # (process, file): closing one descriptor would free a lock held by another
+
+
+class Held:
+    """A lock that is held. `check` raises EarthworksError when somebody else has taken it over."""
+
+    def __init__(self, path: Path, descriptor: int, owner: dict[str, Any]):
+        self.path, self.descriptor, self.owner = path, descriptor, owner
+        self.over = threading.Event()
+        self.heart = threading.Thread(target=self.beat, daemon=True)
+
+    def beat(self) -> None:
+        while not self.over.wait(HEARTBEAT):
+            with suppress(OSError):
+                os.utime(self.descriptor)
+
+    def check(self) -> None:
+        """Raises EarthworksError when the file is no longer ours."""
+        if not same_file(self.path, self.descriptor) or read_owner(self.descriptor).get("token") != self.owner["token"]:
+            raise EarthworksError(
+                f"{self.path} was taken over by another process while this one stood still: it stops here, so that "
+                "only one writes; what was saved before is intact",
+                exit_code=1,
+            )
+
+
+@contextmanager
+def lock(folder: str | Path, what: str) -> Iterator[Held]:
+    """Hold the lock on `what` (`training`, or the name of a result file) in a folder that exists.
+
+    Raises EarthworksError at once when another process holds it, with who that is; when the file system cannot lock; and
+    when the lock's file cannot be written.
+    """
+    path = Path(folder) / f".earthworks-lock-{what}"
+    key = (os.getpid(), os.path.realpath(path))
+    if key in held_here:
+        raise EarthworksError(f"{what} in {folder} is being written by this process already: wait until it is done")
+    owner = {
+        **{"host": socket.gethostname(), "boot": boot_id(), "pid": os.getpid()},
+        **{"started": datetime.now().astimezone().isoformat(timespec="seconds"), "token": secrets.token_hex(8)},
+    }
+    descriptor = acquire(path, Path(folder), what, owner["boot"])
+    held_here.add(key)
+    held = Held(path, descriptor, owner)
+    try:
+        with one_sentence(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        held.heart.start()
+        yield held
+    finally:
+        held.over.set()
+        if os.getpid() == key[0]:  # not in a child that was forked inside
+            if held.heart.is_alive():
+                held.heart.join()
+            if same_file(path, descriptor) and read_owner(descriptor).get("token", "") in ("", owner["token"]):
+                with suppress(OSError):
+                    path.unlink()
+            held_here.discard(key)
+            os.close(descriptor)
+
+
+def acquire(path: Path, folder: Path, what: str, boot: str) -> int:
+    """A descriptor of the lock's file, locked."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise EarthworksError(f"could not write {path}: {error.strerror}", exit_code=1) from None
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise EarthworksError(f"{path} is not a regular file: somebody else made it, remove it")
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in BUSY:
+                    raise busy(folder, what, read_owner(descriptor)) from None
+                raise EarthworksError(
+                    f"the file system of {folder} cannot lock files ({error.strerror}), so nothing keeps two processes from "
+                    "writing there at once: choose a folder on another one",
+                    exit_code=1,
+                ) from None
+            if not same_file(path, descriptor):  # its holder removed it between our open and our lock
+                os.close(descriptor)
+                continue
+            owner = read_owner(descriptor)
+            if owner and owner.get("boot") != boot and age(path, descriptor) < STALE:
+                raise busy(folder, what, owner)
+            return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def busy(folder: Path, what: str, owner: dict[str, Any]) -> EarthworksError:
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}, since {owner.get('started', 'just now')}"
+    doing = "trained or built" if what in ("training", "building") else f"given its {what}"
+    return EarthworksError(f"{folder} is being {doing} by another command ({who}): wait until it has ended, or stop it")
+
+
+def read_owner(descriptor: int) -> dict[str, Any]:
+    """Who holds a lock, as its file says; nothing where it says nothing readable."""
+    try:
+        owner = json.loads(os.pread(descriptor, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(owner, dict) or not {"host", "boot", "pid", "started", "token"} <= owner.keys():
+        return {}
+    return {key: str(value)[:100] for key, value in owner.items()}
+
+
+def same_file(path: Path, descriptor: int) -> bool:
+    """Whether the name still leads to the open file."""
+    try:
+        there, here = os.stat(path, follow_symlinks=False), os.fstat(descriptor)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def age(path: Path, descriptor: int) -> float:
+    """Seconds since the last heartbeat by the clock of the file system, whatever this machine's says."""
+    probe = temporary_name(path)
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        now = os.stat(probe).st_mtime
+    except OSError:
+        now = time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return abs(now - os.fstat(descriptor).st_mtime)
+
+
+def boot_id() -> str:
+    """What names this start of this machine: two processes with the same see each other's locks."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
