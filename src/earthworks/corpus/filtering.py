@@ -27,7 +27,7 @@ from earthworks.corpus.recipe import Recipe, Subset
 from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.corpus.shards import Shard, digest
 from earthworks.corpus.store import Store
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, json_text
 
 BATCH = 1 << 23  # characters held at once
 LEVEL = 1  # of zstd: 284 MB of text a second into 2.4 times less; level 3: 140 MB/s, 2.7 times
@@ -276,7 +276,7 @@ def write_array(store: Store, name: str, array: np.ndarray) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
+    return (json_text(value, 1) + "\n").encode()
 
 
 def read_json_of(store: Store, name: str) -> Any:

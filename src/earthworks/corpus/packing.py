@@ -13,7 +13,6 @@ bits per byte are counted over.
 """
 
 import io
-import json
 import re
 from array import array
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from earthworks.corpus.records import Reading
 from earthworks.corpus.source import Source
 from earthworks.corpus.splitting import Split, split_sources
 from earthworks.corpus.tokenizer import Tokenizer, batches, chunks_of
-from earthworks.runs import Progress, new_folder
+from earthworks.runs import Progress, json_text, new_folder
 from earthworks.runs.files import one_sentence, write_through
 
 SHARD = 1 << 26  # tokens of a file: 128 MB as uint16, held in memory until written
@@ -88,7 +87,7 @@ def pack(
             "seed": seed,
             "subsets": subsets,
         }
-        write_through(temporary / "index.json", (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
+        write_through(temporary / "index.json", (json_text(index) + "\n").encode())
     return PackedTokens.open(folder)
 
 

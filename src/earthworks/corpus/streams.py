@@ -21,7 +21,7 @@ LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many t
 # a piece that grew by BOMB it is less again.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
-ESCAPED = re.compile("[\udc80-\udcff]")
+NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Unreadable(EarthworksError):
@@ -31,9 +31,9 @@ class Unreadable(EarthworksError):
         super().__init__(shown(message))
 
 
-def shown(name: str) -> str:
-    """A file's name, which need not be UTF-8, with U+FFFD for what is not."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if ESCAPED.search(name) else name
+def shown(text: str) -> str:
+    """With U+FFFD for what is not UTF-8 in the name of a file."""
+    return NO_CHARACTER.sub("\ufffd", text)
 
 
 def compression(name: str) -> str:

@@ -6,6 +6,7 @@ together. Everything that a run folder holds is untrusted text: Jinja escapes it
 
 import importlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,7 +207,8 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(page=page, palette=PALETTE, style=style, version=__version__)
+    html = environment.get_template("page.html").render(page=page, palette=PALETTE, style=style, version=__version__)
+    return re.sub("[\ud800-\udfff]", "\ufffd", html)  # names of files need not be UTF-8, pages are
 
 
 def readable(text: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def finite(value: Any) -> Any:
 
 def json_text(value: Any, indent: int | None = 2) -> str:
     """`value` as JSON, as files hold it and `--json` prints it."""
-    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    # in the name of a file that is not UTF-8; escaped it can be written, and read back as it was
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: str | Path, value: Any) -> None:
