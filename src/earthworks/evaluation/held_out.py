@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from earthworks.corpus import PackedTokens, sources
-from earthworks.evaluation.results import ready_to_write, write_result
+from earthworks.evaluation.results import already_there, ready_to_write, write_result
 from earthworks.evaluation.shapes import HELD_OUT, misfit, shaped
 from earthworks.gopher import GopherConfig, load
 from earthworks.gopher.cost import training_flops
@@ -56,13 +56,13 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
     if packed and not packed.has_validation:
         raise EarthworksError(f"{run} held nothing out (--validation 0); give text that no run has seen with --text")
     key = {"checkpoint": path.name, "text": digest_of(text, packed), "max_tokens": None if text else max_tokens}
-    ready_to_write(folder.path, "held_out.json")
-    file = folder.path / "held_out.json"
-    measured = read_json(file) if file.exists() else {}
+    measured = already_there(folder.path, "held_out.json")
     if measured.get("key") != key or misfit(measured, HELD_OUT):
+        ready_to_write(folder.path, "held_out.json")
         measured = {"key": key, **score(folder, text, packed, max_tokens, path.name.removeprefix("step-"), device)}
         write_result(folder.path, "held_out.json", measured)
     if not (len(measured["nats"]) == len(measured["bytes"]) > 0 and sum(measured["bytes"]) > 0):
+        file = folder.path / "held_out.json"
         raise EarthworksError(f"{file} does not hold the losses of a text: move it away, or delete it")
     return {
         "run": str(run),

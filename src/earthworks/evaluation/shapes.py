@@ -79,6 +79,11 @@ def shaped(path: Path, shape: Shape, written_by: str) -> Any:
     return value
 
 
+def optional(path: Path, shape: Shape, written_by: str) -> dict[str, Any]:
+    """The same of a file that may not be there: then {}."""
+    return shaped(path, shape, written_by) if path.exists() else {}
+
+
 RESULT = {
     **{"name": str, "category": str, "kind": Maybe(str), "shots": int, "digest": str, "n": int, "missing": Each(int)},
     **{"truncated": int, "split": int, "metric": str, "value": PERHAPS, "interval": Pair(), "chance": PERHAPS},
@@ -112,6 +117,35 @@ TOXICITY = {
 DETECTION = {
     **{"data": str, "texts": int},
     "models": [{"shots": Each({"auc": PERHAPS, "interval": Pair(), "cut": int})}],
+}
+EVALUATION = {
+    **{"bits_per_byte": Maybe(PERHAPS), "interval": Maybe(Pair()), "interval_unit": Maybe(str)},
+    "subsets": Maybe((Each({"bits_per_byte": Maybe(PERHAPS), "interval": Maybe(Pair())}), None)),
+}
+MEASURE = {"name": str, "kind": str, "value": NUMBER, "interval": Maybe(Pair()), "null": Maybe(PERHAPS)}
+GAN_EVALUATION = (
+    {
+        **{"measures": [{**MEASURE, "n": Maybe((int, None)), "m": Maybe((int, None))}]},
+        **{"num": int, "seed": int, "checkpoint": (str, int)},
+    },
+    {"measures": Maybe([])},
+)
+ENVIRONMENT = {"processor": Maybe((str, None)), "earthworks": Maybe(str), "accelerators": Maybe([str])}
+INDEX = {
+    "tokenizer": Maybe({"vocabulary": int, "kind": str}),
+    "subsets": Maybe(
+        [
+            {
+                **{"name": str, "location": str, "weight": PERHAPS},
+                **{"train": {"documents": int, "tokens": int, "bytes": int}, "validation": {"documents": int}},
+            }
+        ]
+    ),
+}
+COUNTED = ("documents", "kept", "exact_copies", "near_copies", "contaminated", "final")
+CORPUS = {
+    **{"subsets": Each({"stages": [str], **dict.fromkeys(COUNTED, int)}), "dropped": Each(int), "num_faults": int},
+    "recipe": {"tests": [str], "profile": (str, None)},
 }
 HELD_OUT = {"key": dict, "unit": str, "nats": [NUMBER], "bytes": [NUMBER]}
 
