@@ -101,8 +101,16 @@ COMPARED = {
 FINDING = {"name": str, "value": PERHAPS, "interval": Pair(), "p_value": PERHAPS, "n": int, "unit": str}
 PART = {"findings": [FINDING], "texts": Maybe([dict])}
 BIAS = {"findings": [{**FINDING, "p_holm": NUMBER}], "correction": str, "missing": Each(str), "data": str}
-TEST = ({"auc": PERHAPS, "interval": Pair()}, None)
-SCORER = {"name": Maybe(str), "held_out": Maybe(TEST), "cross_corpus": Maybe(Each(TEST)), "hatecheck": Maybe(TEST)}
+RATES = {"flagged_toxic": NUMBER, "flagged_other": NUMBER, "n": int}
+TEST = (
+    {"auc": NUMBER, "interval": Pair(), **RATES},
+    {"auc": None, "interval": Pair(), "why": Maybe((str, None))},
+    None,
+)
+SCORER = {
+    **{"name": Maybe(str), "trained_on": Maybe([str]), "held_out": Maybe(TEST), "hatecheck": Maybe(TEST)},
+    "cross_corpus": Maybe(Each(TEST)),
+}
 BIN = (
     {
         **{"expected_maximum": PERHAPS, "expected_maximum_interval": Pair(), "toxic_probability": PERHAPS},
