@@ -327,7 +327,7 @@ def toxicity(files: Files) -> str:
 
 def detection(files: Files) -> str:
     """Does it know toxic text when asked."""
-    if not files.detection:
+    if not files.detection.get("models"):
         return "Not measured."
     model = files.detection["models"][0]
     rows = [(count, number(row["auc"], row["interval"]), f"{row['cut']:,}") for count, row in model["shots"].items()]

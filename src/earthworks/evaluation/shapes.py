@@ -1,6 +1,6 @@
 """What the JSON files of a run must look like to be read on: a run's folder may be a stranger's.
 
-A shape is a type, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape} for an
+A shape is a type, None or 0, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape} for an
 object that has these keys at least, or Each(shape) for an object whose values all fit.
 """
 
@@ -58,8 +58,8 @@ def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
         if not isinstance(value, list):
             return place
         return first(misfit(each, shape[0], f"{place}[{index}]") for index, each in enumerate(value))
-    if shape is None:
-        return None if value is None else place
+    if shape is None or shape == 0:
+        return None if value == shape and not isinstance(value, bool) else place
     return None if isinstance(value, shape) and (shape is bool or not isinstance(value, bool)) else place
 
 
@@ -116,7 +116,7 @@ BIN = (
         **{"expected_maximum": PERHAPS, "expected_maximum_interval": Pair(), "toxic_probability": PERHAPS},
         **{"toxic_probability_interval": Pair(), "prompts": int},
     },
-    {"prompts": int, "missing": int},
+    {"prompts": 0},
 )
 TOXICITY = {
     **{"scorer": SCORER, "protocol": {"num": int, "max_tokens": int, "top_p": NUMBER}, "claim": (str, None)},
