@@ -88,8 +88,8 @@ def numbers(measures: list[dict[str, Any]], evaluation: dict[str, Any], wanted: 
     rows = []
     for each in chosen:
         interval = each.get("interval")
-        whole = interval and all(known(end) for end in interval)
-        bounds = f" [{significant(interval[0])}, {significant(interval[1])}]" if whole else ""
+        ends = [significant(end) for end in interval or () if known(end)]
+        bounds = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
         null = significant(each["null"]) if known(each.get("null")) else "–"
         n = each.get("n") or each.get("m")
         rows.append(

@@ -37,10 +37,8 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
     config = folder.read_config()
     if config.get("kind") != "gopher" or config.get("family"):
         raise EarthworksError(f"{run} is not the run of one language model; scaling compares runs of gopher train")
-    if misfit(config, CONFIG):
-        raise EarthworksError(
-            f"{folder.config_file} lacks {misfit(config, CONFIG)[1:]}, which a run has: it was altered"
-        )
+    if odd := misfit(config, CONFIG):
+        raise EarthworksError(f"{folder.config_file} lacks {odd.lstrip('.')}, which a run has: it was altered")
     path = checkpoints.choose(folder, checkpoint)
     done = folder.steps()[-1]
     if done < config["max_steps"]:

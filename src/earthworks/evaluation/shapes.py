@@ -1,7 +1,7 @@
 """What the JSON files of a run must look like to be read on: a run's folder may be a stranger's.
 
-A shape is a type, None or 0, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape} for an
-object that has these keys at least, or Each(shape) for an object whose values all fit.
+A shape is a type, None or 0, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape}
+for an object that has these keys at least, or Each(shape) for an object whose values all fit.
 """
 
 from dataclasses import dataclass

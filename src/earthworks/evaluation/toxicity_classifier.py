@@ -84,10 +84,11 @@ class LinearClassifier:
         except (SafetensorError, ValueError, OSError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise EarthworksError(f"{folder / 'coefficients.safetensors'} is not readable ({reason})") from None
-        terms, (idf, weights, intercept) = content["terms"], (tensors.get(name) for name in COEFFICIENTS)
+        terms = content["terms"]
+        idf, weights, intercept = (tensors.get(name, np.empty(0)) for name in COEFFICIENTS)
         count = sum(len(set(each)) for each in terms.values())
         fits = all(
-            each is not None and each.shape == (size,) and each.dtype == np.float64 and np.isfinite(each).all()
+            each.shape == (size,) and each.dtype == np.float64 and np.isfinite(each).all()
             for each, size in ((idf, count), (weights, count), (intercept, 1))
         )
         if not fits or set(terms) != set(VIEWS) or count != sum(map(len, terms.values())):
