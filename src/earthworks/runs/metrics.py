@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one line a step, never a step twice; what is missing is said."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import one_sentence, open_regular, write_all
+from earthworks.runs.files import CHUNK, one_sentence, open_regular, write_all
 from earthworks.runs.json_files import finite, parse_json
 
 LONGEST = 1 << 20  # bytes of a line that is read as a record
@@ -21,6 +22,7 @@ class Metrics:
     def __init__(self, path: str | Path, step: int = 0):
         self.path = Path(path)
         end = Log.read(self.path).end_of(step) if os.path.lexists(self.path) else 0
+        self.bytes, self.digest = end, beginning_digest(self.path, end)
         with one_sentence(self.path):
             self.descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             os.ftruncate(self.descriptor, end)
@@ -28,8 +30,15 @@ class Metrics:
 
     def append(self, **values: Any) -> None:
         """Write one line, at once visible to readers; numbers that are not finite become null, as JSON has none."""
+        line = (json.dumps(finite(values)) + "\n").encode()
         with one_sentence(self.path):
-            write_all(self.descriptor, (json.dumps(finite(values)) + "\n").encode())
+            write_all(self.descriptor, line)
+        self.bytes += len(line)
+        self.digest.update(line)
+
+    def state(self) -> dict[str, Any]:
+        """Length and SHA-256 of the log so far: kept in each checkpoint, so that a number altered later is noticed."""
+        return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
 
     def sync(self) -> None:
         """fsync: called before a checkpoint takes its name, so that the checkpoint never knows more than the log."""
@@ -38,6 +47,17 @@ class Metrics:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def beginning_digest(path: Path, length: int) -> Any:
+    """SHA-256, to be continued, of the first `length` bytes of a file (of all, where it has fewer)."""
+    digest = hashlib.sha256()
+    if length:
+        with open_regular(path) as stream:
+            while length > 0 and (block := stream.read(min(length, CHUNK))):
+                digest.update(block)
+                length -= len(block)
+    return digest
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,21 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise EarthworksError(f"{path} does not exist; is {path.parent} a run folder?")
     return Log.read(path).records
+
+
+def log_fault(path: str | Path, state: dict[str, Any]) -> str | None:
+    """A sentence about what a run's log does not have, or has otherwise, of what the state of a checkpoint says was written;
+    None where it is as written."""
+    if fault := missing_steps(path, state["step"]):
+        return fault
+    log = state.get("log")  # not yet in checkpoints before format 2
+    if not isinstance(log, dict) or type(log.get("bytes")) is not int:
+        return None
+    if beginning_digest(Path(path), log["bytes"]).hexdigest() == log.get("sha256"):
+        return None
+    return (
+        f"{path} is not as it was written up to step {state['step']:,}: a line in it was altered, and is used as it is"
+    )
 
 
 def missing_steps(path: str | Path, step: int) -> str | None:

@@ -59,14 +59,23 @@ def newest(run: RunFolder) -> Path | None:
 
 
 def best(run: RunFolder) -> dict[str, Any] | None:
-    """The step and score of the best validation so far, or None."""
+    """The step and score of the best validation so far, or None.
+
+    The newest checkpoint knows; best.json says the same for people. Where they differ, because the run was killed between
+    the two or best.json was altered, the checkpoint is right."""
+    path = newest(run)
+    if path is not None and "state.json" in verify_manifest(path, names=["state.json"]):
+        state = read_json(path / "state.json")
+        if isinstance(state, dict) and "best" in state:
+            return best_record(state["best"], path / "state.json")
     if not (run.checkpoints / BEST).exists():
         return None
-    record = read_json(run.checkpoints / BEST)
-    if not isinstance(record, dict) or type(record.get("step")) is not int:
-        raise EarthworksError(
-            f"{run.checkpoints / BEST} does not name a step: remove it, and the last checkpoint is used"
-        )
+    return best_record(read_json(run.checkpoints / BEST), run.checkpoints / BEST)
+
+
+def best_record(record: Any, source: Path) -> dict[str, Any] | None:
+    if record is not None and not (isinstance(record, dict) and type(record.get("step")) is int):
+        raise EarthworksError(f"{source} does not name the step of the best checkpoint: it was altered")
     return record
 
 
