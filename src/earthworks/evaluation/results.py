@@ -128,7 +128,7 @@ class Partial:
                 else:
                     self.found[name_of(record["key"])] = record["value"]
             if damaged:
-                note(f"{damaged} lines of {self.path} are damaged: what they held is measured again")
+                note(f"damaged lines in {self.path}: {damaged}; what they held is measured again")
         self.append(b"\n")  # ends a line that was cut, and shows whether the disk takes any
 
     def append(self, line: bytes) -> None:
