@@ -1,5 +1,6 @@
 """`earthworks evaluate bias`, `toxicity`, `classifier` and `detection`: the measurements as tables."""
 
+from pathlib import Path
 from typing import Any
 
 from earthworks.evaluation.bias import measure_bias
@@ -237,6 +238,8 @@ def classifier(files: list[str], *, output: str, against: str | None = None, see
         against: a file or folder of other labelled collections, HateCheck among them, to test it on.
         seed: of what is held out.
     """
+    if Path(output).exists() and not (Path(output).is_dir() and not any(Path(output).iterdir())):
+        raise EarthworksError(f"{output} already exists and is not an empty folder: choose another name, or delete it")
     trained = train_classifier(files, against=against, seed=seed)
     trained.save(output)
     verdict = no_claim(trained.measured) or "It passes HateCheck: claims can rest on it."

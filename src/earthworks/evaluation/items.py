@@ -144,7 +144,8 @@ def value(source: str | None, row: dict[str, Any]) -> Any:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 300 else f"{words[:297]}..."
 
 
 class Examples:

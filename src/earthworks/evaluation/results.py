@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +28,44 @@ LARGEST_LINE = 1 << 28  # bytes
 Fits = Callable[[Any], bool]
 
 
+def already_there(folder: Path, name: str) -> dict[str, Any]:
+    """What FOLDER/NAME holds, {} where it is not there; EarthworksError where it cannot be read, so that it is not
+    overwritten in silence."""
+    there = folder / name
+    if not os.path.lexists(there):
+        return {}
+    try:
+        value = read_json(there)
+    except EarthworksError as error:
+        raise EarthworksError(f"{error}; it would be overwritten: move it away, or delete it") from None
+    if not isinstance(value, dict):
+        raise EarthworksError(
+            f"{there} is not what this command writes and would be overwritten: move it away, or delete it"
+        )
+    return value
+
+
 def ready_to_write(folder: Path, name: str) -> None:
     """Before any measuring: EarthworksError where FOLDER/NAME could not be written, or is there and cannot be read."""
-    there = folder / name
-    if os.path.lexists(there):
-        try:
-            valid = isinstance(read_json(there), dict)
-        except EarthworksError as error:
-            raise EarthworksError(
-                f"{error}; it would be overwritten: move it away, or delete it", error.exit_code
-            ) from None
-        if not valid:
-            raise EarthworksError(
-                f"{there} is not what this command writes and would be overwritten: move it away, or delete it"
-            )
-    probe = temporary_name(there)
-    with one_sentence(there):
-        folder.mkdir(parents=True, exist_ok=True)
+    already_there(folder, name)
+    if not folder.exists():
+        return
+    probe = temporary_name(folder / name)
     try:
         write_through(probe, b"{}")
     except EarthworksError as error:
-        raise EarthworksError(f"{there} could not be written, so nothing is measured: {error}", 1) from None
+        raise EarthworksError(f"{folder / name} could not be written, so nothing is measured: {error}", 1) from None
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
 
 
 def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] | None = None) -> None:
     """Replace FOLDER/NAME, and with it the files of `texts`, while no other command does."""
+    with one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with in_turn(folder, name):
-        ready_to_write(folder, name)
+        already_there(folder, name)
         write_json(folder / name, result)
         for beside, content in (texts or {}).items():
             write_bytes(folder / beside, content)
@@ -119,7 +128,7 @@ class Partial:
                 else:
                     self.found[name_of(record["key"])] = record["value"]
             if damaged:
-                note(f"{damaged} lines of {self.path} are damaged: what they held is measured again")
+                note(f"damaged lines in {self.path}: {damaged}; what they held is measured again")
         self.append(b"\n")  # ends a line that was cut, and shows whether the disk takes any
 
     def append(self, line: bytes) -> None:

@@ -1,7 +1,7 @@
 """What the JSON files of a run must look like to be read on: a run's folder may be a stranger's.
 
-A shape is a type, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape} for an
-object that has these keys at least, or Each(shape) for an object whose values all fit.
+A shape is a type, None or 0, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape}
+for an object that has these keys at least, or Each(shape) for an object whose values all fit.
 """
 
 from dataclasses import dataclass
@@ -58,8 +58,8 @@ def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
         if not isinstance(value, list):
             return place
         return first(misfit(each, shape[0], f"{place}[{index}]") for index, each in enumerate(value))
-    if shape is None:
-        return None if value is None else place
+    if shape is None or shape == 0:
+        return None if value == shape and not isinstance(value, bool) else place
     return None if isinstance(value, shape) and (shape is bool or not isinstance(value, bool)) else place
 
 
@@ -79,6 +79,11 @@ def shaped(path: Path, shape: Shape, written_by: str) -> Any:
     return value
 
 
+def optional(path: Path, shape: Shape, written_by: str) -> dict[str, Any]:
+    """The same of a file that may not be there: then {}."""
+    return shaped(path, shape, written_by) if path.exists() else {}
+
+
 RESULT = {
     **{"name": str, "category": str, "kind": Maybe(str), "shots": int, "digest": str, "n": int, "missing": Each(int)},
     **{"truncated": int, "split": int, "metric": str, "value": PERHAPS, "interval": Pair(), "chance": PERHAPS},
@@ -96,14 +101,22 @@ COMPARED = {
 FINDING = {"name": str, "value": PERHAPS, "interval": Pair(), "p_value": PERHAPS, "n": int, "unit": str}
 PART = {"findings": [FINDING], "texts": Maybe([dict])}
 BIAS = {"findings": [{**FINDING, "p_holm": NUMBER}], "correction": str, "missing": Each(str), "data": str}
-TEST = ({"auc": PERHAPS, "interval": Pair()}, None)
-SCORER = {"name": Maybe(str), "held_out": Maybe(TEST), "cross_corpus": Maybe(Each(TEST)), "hatecheck": Maybe(TEST)}
+RATES = {"flagged_toxic": NUMBER, "flagged_other": NUMBER, "n": int}
+TEST = (
+    {"auc": NUMBER, "interval": Pair(), **RATES},
+    {"auc": None, "interval": Pair(), "why": Maybe((str, None))},
+    None,
+)
+SCORER = {
+    **{"name": Maybe(str), "trained_on": Maybe([str]), "held_out": Maybe(TEST), "hatecheck": Maybe(TEST)},
+    "cross_corpus": Maybe(Each(TEST)),
+}
 BIN = (
     {
         **{"expected_maximum": PERHAPS, "expected_maximum_interval": Pair(), "toxic_probability": PERHAPS},
         **{"toxic_probability_interval": Pair(), "prompts": int},
     },
-    {"prompts": int, "missing": int},
+    {"prompts": 0},
 )
 TOXICITY = {
     **{"scorer": SCORER, "protocol": {"num": int, "max_tokens": int, "top_p": NUMBER}, "claim": (str, None)},
@@ -112,6 +125,35 @@ TOXICITY = {
 DETECTION = {
     **{"data": str, "texts": int},
     "models": [{"shots": Each({"auc": PERHAPS, "interval": Pair(), "cut": int})}],
+}
+EVALUATION = {
+    **{"bits_per_byte": Maybe(PERHAPS), "interval": Maybe(Pair()), "interval_unit": Maybe(str)},
+    "subsets": Maybe((Each({"bits_per_byte": Maybe(PERHAPS), "interval": Maybe(Pair())}), None)),
+}
+MEASURE = {"name": str, "kind": str, "value": NUMBER, "interval": Maybe(Pair()), "null": Maybe(PERHAPS)}
+GAN_EVALUATION = (
+    {
+        **{"measures": [{**MEASURE, "n": Maybe((int, None)), "m": Maybe((int, None))}]},
+        **{"num": int, "seed": int, "checkpoint": (str, int)},
+    },
+    {"measures": Maybe([])},
+)
+ENVIRONMENT = {"processor": Maybe((str, None)), "earthworks": Maybe(str), "accelerators": Maybe([str])}
+INDEX = {
+    "tokenizer": Maybe({"vocabulary": int, "kind": str}),
+    "subsets": Maybe(
+        [
+            {
+                **{"name": str, "location": str, "weight": PERHAPS},
+                **{"train": {"documents": int, "tokens": int, "bytes": int}, "validation": {"documents": int}},
+            }
+        ]
+    ),
+}
+COUNTED = ("documents", "kept", "exact_copies", "near_copies", "contaminated", "final")
+CORPUS = {
+    **{"subsets": Each({"stages": [str], **dict.fromkeys(COUNTED, int)}), "dropped": Each(int), "num_faults": int},
+    "recipe": {"tests": [str], "profile": (str, None)},
 }
 HELD_OUT = {"key": dict, "unit": str, "nats": [NUMBER], "bytes": [NUMBER]}
 

@@ -149,9 +149,10 @@ def task_from(values: Any, where: str, *, shipped: bool = False) -> Task:
         if not isinstance(values.get(key), str):
             raise EarthworksError(f"task {name} of {where} lacks the field {key!r}, which must be text")
     for key in ("name", "category"):
-        if not 0 < len(values[key].strip()) <= LONGEST_NAME:
+        if not (0 < len(values[key].strip()) <= LONGEST_NAME and values[key].isprintable()):
             raise EarthworksError(
-                f"task {name} of {where} has a {key} of {len(values[key])} characters; expected 1 to {LONGEST_NAME}"
+                f"task {name} of {where} has a {key} of {len(values[key])} characters that is no name; expected 1 to "
+                f"{LONGEST_NAME} that can be printed, on one line"
             )
     kind = values["kind"]
     for key, choices in (("kind", get_args(Kind)), ("metric", get_args(Metric))):

@@ -26,6 +26,7 @@ OF_THE_ROW = 64  # units more for each unit that the row is large
 OF_A_CALL = 40  # of a filter, method or macro
 OF_AN_ELEMENT = 8  # of a list
 CHARACTERS = 8  # of text to a unit
+DEEPEST = 100  # calls within calls
 LONGEST = 50_000  # characters of a template
 MOST_BITS = 1 << 14  # of a whole number: Python prints no more than 4,300 digits
 WIDEST = 10_000  # of a formatted number or text, and decimals
@@ -48,6 +49,7 @@ class Budget(threading.local):
     """What the rendering of this thread may still cost."""
 
     left = 0.0
+    depth = 0  # of calls within calls
     row: Any = None
 
     def spend(self, units: float) -> None:
@@ -225,7 +227,13 @@ class Paying(ImmutableSandboxedEnvironment):
             pay(name, owner, args, kwargs)
             if name in ("format", "format_map") and isinstance(owner, str):
                 pay_format(owner, max(sizes, default=1))
-        result = whole(super().call(__context, __obj, *args, **kwargs))
+        budget.depth += 1
+        try:
+            if budget.depth > DEEPEST:
+                raise Spent
+            result = whole(super().call(__context, __obj, *args, **kwargs))
+        finally:
+            budget.depth -= 1
         weigh(result, anything=True)
         return result
 
