@@ -338,7 +338,8 @@ def table(result: dict[str, Any]) -> str:
         null = measure.get("null")
         shown = "" if null is None else number(null)
         n = measure["n"] or measure["m"]
-        line = f"{measure['name']:<30}{number(measure['value']):>10}  {interval:<21}{shown:>9}  {n:>6,}  {measure['kind']:<12}"
+        value = number(measure["value"])
+        line = f"{measure['name']:<30}{value:>10}  {interval:<21}{shown:>9}  {n:>6,}  {measure['kind']:<12}"
         lines.append(f"{line}{measure['remark']}".rstrip())
     lines.append(
         "real: the same measure of held-out samples against others of them, what a perfect generator would get"

@@ -31,6 +31,7 @@ FREE = (
     "save_every",
     "sample_every",
 )
+FOUND = ("format", "kind", "parameters", "shape", "data_digest", "data_path")  # in config.yaml, and no settings
 
 
 def settings_of(settings: dict[str, Any]) -> dict[str, Any]:
