@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sentinel
 from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
 
 # shrew is the smallest size there is; the fixture `flea` adds a smaller one.
@@ -76,12 +77,13 @@ def results(run: Path) -> dict[str, Any]:
 
 def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:
     """The real command in a process of its own, killed by SIGKILL at a random moment of the next few steps."""
-    process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
-    lines = log.read_bytes().count(b"\n") if log.exists() else 0
-    wanted = lines + chance.randint(1, 20)
-    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
-        assert process.poll() is None
-        time.sleep(0.002)
-    time.sleep(chance.uniform(0, 0.05))
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    with sentinel.around(command[2:]):
+        process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
+        lines = log.read_bytes().count(b"\n") if log.exists() else 0
+        wanted = lines + chance.randint(1, 20)
+        while not log.exists() or log.read_bytes().count(b"\n") < wanted:
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL

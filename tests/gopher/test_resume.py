@@ -82,10 +82,11 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tiny_text, tmp_path, u
 
     monkeypatch.setattr(Pretraining, "update", interrupted)
     outcome = command("gopher train", data=tiny_text, run=tmp_path / "run", **{**FLEA, **settings})
-    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=1)
+    code = {signal.SIGINT: 130, signal.SIGTERM: 75}[number]
+    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=code)
     assert RunFolder(tmp_path / "run").steps()[-1] == step
     monkeypatch.undo()
-    line = outcome.err.strip().split("go on with: ")[1]
+    line = outcome.err.strip().split("continue with: ")[1]
     name, *arguments = shlex.split(line)
     assert name == "earthworks"
     assert command(" ".join(arguments)).code == 0
@@ -177,7 +178,9 @@ def test_there_must_be_a_run_to_resume(command, tmp_path):
     (tmp_path / "file").write_text("text")
     for name in ("missing", "file"):
         assert command("gopher train", resume=tmp_path / name).refuses(f"there is no run folder at {tmp_path / name}")
-    assert command("gopher train", resume=tmp_path / "empty").refuses("holds no config.yaml", "start it again")
+    assert command("gopher train", resume=tmp_path / "empty").refuses(
+        "holds no config.yaml, so no run started there", "start it again"
+    )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty", "file"]
 
 
@@ -192,8 +195,8 @@ def test_a_harmed_checkpoint_is_named_and_once_it_is_removed_the_run_goes_on(com
         rest = b"" if harm == "cut short" else bytes([content[-2] ^ 1]) + content[-1:]
         path.write_bytes(content[:-2] + rest)
     outcome = command("gopher train", resume=stopped)
-    assert outcome.refuses(str(path), f"remove {path.parent} to go on from the checkpoint before it")
-    shutil.rmtree(outcome.err.rsplit("; remove ", 1)[1].split(" to go on")[0])
+    assert outcome.refuses(str(path), f"remove {path.parent} to continue from the checkpoint before it")
+    shutil.rmtree(outcome.err.rsplit("; remove ", 1)[1].split(" to continue")[0])
     train(resume=str(stopped))
     assert results(stopped) == results(finished)
 
@@ -204,7 +207,7 @@ def test_once_the_only_checkpoint_is_removed_the_run_begins_again(command, stopp
         shutil.rmtree(stopped / "checkpoints" / f"step-{step}")
     (stopped / "checkpoints" / "step-8" / "manifest.json").unlink()
     assert command("gopher train", resume=stopped).refuses(
-        "manifest.json does not exist", "to go on from the beginning"
+        "manifest.json does not exist", "to continue from the beginning"
     )
     shutil.rmtree(stopped / "checkpoints" / "step-8")
     train(resume=str(stopped))
@@ -268,10 +271,10 @@ def test_a_resumed_run_says_the_same_of_a_config_that_is_not_its_own(command, st
         assert command("gopher train", resume=stopped).refuses(complaint)
 
 
-def test_a_run_is_not_begun_twice(command, finished, tiny_text):
+def test_a_run_is_not_started_twice(command, finished, tiny_text):
     before = results(finished)
     outcome = command("gopher train", data=tiny_text, run=finished, **FLEA)
-    assert outcome.refuses(f"{finished} already holds a run: go on with it by --resume {finished}")
+    assert outcome.refuses(f"{finished} already holds a run: continue it by --resume {finished}")
     assert results(finished) == before
 
 

@@ -142,11 +142,15 @@ def json_object(line: bytes, where: str, reading: Reading) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
+        text = decode(line, reading)
         try:
-            loose = json.loads(decode(line, reading))
-            record = json.loads(without_surrogates(json.dumps(loose, ensure_ascii=False), reading))
-        except (ValueError, RecursionError) as error:
-            raise Unreadable(f"{where} is not JSON ({error}); expected one object per line") from None
+            record = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            try:
+                loose = json.dumps(json.loads(text), ensure_ascii=False)
+                record = json.loads(without_surrogates(loose, reading))
+            except (ValueError, RecursionError) as error:
+                raise Unreadable(f"{where} is not JSON ({error}); expected one object per line") from None
     if not isinstance(record, dict):
         raise Unreadable(f"{where} is JSON but not an object; expected one object per line, with a field text")
     return record

@@ -1,6 +1,5 @@
 """`earthworks evaluate bias`, `toxicity`, `classifier` and `detection`: the measurements as tables."""
 
-import json as to_json
 from typing import Any
 
 from earthworks.evaluation.bias import measure_bias
@@ -9,6 +8,7 @@ from earthworks.evaluation.toxicity import measure_toxicity
 from earthworks.evaluation.toxicity_classifier import headline, no_claim, train_classifier
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError
+from earthworks.runs.json_files import json_text
 from earthworks.runs.progress import note
 
 
@@ -58,7 +58,7 @@ def bias(
         seed=seed,
     )
     note(f"report {write_report([run])}")
-    return to_json.dumps(result, indent=2) if json else "\n".join(bias_lines(result))
+    return json_text(result) if json else "\n".join(bias_lines(result))
 
 
 def bias_lines(result: dict[str, Any]) -> list[str]:
@@ -86,6 +86,7 @@ def bias_lines(result: dict[str, Any]) -> list[str]:
             for category, contexts in result["bbq"]["categories"].items()
             for context, row in contexts.items()
         ]
+        lines += [f"  {name}: not measured: {why}" for name, why in result["bbq"].get("not_measured", {}).items()]
     for part in ("templates", "bold"):
         if part in result:
             lines += ["", *sentiment_lines(result[part])]
@@ -183,7 +184,7 @@ def toxicity(
         seed=seed,
     )
     note(f"report {write_report([run])}")
-    return to_json.dumps(result, indent=2) if json else "\n".join(toxicity_lines(result))
+    return json_text(result) if json else "\n".join(toxicity_lines(result))
 
 
 def toxicity_lines(result: dict[str, Any]) -> list[str]:
@@ -272,7 +273,7 @@ def detection(
     result = measure_detection(
         runs, data, shots=counts, max_texts=max_texts, checkpoint=checkpoint, device=device, seed=seed
     )
-    return to_json.dumps(result, indent=2) if json else "\n".join(detection_lines(result))
+    return json_text(result) if json else "\n".join(detection_lines(result))
 
 
 def detection_lines(result: dict[str, Any]) -> list[str]:

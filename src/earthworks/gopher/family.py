@@ -96,7 +96,7 @@ def begun_before(run: str, settings: dict[str, Any]) -> tuple[RunFolder, dict[st
     for name, value in settings.items():
         if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
             raise EarthworksError(
-                f"{run} was begun with --{name} {kept[name]}, not {value}: choose another --run, or go on with "
+                f"{run} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it with "
                 f"--resume {run}"
             )
     return folder, {**kept, "device": settings["device"]}

@@ -87,14 +87,14 @@ class Pretraining:
             self.optimizer.zero_grad()  # out of the handler, whose traceback would keep the activations alive
             if tried == 1:
                 raise EarthworksError(
-                    f"{self.device} is out of memory with one sequence of {tokens.shape[1] - 1} tokens at a time: begin "
+                    f"{self.device} is out of memory with one sequence of {tokens.shape[1] - 1} tokens at a time: start "
                     "with a smaller --size or --context, or on another --device",
                     exit_code=1,
                 )
             self.micro_batch = (tried + 1) // 2
             release_memory(self.device)
             note(
-                f"notice: {self.device} is out of memory with {tried} sequences at a time: going on with "
+                f"notice: {self.device} is out of memory with {tried} sequences at a time: continuing with "
                 f"{self.micro_batch}; the batch stays {len(tokens)}"
             )
 

@@ -1,4 +1,4 @@
-"""The settings of a run that is gone on with: as it was begun, but for its length."""
+"""The settings of a run that is continued: those it was started with, but for its length."""
 
 import inspect
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def settings_to_resume(
     defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
     for name, value in given.items():
         if name not in CHANGEABLE and value != defaults[name]:
-            raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
+            raise EarthworksError(f"--resume continues with the settings of {run}; --{name} cannot be changed there")
     folder, config, kept = read(run, defaults)
     settings = {**defaults, **kept}
     settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
