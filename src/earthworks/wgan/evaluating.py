@@ -61,6 +61,9 @@ def evaluate(
     Returns {"run", "checkpoint", "num", "measures": [{"name", "value", "kind", "null", "interval", "n", "m", "remark"}]}.
     """
     folder, config = wgan_run(run)
+    for name in (features or "").split(","):
+        if ":" in name:
+            custom(name)  # refuses what cannot be imported before minutes of measuring
     dataset = load_dataset(data or config["data"], validation=config["validation"], seed=config["seed"])
     if list(dataset.shape) != list(config["shape"]):
         raise EarthworksError(f"{dataset.name} holds samples of shape {dataset.shape}, the run makes {config['shape']}")
