@@ -40,3 +40,8 @@ def settings_to_resume(
     if settings["max_steps"] != config.get("max_steps"):
         folder.write_config({**config, "max_steps": settings["max_steps"]})
     return folder, settings
+
+
+def settings_differing(config: dict[str, Any], written: dict[str, Any]) -> list[str]:
+    """The settings in which a configuration differs from those that a checkpoint was written with."""
+    return [name for name, value in written.items() if config.get(name) != value]

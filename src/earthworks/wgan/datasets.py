@@ -101,6 +101,13 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
     return Dataset(name, images[stay], images[out], both)
 
 
+def located(name: str) -> str:
+    """The name of a data set, a file or a folder by its absolute path: the same from any working directory."""
+    if name.startswith(STACKED):
+        return STACKED + located(name.removeprefix(STACKED))
+    return name if name in (*TOYS, "digits") or name.startswith("hf:") else os.path.abspath(name)
+
+
 def stacked(digits: Dataset, seed: int) -> Dataset:
     """Three random images as the channels of one; its label is 100 a + 10 b + c of theirs."""
     if digits.labels is None or digits.shape[0] != 1 or len(digits.shape) != 3 or int(digits.labels[0].max()) > 9:
