@@ -12,6 +12,7 @@ from typing import Any
 
 import sentinel
 from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
+from earthworks.runs.files import description
 
 # shrew is the smallest size there is; the fixture `flea` adds a smaller one.
 TINY: dict[str, Any] = {
@@ -73,6 +74,35 @@ def results(run: Path) -> dict[str, Any]:
         "best": read_json(folder.checkpoints / "best.json") if (folder.checkpoints / "best.json").exists() else None,
         "evaluation": read_json(evaluation) if evaluation.exists() else None,
     }
+
+
+def rewrite(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file of a folder with a manifest, and what the manifest says of it, as somebody could who means harm."""
+    (folder / name).write_bytes(content)
+    manifest = read_json(folder / "manifest.json")
+    manifest["files"][name] = description(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def as_format_1(run: Path) -> Path:
+    """Make a run what it would be of a version before formats were numbered: no `format` in config.yaml, no inputs.json,
+    sizes and SHA-256 alone in manifests, and neither settings nor the log's digest in checkpoints."""
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("format: 2\n", ""))
+    (run / "inputs.json").unlink(missing_ok=True)
+    for path in (run / "checkpoints").glob("step-*"):
+        state = read_json(path / "state.json")
+        rewrite(
+            path, "state.json", json.dumps({k: v for k, v in state.items() if k not in ("settings", "log")}).encode()
+        )
+    for file in (*run.glob("checkpoints/*/manifest.json"), *run.glob("data/manifest.json")):
+        files = read_json(file)["files"]
+        kept = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in files.items()}
+        file.write_text(json.dumps({"files": kept}))
+    if (run / "evaluation.json").exists():
+        result = read_json(run / "evaluation.json")
+        (run / "evaluation.json").write_text(json.dumps({k: v for k, v in result.items() if k != "sha256"}))
+    return run
 
 
 def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:

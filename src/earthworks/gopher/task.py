@@ -20,6 +20,7 @@ from earthworks.runs.progress import note
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, product_dtype, release_memory, synchronize
+from earthworks.training.resumption import settings_written
 from earthworks.training.schedule import BatchRamp, Schedule
 from earthworks.training.weights import weights_for
 
@@ -170,6 +171,7 @@ class Pretraining:
             "guard": self.guard.state(),
             "model": self.model.config.to_dict(),
             "tokenizer": self.data.tokenizer.digest,
+            "settings": settings_written(self.settings),
         }
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

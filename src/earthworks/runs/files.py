@@ -159,7 +159,10 @@ def open_regular(path: str | Path) -> Iterator[io.BufferedReader]:
 def read_regular(path: str | Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes; else one sentence."""
     with open_regular(path) as stream:
-        data = stream.read(limit + 1)
+        size = os.fstat(stream.fileno()).st_size  # a buffer of the limit would be allocated whole
+        data = stream.read(min(limit, size) + 1)
+        if len(data) > size:  # it grew, or is of a file system that does not know sizes
+            data += stream.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
         raise EarthworksError(f"{path} has more than the {limit:,} bytes that such a file may have")
     return data

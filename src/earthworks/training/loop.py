@@ -141,12 +141,9 @@ def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | Non
     newest = checkpoint.newest(run)
     if newest is None:
         return 0, 0.0, None
-    try:
+    with checkpoint.naming_what_to_remove(run, newest):
         tensors, state = checkpoint.load(newest)
         restore(task, newest, tensors, state)
-    except EarthworksError as error:
-        before = "the checkpoint before it" if len(run.steps()) > 1 else "the beginning"
-        raise EarthworksError(f"{error}; remove {newest} to continue from {before}") from None
     if fault := log_fault(run.metrics_file, state):
         note(f"notice: {fault}")
     best = state["best"]
