@@ -6,13 +6,11 @@ BIN := $(VENV)/bin
 TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX)
 
-# The tests of what the core of the package does, for `test-minimum`: a few minutes.
-CORE := tests/runs tests/report tests/training tests/test_cli.py tests/test_statistics.py tests/test_architecture.py \
-	tests/corpus/test_build.py tests/corpus/test_packing.py tests/corpus/test_reading.py tests/corpus/test_rules.py \
-	tests/corpus/test_tokenizer.py tests/corpus/test_warc.py tests/corpus/test_deduplication.py \
-	tests/evaluation/test_evaluating.py tests/evaluation/test_scorer.py tests/gopher/test_attention_tiled.py \
-	tests/gopher/test_decoding.py tests/gopher/test_model.py tests/gopher/test_resume.py tests/gopher/test_tile.py \
-	tests/transport/test_exact.py tests/transport/test_measure.py tests/transport/test_sinkhorn.py \
+# The tests of the package's core, for `test-minimum`: a few minutes, and every library it depends on is used.
+CORE := tests/runs tests/report tests/test_cli.py tests/test_statistics.py tests/test_dependencies.py \
+	tests/corpus/test_build.py tests/corpus/test_packing.py tests/corpus/test_rules.py tests/corpus/test_tokenizer.py \
+	tests/gopher/test_attention_tiled.py tests/gopher/test_decoding.py tests/gopher/test_resume.py \
+	tests/gopher/test_tile.py tests/transport/test_exact.py tests/transport/test_measure.py \
 	tests/wgan/test_datasets.py tests/wgan/test_gan_resume.py tests/wgan/test_sampling.py
 
 .PHONY: venv dev quickstart test test-slow test-minimum lint bench clean

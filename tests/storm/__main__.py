@@ -12,9 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import sentinel
 from storm import kills
 from storm.harness import Figures, chance_of, counted, warm_up
+from storm.pairs import pairs
+from storm.places import changing, clock, full, readonly
 from storm.subjects import SUBJECTS, tasks
 
-OTHERS = ("pairs", "full", "readonly", "changing", "clock")
+OTHERS = {"pairs": pairs, "full": full, "readonly": readonly, "changing": changing, "clock": clock}
 
 
 def main() -> int:
@@ -37,9 +39,7 @@ def main() -> int:
                 kills.storm(figures, subject, folder, chance, given.kills)
             results.append(figures)
         else:
-            from storm import others
-
-            results += getattr(others, piece)(folder, chance)
+            results += OTHERS[piece](folder, chance)
         shutil.rmtree(folder, ignore_errors=True)
     if given.table:
         given.table.write_text(table(results), encoding="utf-8")

@@ -98,9 +98,17 @@ def compare(figures: Figures, subject: Subject, place: Path, whole: Any, history
     if now == whole:
         figures.counts["equal"] += 1
     elif isinstance(now, dict):
-        differ = [key for key in {**whole, **now} if whole.get(key) != now.get(key)]
-        figures.fault(f"after {history}: another result: {differ[:6]}")
+        figures.fault(f"after {history}: another result: {', '.join(differences(whole, now))[:500]}")
     else:
         figures.fault(f"after {history}: another result")
     if left := leftovers(place):
         figures.fault(f"after {history}: left over: {left[:6]}")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two results differ, and by what."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [each for key in {**a, **b} for each in differences(a.get(key), b.get(key), f"{where}/{key}")]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [each for k, (x, y) in enumerate(zip(a, b)) for each in differences(x, y, f"{where}/{k}")]
+    return [] if a == b else [f"{where}: {str(a)[:60]} became {str(b)[:60]}"]

@@ -227,7 +227,7 @@ def reporting() -> Subject:
 SUBJECTS = {
     "build": build,
     "gopher": lambda: training("gopher train", 400),
-    "tokenizer": lambda: training("gopher train, tokenizer", 60_000, tokenizer="bpe", vocabulary=2000, max_steps=8),
+    "tokenizer": lambda: training("gopher train, tokenizer", 20_000, tokenizer="bpe", vocabulary=2000, max_steps=8),
     "family": family,
     "wgan": gan,
     "tasks": measuring,
