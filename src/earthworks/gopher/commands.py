@@ -13,6 +13,7 @@ from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import Windows
 from earthworks.runs import EarthworksError, Progress, RunFolder
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import say
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
@@ -84,9 +85,9 @@ def generate_text(
 
     begun = time.perf_counter()
     if single:
-        print(texts[0], end="", flush=True)
-        answers = write(lambda _row, piece: print(piece, end="", flush=True))
-        print()
+        say(texts[0], end="")
+        answers = write(lambda _row, piece: say(piece, end=""))
+        say("")
     else:
         with Progress("writing", unit="pieces of text") as progress:
             answers = write(lambda _row, _piece: progress.advance())
