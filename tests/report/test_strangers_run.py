@@ -119,7 +119,7 @@ OTHERS = [
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize("share", range(2))
 def test_any_value_may_stand_anywhere_and_there_is_a_page_all_the_same(tmp_path, share):
     """One value of one file at a time; the other sections are still there. $EARTHWORKS_FUZZ tries more of them."""
     runs = whole(tmp_path / "run"), points(tmp_path / "gan")
@@ -130,7 +130,7 @@ def test_any_value_may_stand_anywhere_and_there_is_a_page_all_the_same(tmp_path,
         for place in places(value)
     ]
     choose = random.Random(share)
-    for _ in range(int(os.environ.get("EARTHWORKS_FUZZ", "25"))):
+    for _ in range(int(os.environ.get("EARTHWORKS_FUZZ", "8"))):
         run, name, value, place = choose.choice(mutations)
         (run / name).write_text(json.dumps(replaced(value, place, choose.choice(OTHERS))))
         with warnings.catch_warnings():
@@ -147,7 +147,7 @@ def test_any_value_may_stand_in_a_line_of_the_log(tmp_path):
     lines = list(records(20))
     lines[9]["validation"] = {"nats_per_token": 1.0, "bits_per_byte": 1.0, "subsets": {"a": {"bits_per_byte": 1.0}}}
     choose = random.Random(0)
-    for _ in range(25):
+    for _ in range(6):
         k = choose.choice((9, 19))
         changed = [
             *lines[:k],

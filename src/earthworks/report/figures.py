@@ -6,6 +6,7 @@ colour of the palette becomes a CSS variable, so that one drawing is right in li
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -94,7 +95,8 @@ def draw(
     height_ratios: Sequence[float] | None = None,
 ) -> Drawing:
     """A figure of `rows` x `columns` panels (inches for the whole), which `paint` fills: it takes the array of axes."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's own fonts have what ours lacks
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
         paint(figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios))
         make_legible(figure)
