@@ -14,7 +14,8 @@ from earthworks.corpus.built import manifest_of, summary
 from earthworks.corpus.recipe import Recipe, bounds_of
 from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.corpus.spans import counted_spans
-from earthworks.report.page import Page, Passages, Section, Table, readable, render
+from earthworks.report.numbers import readable
+from earthworks.report.page import Page, Passages, Section, Table, render
 from earthworks.runs import EarthworksError, write_bytes
 
 SHARDS, LINES = 8, 2000  # how many shards' files, and lines of each, the samples come from

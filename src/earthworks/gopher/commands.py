@@ -14,6 +14,7 @@ from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import Windows
 from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, shown
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import say
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
@@ -85,9 +86,9 @@ def generate_text(
 
     begun = time.perf_counter()
     if single:
-        print(shown(texts[0]), end="", flush=True)
-        answers = write(lambda _row, piece: print(shown(piece), end="", flush=True))
-        print()
+        say(texts[0], end="")
+        answers = write(lambda _row, piece: say(piece, end=""))
+        say("")
     else:
         with Progress("writing", unit="pieces of text") as progress:
             answers = write(lambda _row, _piece: progress.advance())

@@ -135,13 +135,14 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_regular(path: str | Path) -> Iterator[io.BufferedReader]:
+def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.BufferedReader]:
     """A file opened to read its bytes, and nothing else: a pipe would be waited for and a device never ends.
 
     Raises EarthworksError where there is no file, it may not be read, or it is not a regular one.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        links = 0 if follow else os.O_NOFOLLOW
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     except FileNotFoundError:
         raise EarthworksError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -154,6 +155,12 @@ def open_regular(path: str | Path) -> Iterator[io.BufferedReader]:
             yield stream
         except OSError as error:
             raise EarthworksError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def read_beginning(path: str | Path, most: int) -> bytes:
+    """At most so many bytes from the beginning of a regular file; a link to one is refused."""
+    with open_regular(path, follow=False) as stream:
+        return stream.read(most)
 
 
 def read_regular(path: str | Path, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from earthworks.runs.files import CHUNK, one_sentence, open_regular, write_all
 from earthworks.runs.json_files import finite, parse_json
 
 LONGEST = 1 << 20  # bytes of a line that is read as a record
+Record = dict[str, Any]
 
 
 class Metrics:
@@ -65,15 +67,17 @@ class Log:
     """What a metrics.jsonl holds: its readable records in order, where each one's line ends, and how many lines before the
     last readable one are damaged."""
 
-    records: list[dict[str, Any]]
+    records: list[Record]
     ends: list[int]
     damaged: int
 
     @classmethod
-    def read(cls, path: Path) -> "Log":
-        """A killed process leaves half a line at the end, a power cut a stretch of zeros; neither counts as damage. Any
+    def read(cls, path: Path, keep: Callable[[Record], Record] | None = None) -> "Log":
+        """`keep` takes what is wanted of a record, `step` included, before the next one is read.
+
+        A killed process leaves half a line at the end, a power cut a stretch of zeros; neither counts as damage. Any
         other line that is no record (a mapping with a step that is a whole number from 1, in rising order) does."""
-        records: list[dict[str, Any]] = []
+        records: list[Record] = []
         ends: list[int] = []
         damaged = pending = place = 0
         with open_regular(path) as stream:
@@ -85,7 +89,7 @@ class Log:
                 if record is None or (records and record["step"] <= records[-1]["step"]):
                     pending += 1
                     continue
-                records.append(record)
+                records.append(keep(record) if keep else record)
                 ends.append(place)
                 damaged, pending = damaged + pending, 0
         return cls(records, ends, damaged)
@@ -144,7 +148,12 @@ def missing_steps(path: str | Path, step: int) -> str | None:
     path = Path(path)
     if not path.exists():
         return f"{path} is missing: the measurements of {step:,} steps are lost" if step else None
-    missing, first, last = Log.read(path).missing(step)
+    return not_in(Log.read(path), path, step)
+
+
+def not_in(log: Log, path: Path, step: int) -> str | None:
+    """The same of a log that was read."""
+    missing, first, last = log.missing(step)
     if not missing:
         return None
     which = f"step {first:,}" if missing == 1 else f"{missing:,} steps from {first:,} to {last:,}"
