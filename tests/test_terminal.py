@@ -152,7 +152,9 @@ def test_an_output_of_few_characters_gets_what_it_has_and_json_is_exact(tmp_path
     assert missing.stderr == "earthworks: there is no run folder at \\u0436\\u0443\\u043a\n"
 
 
-@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "SIGTERM")]
+)
 def test_a_signal_while_libraries_are_loaded_is_one_sentence(tmp_path, number, code, said):
     """torch takes a second to import; the signal comes in the middle of it."""
     process = subprocess.Popen([*COMMAND, "gopher", "evaluate", str(tmp_path)], stderr=subprocess.PIPE, text=True)

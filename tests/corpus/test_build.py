@@ -362,7 +362,9 @@ def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path):
     before = tree(tmp_path / "corpus")
     (tmp_path / "corpus" / "work").mkdir()
     (tmp_path / "corpus" / "work" / "groups.npy").write_bytes(b"left")
-    (tmp_path / "corpus" / "documents" / ".tmp-host-1-00000.jsonl.zst").write_bytes(b"left")
+    (tmp_path / "corpus" / "documents" / ".tmp-earthworks-elsewhere-1-0123456789abcdef-00000.jsonl.zst").write_bytes(
+        b"left"
+    )
     run(raw, tmp_path / "corpus")
     assert tree(tmp_path / "corpus") == before
 

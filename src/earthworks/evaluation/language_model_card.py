@@ -22,6 +22,7 @@ from earthworks.evaluation.toxicity_classifier import no_claim
 from earthworks.gopher.evaluating import packed_folder
 from earthworks.report.language_model_run import LanguageModelRun, last
 from earthworks.report.numbers import known, setting, with_interval
+from earthworks.report.reading import Reading
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.progress import duration
 
@@ -34,7 +35,7 @@ class Files:
     """The JSON files of the run that a card is made from, {} for one that is not there."""
 
     def __init__(self, folder: RunFolder):
-        self.folder, self.run = folder, LanguageModelRun(folder)
+        self.folder, self.run = folder, LanguageModelRun(Reading(folder))
         self.config = self.run.config
         wanted = (("tasks", TASKS), ("bias", BIAS), ("toxicity", TOXICITY), ("toxicity_detection", DETECTION))
         self.tasks, self.bias, self.toxicity, self.detection = (

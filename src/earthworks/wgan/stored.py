@@ -55,7 +55,8 @@ def check_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
             note(f"notice: {newest} does not record its settings: they could not be compared with {folder.config_file}")
         elif names := settings_differing(settings_of(settings), written):
             raise EarthworksError(
-                f"{folder.config_file} was edited since the run was trained: {'; '.join(names)}; set it back, or start a new run"
+                f"{folder.config_file} was edited since the run was trained ({'; '.join(names)}): "
+                "set it back, or start a new run"
             )
         files = [newest / f"{name}.safetensors" for name in NETWORKS]
         check_networks(settings, {file.stem: shapes_in(file) for file in files}, folder)
