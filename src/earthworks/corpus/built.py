@@ -16,7 +16,7 @@ from earthworks.corpus.records import Reading, read_lines
 from earthworks.corpus.sealing import SEAL, digest_of, has_shape, parsed
 from earthworks.corpus.store import Checked, Store
 from earthworks.corpus.streams import Unreadable, blocks
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, inside
 from earthworks.runs.progress import note_once
 
 KIND = "earthworks corpus"
@@ -149,7 +149,7 @@ def corpora(location: str) -> Iterator[tuple[str, str]]:
 def named(store: Store, below: str, written: dict[str, dict[str, Any]], names: list[str]) -> list[InputFile]:
     found = []
     for name in names:
-        path = store.path(name)
+        path = str(inside(Path(store.root), name)) if store.local else store.path(name)
         if not store.files.exists(path):
             raise EarthworksError(
                 f"{store.location}/{name} is missing: its manifest names it, so the corpus was altered"

@@ -1,6 +1,5 @@
 """The end of a build: the manifest, what goes with it, and whether a finished corpus still is what was written."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +19,13 @@ from earthworks.runs.files import is_temporary
 
 
 def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
-    """The manifest, from what the stages counted; then what only they needed goes."""
+    """Write the manifest, from what the stages counted."""
     filtered = [store.read_record(record_of("filter", shard.name)) for shard in shards]
     selected = [store.read_record(record_of("select", shard.name)) for shard in shards]
+    duplicates = store.read_record(record_of("duplicates"))
+    written: dict[str, dict[str, Any]] = {}
+    for each in (*filtered, duplicates, *selected):
+        written |= each.pop("written")
     manifest: dict[str, Any] = {"format": FORMAT, "earthworks": __version__, "recipe": recipe.as_json()}
     manifest["digest"] = recipe.digest
     manifest["subsets"] = {}
@@ -37,22 +40,14 @@ def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any
     manifest["skipped_files"] = plan["skipped_files"]
     manifest["num_faults"] += len(plan["faults"])
     manifest["faults"] = plan["faults"] + [fault for each in filtered for fault in each["faults"]]
-    duplicates = store.read_record(record_of("duplicates"))
-    manifest["duplicates"] = {name: value for name, value in duplicates.items() if name != "written"}
+    manifest["duplicates"] = duplicates
     manifest["inputs"] = {shard.name: each["files"] for shard, each in zip(shards, filtered)}
     manifest["outputs"] = {shard.name: each["digest"] for shard, each in zip(shards, selected)}
-    written = {name: entry for each in (*filtered, duplicates, *selected) for name, entry in each["written"].items()}
     written = {name: entry for name, entry in sorted(written.items()) if not name.startswith("work/")}
-    data = store.read(PLAN)
-    written[PLAN] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest["files"] = {name: {what: entry[what] for what in ("bytes", "sha256")} for name, entry in written.items()}
     if store.local:
-        times = {
-            name: {what: entry[what] for what in ("blocks", "mtime_ns")}
-            for name, entry in written.items()
-            if "blocks" in entry
-        }
-        store.write(TIMES, sealed(times))
+        times = {name: {what: entry[what] for what in ("blocks", "mtime_ns")} for name, entry in written.items()}
+        store.write(TIMES, sealed(times))  # for `verify_built` alone: the manifest is the same whenever it is written
     store.write("manifest.json", sealed(manifest))
     return manifest
 

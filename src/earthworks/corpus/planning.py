@@ -75,7 +75,7 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
         raise EarthworksError(f"the input has {files:,} files, more than one build can plan: put several into one")
     refuse_strangers(store)
     if not store.exists(PLAN):
-        store.write(PLAN, data)
+        write_plan(store, data)
         return shards
     manifest = read_manifest(store)
     before = read_plan(store.read(PLAN), f"{store.location}/{PLAN}", manifest)
@@ -87,8 +87,13 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
         )
     refuse_changed_input(store, [Shard.from_json(each, recipe) for each in before["shards"]], shards)
     if manifest is None and list(map(cut_of, before["shards"])) != list(map(cut_of, plan["shards"])):
-        store.write(PLAN, data)  # the same files, elsewhere
+        write_plan(store, data)  # the same files, elsewhere
     return shards
+
+
+def write_plan(store: Store, data: bytes) -> None:
+    store.write(PLAN, data)
+    del store.written[PLAN]  # it belongs to no stage
 
 
 def cut_of(shard: dict[str, Any]) -> dict[str, Any]:
