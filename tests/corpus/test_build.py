@@ -153,6 +153,34 @@ def test_a_subset_passes_the_stages_that_its_recipe_names(raw, tmp_path):
     assert [sum(1 for _ in read(each.location)) for each in found] == [12, 18]
 
 
+LANGUAGES = {
+    "en": "The gopher digs a burrow in the ground and pushes the earth out of it with its chest and its paws.",
+    "de": "Die Taschenratte gr\u00e4bt einen Bau und schiebt die Erde mit der Brust vor sich her und hinaus.",
+}
+
+
+def test_the_documented_recipe_of_massivetext_builds_a_corpus(tmp_path, monkeypatch, command):
+    pytest.importorskip("py3langid")
+    recipe = Path(__file__).parents[2] / "examples" / "massivetext.yaml"
+    monkeypatch.chdir(tmp_path)
+    for subset in ("web", "books", "c4", "news", "github", "wikipedia"):
+        texts = {f"{subset}-{code}": f"{subset}: {sentence}" for code, sentence in LANGUAGES.items()}
+        write_lines(tmp_path / "raw" / subset / "a.jsonl", texts)
+    page = " ".join(f"{LANGUAGES['en']} {prose(k, 11)}" for k in range(12))
+    write_lines(tmp_path / "raw/web/b.jsonl", {"good": page, "test": (item := f"{LANGUAGES['en']} {prose(99, 60)}")})
+    write_lines(tmp_path / "raw/tests/test.jsonl", {"item": item})
+    outcome = command("corpus build", recipe, output=tmp_path / "corpus", workers=1)
+    assert outcome.code == 0, outcome.err
+    english = {f"{subset}-en" for subset in ("books", "c4", "news", "wikipedia")}
+    assert ids(tmp_path / "corpus") == english | {"good", "github-en", "github-de"}
+    manifest = manifest_of(tmp_path / "corpus")
+    assert manifest is not None
+    assert manifest["dropped"]["language"] == 5
+    assert manifest["contaminated"] == 1
+    assert [source.weight for source in sources("corpus")] == [0.48, 0.27, 0.10, 0.10, 0.03, 0.02]
+    assert command("corpus inspect corpus").code == 0
+
+
 def test_bounds_of_the_recipe_take_the_place_of_the_profiles(raw, tmp_path):
     manifest = run(raw, tmp_path / "corpus", bounds={"words": [10, 1000]})
     assert "words" not in manifest["dropped"]
