@@ -18,6 +18,7 @@ import pytest
 from earthworks.corpus import build, building, read, sources
 from earthworks.corpus.built import manifest_of
 from earthworks.corpus.rules import PROFILES, failing, rule_values
+from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError
 
 VOCABULARY = [
@@ -67,10 +68,9 @@ def small_shards(monkeypatch):
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its name."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    """Every file of a folder by its name; without the times at which they were written."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / "times.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def ids(folder: Path) -> set[str]:
@@ -153,6 +153,34 @@ def test_a_subset_passes_the_stages_that_its_recipe_names(raw, tmp_path):
     assert [sum(1 for _ in read(each.location)) for each in found] == [12, 18]
 
 
+LANGUAGES = {
+    "en": "The gopher digs a burrow in the ground and pushes the earth out of it with its chest and its paws.",
+    "de": "Die Taschenratte gr\u00e4bt einen Bau und schiebt die Erde mit der Brust vor sich her und hinaus.",
+}
+
+
+def test_the_documented_recipe_of_massivetext_builds_a_corpus(tmp_path, monkeypatch, command):
+    pytest.importorskip("py3langid")
+    recipe = Path(__file__).parents[2] / "examples" / "massivetext.yaml"
+    monkeypatch.chdir(tmp_path)
+    for subset in ("web", "books", "c4", "news", "github", "wikipedia"):
+        texts = {f"{subset}-{code}": f"{subset}: {sentence}" for code, sentence in LANGUAGES.items()}
+        write_lines(tmp_path / "raw" / subset / "a.jsonl", texts)
+    page = " ".join(f"{LANGUAGES['en']} {prose(k, 11)}" for k in range(12))
+    write_lines(tmp_path / "raw/web/b.jsonl", {"good": page, "test": (item := f"{LANGUAGES['en']} {prose(99, 60)}")})
+    write_lines(tmp_path / "raw/tests/test.jsonl", {"item": item})
+    outcome = command("corpus build", recipe, output=tmp_path / "corpus", workers=1)
+    assert outcome.code == 0, outcome.err
+    english = {f"{subset}-en" for subset in ("books", "c4", "news", "wikipedia")}
+    assert ids(tmp_path / "corpus") == english | {"good", "github-en", "github-de"}
+    manifest = manifest_of(tmp_path / "corpus")
+    assert manifest is not None
+    assert manifest["dropped"]["language"] == 5
+    assert manifest["contaminated"] == 1
+    assert [source.weight for source in sources("corpus")] == [0.48, 0.27, 0.10, 0.10, 0.03, 0.02]
+    assert command("corpus inspect corpus").code == 0
+
+
 def test_bounds_of_the_recipe_take_the_place_of_the_profiles(raw, tmp_path):
     manifest = run(raw, tmp_path / "corpus", bounds={"words": [10, 1000]})
     assert "words" not in manifest["dropped"]
@@ -233,6 +261,9 @@ def test_an_object_store_receives_what_a_folder_does(raw, tmp_path):
     memory = fsspec.filesystem("memory")
     found = {name.removeprefix("/corpus/"): memory.cat_file(name) for name in memory.find("/corpus")}
     assert found == tree(tmp_path / "folder")
+    assert "was built before" in str(build("memory://corpus", input=str(raw), workers=1, verify=True))
+    (source,) = sources("memory://corpus")
+    assert {document.id for document in read(source.location)} == ids(tmp_path / "folder" / "documents")
 
 
 @pytest.mark.slow
@@ -357,8 +388,26 @@ def test_input_that_changed_after_the_build_is_refused(raw, tmp_path):
         run(raw, tmp_path / "corpus")
 
 
-def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path):
+def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path, small_shards, monkeypatch):
+    run(raw, tmp_path / "whole")
+    removing = Store.remove_files
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def killed(store, names):
+            calls.append(names)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            removing(store, names)
+
+        patch.setattr(Store, "remove_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path / "corpus")
+    assert (tmp_path / "corpus/manifest.json").exists()
+    assert (tmp_path / "corpus/work").exists()
+    left_by_a_dead(tmp_path / "corpus/documents/all/00000.jsonl.zst")
     run(raw, tmp_path / "corpus")
+<<<<<<< HEAD
     before = tree(tmp_path / "corpus")
     (tmp_path / "corpus" / "work").mkdir()
     (tmp_path / "corpus" / "work" / "groups.npy").write_bytes(b"left")
@@ -367,6 +416,45 @@ def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path):
     )
     run(raw, tmp_path / "corpus")
     assert tree(tmp_path / "corpus") == before
+=======
+    assert same_but_for_the_place(tmp_path / "whole", tmp_path / "corpus")
+
+
+def left_by_a_dead(path: Path) -> None:
+    """A temporary file as a process that was killed leaves it."""
+    script = "import sys; from pathlib import Path; from earthworks.runs.files import temporary_name; "
+    script += "print(temporary_name(Path(sys.argv[1])))"
+    name = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True).stdout
+    Path(name.strip()).write_bytes(b"left")
+
+
+def test_files_of_a_person_in_the_folder_of_a_build_survive_every_build_and_every_stop(raw, tmp_path, monkeypatch):
+    """Also in folders of the build, and under names like those of its temporaries."""
+    corpus = tmp_path / "corpus"
+    mine = ["work/notes.txt", "work/filter/notes.txt", "documents/mine.txt", "documents/all/mine.txt", "times.txt"]
+    mine += [".tmp-mine/deep/letter.txt", "documents/.tmp-host-1-00000.jsonl.zst", "thesis/chapter.txt"]
+
+    def add(*arguments, through=building.OVER_ALL["duplicates"]):
+        for name in mine:
+            (corpus / name).parent.mkdir(parents=True, exist_ok=True)
+            (corpus / name).write_text(name)
+        through(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(building.OVER_ALL, "duplicates", add)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, corpus)
+    for _ in range(3):
+        run(raw, corpus)
+        assert {name: (corpus / name).read_text() for name in mine} == {name: name for name in mine}
+    assert sorted(path.name for path in (corpus / "work").iterdir()) == ["filter", "notes.txt"]
+    for name in mine:
+        (corpus / name).unlink()
+    run(raw, corpus)
+    run(raw, tmp_path / "other")
+    assert tree(corpus) == tree(tmp_path / "other")
+>>>>>>> build
 
 
 def test_a_file_that_came_or_went_is_refused(raw, tmp_path, monkeypatch):

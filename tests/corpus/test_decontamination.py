@@ -3,6 +3,8 @@
 import gzip
 import json
 import lzma
+import tracemalloc
+from itertools import permutations
 
 import numpy as np
 import pyarrow as pa
@@ -158,12 +160,40 @@ def test_a_record_is_its_strings_alone_in_pairs_and_in_a_row():
     groups = groups_of(RECORD)
     item = Item("x", groups)
     assert groups == (("Which way?",), ("up the hill", "down"), ("a", "b", "d"))
-    assert item.texts == [
-        *("Which way?", "up the hill", "down", "a", "b", "d"),
-        "Which way? up the hill down a b d",
-        *("Which way? up the hill", "Which way? down", "Which way? a", "Which way? b", "Which way? d"),
-        *("up the hill a", "up the hill b", "up the hill d", "down a", "down b", "down d"),
-    ]
+    strings = ["Which way?", "up the hill", "down", "a", "b", "d"]
+    joined = [["Which way?"], ["up the hill", "down"], ["a", "b", "d"]]
+    expected = strings + [" ".join(" ".join(group) for group in order) for order in permutations(joined)]
+    expected += [f"{a} {b}" for one, other in permutations(joined, 2) for a in one for b in other]
+    assert item.texts == expected
+
+
+@given(st.lists(st.lists(st.text("abc ", min_size=1), min_size=1, max_size=2), min_size=1, max_size=4), st.randoms())
+def test_the_order_of_keys_does_not_change_what_is_a_test_item(fields, random):
+    record = {str(k): field for k, field in enumerate(fields)}
+    names = list(record)
+    random.shuffle(names)
+    texts = [Item("x", groups_of(each)).texts for each in (record, {name: record[name] for name in names})]
+    assert set(texts[0]) == set(texts[1])
+
+
+def test_a_question_and_its_answer_are_found_whichever_the_file_names_first():
+    question = {"query": w(range(20)), "choices": [w(range(20, 30)), w(range(40, 45)), w(range(50, 55))]}
+    text = f"{question['query']} {question['choices'][0]}"
+    for record in (question, dict(reversed(question.items()))):
+        found = hits([text], index_items([Item("q", groups_of(record))]))
+        assert found.jaccard.tolist() == [1.0]
+
+
+def test_a_document_that_says_one_word_for_ever_takes_the_memory_of_its_hashes():
+    """17 bytes a word and not a Python object for each: 200,000 words stand for 200 MB of them."""
+    items = [passage(str(k), "the " * (13 + k)) for k in range(3)]
+    tracemalloc.start()
+    found = hits(["the " * 200_000 + "end"], index_items(items))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.shared.tolist() == [1, 1, 1]
+    assert found.end.tolist() == [4 * 200_000 - 1] * 3
+    assert peak < 30e6
 
 
 def test_items_are_read_from_files_of_every_kind(tmp_path):

@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from test_rules import TEXTS
@@ -37,6 +38,16 @@ def test_sentences_are_told_apart(peer):
     assert codes == list(SENTENCES)
     assert (probabilities > 0.5).all()
     assert language.languages([SENTENCES["de"].upper()])[0] == ["de"]
+
+
+def test_arrow_texts_are_texts(peer):
+    """What a build holds: K01, every build with the stage `language` crashed on slicing its scalars."""
+    texts = [*SENTENCES.values(), "", "\U0001f600 " * 600 + SENTENCES["de"]]
+    codes, probabilities = language.languages(texts)
+    for column in (pa.array(texts), pa.array(texts, pa.large_string()), pa.chunked_array([texts[:3], texts[3:]])):
+        found, numbers = language.languages(column)
+        assert found == codes
+        assert (numbers == probabilities).all()
 
 
 def test_where_nothing_is_recognised_nothing_is_said(peer):

@@ -1,5 +1,8 @@
 import json
+import os
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from earthworks.corpus import tokenizer as tokenizer_module
 from earthworks.corpus.sampling import shares, subsets_of, windows_per_epoch
 from earthworks.corpus.splitting import split_sources
 from earthworks.runs import EarthworksError
+from earthworks.runs.files import description
 
 TEXTS = [f"Document {n}: ﬁne ½ é 日本, `</s>` and <0x0A>.\n" + "word " * (n * 7 % 40) + "\n" for n in range(120)]
 
@@ -267,21 +271,148 @@ def test_an_altered_folder_is_refused_by_name(tmp_path, bpe):
     shard = path / "in" / "train-00000.bin"
     content = shard.read_bytes()
     shard.write_bytes(content[:-2])
-    with pytest.raises(EarthworksError, match=r"train-00000.bin has \d+ bytes, not the \d+ written"):
+    with pytest.raises(EarthworksError, match=r"train-00000.bin has \d+ bytes where \d+ were written"):
         PackedTokens.open(path)
     shard.unlink()
-    with pytest.raises(EarthworksError, match=r"train-00000.bin has 0 bytes"):
+    with pytest.raises(EarthworksError, match=r"train-00000.bin is missing"):
         PackedTokens.open(path)
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    PackedTokens.open(path)  # of the right size: only reading it all tells
-    with pytest.raises(EarthworksError, match=r"train-00000.bin does not match its SHA-256"):
-        PackedTokens.open(path, verify=True)
+    with pytest.raises(EarthworksError, match=r"train-00000.bin does not match its digest"):
+        PackedTokens.open(path)
     shard.write_bytes(content)
-    PackedTokens.open(path, verify=True)
+    PackedTokens.open(path)  # of another time: it was read in full
     content = json.loads((path / "tokenizer.json").read_text())
     content["model"]["merges"][:2] = content["model"]["merges"][1::-1]
     (path / "tokenizer.json").write_bytes(Tokenizer(content).file_content())
-    with pytest.raises(EarthworksError, match="is not the tokenizer these tokens were made with"):
+    with pytest.raises(EarthworksError, match=r"tokenizer\.json"):
+        PackedTokens.open(path)
+
+
+def seal(path: Path) -> None:
+    """Write the manifest of a packed folder anew, as who wants to be believed does."""
+    files = {
+        file.relative_to(path).as_posix(): description(file)
+        for file in path.rglob("*")
+        if file.is_file() and file.name != "manifest.json"
+    }
+    (path / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+def test_a_byte_between_the_blocks_is_noticed_by_its_time_or_when_all_is_compared(tmp_path):
+    path = packed_from(tmp_path, [text * 100 for text in TEXTS], Tokenizer.bytes(), validation=0.5).path
+    shard = path / "in" / "validation-00000.bin"
+    content, times = bytearray(shard.read_bytes()), shard.stat()
+    place = len(content) // 126 // 2 * 2  # between the first two blocks, whose beginnings are a 63rd apart
+    assert place > 4096
+    content[place] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(EarthworksError, match=r"validation-00000.bin does not match its SHA-256"):
+        PackedTokens.open(path)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    packed = PackedTokens.open(path)
+    with pytest.raises(EarthworksError, match=r"validation-00000.bin does not match its SHA-256"):
+        next(packed.validation_documents())  # no number without all of it
+    with pytest.raises(EarthworksError, match=r"validation-00000.bin does not match its SHA-256"):
+        PackedTokens.open(path, verify=True)
+
+
+def set_in(place: str, value: object) -> Callable[[dict], None]:
+    def change(index: dict) -> None:
+        *names, last = place.split(".")
+        for name in names:
+            index = index[int(name) if name.isdigit() else name]
+        index[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_in("dtype", "<f8"),
+        set_in("dtype", "<U999999999"),
+        set_in("subsets", []),
+        set_in("subsets", {"a": 1}),
+        set_in("subsets.0.folder", "../elsewhere"),
+        set_in("subsets.0.folder", "/etc"),
+        set_in("subsets.0.weight", -1),
+        set_in("subsets.0.weight", 0.5),
+        set_in("subsets.0.train.shards.0.file", "/dev/zero"),
+        set_in("subsets.0.train.shards.0.file", "../../secret.bin"),
+        set_in("subsets.0.train.shards.0.tokens", 10**15),
+        set_in("subsets.0.train.shards.0.tokens", -3),
+        set_in("subsets.0.train.tokens", 10**15),
+        set_in("subsets.0.train.documents", 10**12),
+        set_in("subsets.0.train.documents", -1),
+        set_in("subsets.0.train.documents", 0),
+        set_in("subsets.0.validation.bytes", 1),
+        set_in("subsets.0.validation.shards", []),
+        set_in("subsets.0.reading.documents", "many"),
+        set_in("subsets.0.reading.replaced_bytes", -5),
+        set_in("tokenizer", "bytes"),
+        set_in("format", ["earthworks"]),
+    ],
+)
+def test_a_strangers_index_is_one_sentence(tmp_path, change):
+    path = packed_from(tmp_path, TEXTS[:40], Tokenizer.bytes()).path
+    index = json.loads((path / "index.json").read_text())
+    change(index)
+    (path / "index.json").write_text(json.dumps(index))
+    seal(path)
+    with pytest.raises(EarthworksError):
+        PackedTokens.open(path)
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_strangers_table_of_documents_is_one_sentence(tmp_path, column):
+    path = packed_from(tmp_path, TEXTS[:40], Tokenizer.bytes()).path
+    table = np.load(path / "in" / "validation-documents.npy")
+    for value in (10**12, -1):
+        changed = table.copy()
+        changed[1, column] = value
+        np.save(path / "in" / "validation-documents.npy", changed)
+        seal(path)
+        with pytest.raises(EarthworksError, match=r"validation-documents\.npy has"):
+            PackedTokens.open(path)
+
+
+def test_a_header_that_promises_a_terabyte_costs_a_sentence(tmp_path):
+    path = packed_from(tmp_path, TEXTS[:40], Tokenizer.bytes()).path
+    for documents in (0, 10**11):
+        with open(path / "in" / "train-documents.npy", "wb") as file:
+            header = {"descr": "<i8", "fortran_order": False, "shape": (10**11, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+        index = json.loads((path / "index.json").read_text())
+        index["subsets"][0]["train"]["documents"] = documents
+        (path / "index.json").write_text(json.dumps(index))
+        seal(path)
+        with pytest.raises(EarthworksError):
+            PackedTokens.open(path)
+
+
+def test_tokens_beyond_the_vocabulary_are_one_sentence_wherever_they_are_read(tmp_path):
+    path = packed_from(tmp_path, TEXTS, Tokenizer.bytes()).path
+    for part in ("train", "validation"):
+        shard = path / "in" / f"{part}-00000.bin"
+        tokens = np.fromfile(shard, "<u2")
+        tokens[3] = 60_000
+        shard.write_bytes(tokens.tobytes())
+    seal(path)
+    packed = PackedTokens.open(path)
+    for reading in (
+        lambda: packed.token_frequencies(),
+        lambda: [packed.windows(0, at, 8, 30) for at in range(0, 4000, 8)],
+        lambda: list(packed.validation_documents()),
+    ):
+        with pytest.raises(EarthworksError, match=r"token 60000 in .* is beyond the tokenizer's 257"):
+            reading()
+
+
+def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path):
+    path = packed_from(tmp_path, TEXTS, Tokenizer.bytes()).path
+    (path / "in" / "train-00000.bin").unlink()
+    os.mkfifo(path / "in" / "train-00000.bin")
+    with pytest.raises(EarthworksError, match=r"train-00000\.bin"):
         PackedTokens.open(path)
 
 

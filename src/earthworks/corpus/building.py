@@ -7,42 +7,35 @@
     duplicates.parquet       who was dropped for whom: exact or near, with the Jaccard similarity
     removed/SHARD.jsonl.zst  the documents dropped for that, or as contaminated
     documents/SHARD.jsonl.zst  the corpus
-    manifest.json            counts, histograms, faults, digests; written last
+    times.json               when each of these was written, and a digest of 64 blocks of it
+    manifest.json            counts, histograms, faults, SHA-256 of all these; written last
 
 Five stages; three go shard by shard (filtering.py, selecting.py), two see all shards (deciding.py). A stage that was done
-for a shard is not done again, whoever did it.
+for a shard is not done again, whoever did it (stages.py). One command writes in a folder at a time, or several ranks
+(planning.py); what it removes there it has written itself (finishing.py).
 """
 
 import gc
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from earthworks import __version__
-from earthworks.corpus.built import FORMAT, summary
-from earthworks.corpus.deciding import find_candidates, find_duplicates
+from earthworks.corpus.built import read_manifest, summary
 from earthworks.corpus.executors import EXECUTORS
-from earthworks.corpus.filtering import edges, filter_shard, json_bytes, read_json_of
-from earthworks.corpus.reading import Reading
+from earthworks.corpus.finishing import clean, conclude, folders_of, leftovers, verify_built
+from earthworks.corpus.planning import PLAN, alone, parsed_plan, planned
 from earthworks.corpus.recipe import Recipe, recipe_of
 from earthworks.corpus.rules import rule_values
-from earthworks.corpus.selecting import select_shard, shingle_shard
-from earthworks.corpus.shards import Shard, cut, digest
+from earthworks.corpus.shards import Shard
+from earthworks.corpus.stages import BY_SHARD, OVER_ALL, STAGES, finished, intact, record_of
 from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, Progress
+from earthworks.runs.errors import Stopped
+from earthworks.runs.lock import Held
 from earthworks.runs.progress import note, said_when_slow
 
 LEFT_OUT = 3  # exit code: done, but something could not be read
-BY_SHARD = {"filter": filter_shard, "shingles": shingle_shard, "select": select_shard}
-OVER_ALL: dict[str, Callable[[Store, Recipe, list[Shard]], dict[str, Any]]] = {
-    "candidates": find_candidates,
-    "duplicates": find_duplicates,
-}
-STAGES = ("filter", "candidates", "shingles", "duplicates", "select")
 
 
 @dataclass
@@ -84,6 +77,7 @@ def build(
     workers: int | None = None,
     rank: int | None = None,
     world_size: int = 1,
+    verify: bool = False,
 ) -> Built:
     """Curate documents into a corpus to train on. The same command goes on where an earlier one stopped.
 
@@ -108,6 +102,7 @@ def build(
         workers: shards done at once; by default the processors of this machine.
         rank: do only the shards of this rank, from 0.
         world_size: number of ranks.
+        verify: compare every file that was written before in full, whatever its time says.
     """
     if output is None:
         raise EarthworksError("corpus build wants --output, the folder to build in")
@@ -136,115 +131,90 @@ def build(
         seed=seed,
     )
     store = Store(output)
-    shards = planned(store, recipe)
-    if store.exists("manifest.json"):
-        manifest = read_json_of(store, "manifest.json")
-        clean(store)  # which a kill may have prevented
-        return Built(store.location, manifest, f"{store.location} was built before\n{summary(manifest)}")
-    compile_kernels(recipe)
     part = rank is not None and world_size > 1
-    mine = shards if rank is None else shards[rank::world_size]
-    with EXECUTORS[executor](workers) as execution:
-        for stage in STAGES:
-            if stage in BY_SHARD:
-                run_stage(store, stage, mine, execution)
-                if len(done := finished(store, stage, shards)) < len(shards):
-                    said = (
-                        f"stage {stage}: {len(done)} of {len(shards)} shards are done; the others belong to other ranks"
-                    )
-                    return Built(store.location, None, said)
-            elif not store.exists(f"work/{stage}.json"):
-                if part:
-                    return Built(store.location, None, f"rank {rank} is done; when all are: the same without --rank")
-                counts = OVER_ALL[stage](store, recipe, shards)
-                note(f"{stage}: " + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
-                store.write(f"work/{stage}.json", json_bytes(counts))
-    if part:
-        return Built(store.location, None, f"rank {rank} is done; the same without --rank writes the manifest")
-    manifest = conclude(store, recipe, shards)
+    if (manifest := read_manifest(store)) is not None:
+        shards = planned(store, recipe)
+        verify_built(store, manifest, full=verify)
+        if leftovers(store, shards):
+            with alone(store, None):
+                clean(store, shards)  # which a kill prevented
+        return Built(store.location, manifest, f"{store.location} was built before\n{summary(manifest)}")
+    with alone(store, rank if part else None) as held:
+        shards = planned(store, recipe)
+        folders = folders_of(shards)
+        store.remove_temporary(folders, alone=not part)
+        try:
+            compile_kernels(recipe)
+            with EXECUTORS[executor](workers) as execution:
+                mine = shards if rank is None else shards[rank::world_size]
+                unfinished = conduct(store, recipe, shards, mine, execution, held, part=part, verify=verify)
+            if unfinished is not None:
+                return Built(store.location, None, unfinished)
+            if held is not None:
+                held.check()
+            manifest = conclude(store, recipe, shards)
+            clean(store, shards)
+        except BaseException as error:
+            store.remove_temporary(folders, alone=False)
+            if isinstance(error, KeyboardInterrupt | Stopped):
+                note(f"what is done is kept in {store.location}: the same command continues")
+            raise
     return Built(store.location, manifest, summary(manifest))
 
 
-def planned(store: Store, recipe: Recipe) -> list[Shard]:
-    """The shards, as plan.json has them from the first command on; refused when recipe or input are others now."""
-    reading = Reading(tolerant=not recipe.strict)
-    shards = cut(recipe, reading)
-    plan = {"recipe": recipe.as_json(), "digest": recipe.digest, "shards": [shard.as_json() for shard in shards]}
-    plan |= {"skipped_files": reading.skipped_files, "faults": [asdict(fault) for fault in reading.faults]}
-    if store.exists("plan.json"):
-        before = read_json_of(store, "plan.json")
-        if before["digest"] != recipe.digest:
-            changed = [name for name, value in plan["recipe"].items() if before["recipe"].get(name) != value]
-            raise EarthworksError(
-                f"{store.location} was begun with another recipe ({', '.join(changed)} changed): give it as it was, or "
-                "build into another --output"
-            )
-        refuse_changed_input(store, [Shard.from_json(each, recipe) for each in before["shards"]], shards)
-    else:
-        if store.names(""):
-            raise EarthworksError(f"{store.location} holds files of something else: choose an empty --output")
-        store.write("plan.json", json_bytes(plan))
-    return shards
-
-
-def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) -> None:
-    """The files must be those of the plan. One whose time alone changed is read to compare its digest, if its shard is
-    done; otherwise it does not matter."""
-    old, new = ({(shard.subset, file.name): file for shard in each for file in shard.files} for each in (before, now))
-    for key in sorted(old.keys() | new.keys()):
-        if key not in old or key not in new or old[key].bytes != new[key].bytes:
-            what = "is new" if key not in old else "is gone" if key not in new else "has another size"
-            raise EarthworksError(f"the input changed since {store.location} was begun: {key[1]} of {key[0]} {what}")
-    for shard in now:
-        touched = [file for file in shard.files if file.token != old[shard.subset, file.name].token]
-        digests = digests_of(store, shard) if touched else {}
-        for file in touched:
-            if digests.get(file.name, digest(file)) != digest(file):
-                begun = f"the input changed since {store.location} was begun"
-                raise EarthworksError(f"{begun}: {file.name} of {shard.subset} has other content")
-
-
-def digests_of(store: Store, shard: Shard) -> dict[str, str]:
-    """Digests of the files of a shard by name, from when it was read; none when it was not."""
-    if store.exists("manifest.json"):
-        files = read_json_of(store, "manifest.json")["inputs"][shard.name]
-    elif store.exists(f"work/filter/{shard.name}.json"):
-        files = read_json_of(store, f"work/filter/{shard.name}.json")["files"]
-    else:
-        files = []
-    return {each["name"]: each["digest"] for each in files}
+def conduct(
+    store: Store,
+    recipe: Recipe,
+    shards: list[Shard],
+    mine: list[Shard],
+    execution: Any,
+    held: Held | None,
+    *,
+    part: bool,
+    verify: bool,
+) -> str | None:
+    """Do the stages; what is missing where other ranks have to do theirs first, and None where all is done."""
+    for stage in STAGES:
+        if held is not None:
+            held.check()
+        if stage in BY_SHARD:
+            run_stage(store, stage, mine, shards, execution, verify=verify)
+            if len(done := finished(store, stage, shards)) < len(shards):
+                return f"stage {stage}: {len(done)} of {len(shards)} shards are done; the others belong to other ranks"
+            continue
+        done = store.exists(record_of(stage))
+        if part and not done:
+            return "the share of this rank is done; when all ranks are: the same without --rank"
+        if not part and not (done and intact(store, stage, None, shards, full=verify)):
+            counts = OVER_ALL[stage](store, recipe, shards)
+            note(f"{stage}: " + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
+            store.record(record_of(stage), counts)
+    return "the share of this rank is done; the same without --rank writes the manifest" if part else None
 
 
 def perform(location: str, stage: str, name: str) -> dict[str, Any]:
     """One shard of one stage: what an executor calls, in whatever process."""
     store = Store(location)
-    plan = read_json_of(store, "plan.json")
-    recipe = Recipe.from_json(plan["recipe"])
-    written = next(each for each in plan["shards"] if name == f"{each['subset']}/{each['number']:05d}")
-    shard = Shard.from_json(written, recipe)
+    recipe, shards = parsed_plan(store.read(PLAN), f"{store.location}/{PLAN}")
     gc.freeze()  # what lives now is left alone by the collections that many small documents set off: an eighth of the time
     try:
-        return {"shard": name, **BY_SHARD[stage](store, recipe, shard)}
+        return {"shard": name, **BY_SHARD[stage](store, recipe, shards[name])}
     finally:
         gc.unfreeze()
 
 
-def finished(store: Store, stage: str, shards: list[Shard]) -> set[str]:
-    """Names of the shards that the stage is done for."""
-    folders = {shard.subset: store.names(f"work/{stage}/{shard.subset}") for shard in shards}
-    return {shard.name for shard in shards if f"{shard.number:05d}.json" in folders[shard.subset]}
-
-
-def run_stage(store: Store, stage: str, shards: list[Shard], execution: Any) -> None:
-    """The shards that are not done yet, with progress."""
-    done = finished(store, stage, shards)
-    missing = {shard.name: shard for shard in shards if shard.name not in done}
+def run_stage(
+    store: Store, stage: str, mine: list[Shard], shards: list[Shard], execution: Any, *, verify: bool
+) -> None:
+    """The shards that are not done yet, or whose files are not what was written, with progress."""
+    there = sorted(finished(store, stage, mine))
+    with said_when_slow(f"{stage}: comparing what was done before with its digests"):
+        done = {name for name in there if intact(store, stage, name, shards, full=verify)}
+    missing = {shard.name: shard for shard in mine if shard.name not in done}
     total = sum(max(shard.bytes, 1) for shard in missing.values()) / 1e6
     documents = size = kept = 0
     begun = time.monotonic()
-    with Progress(
-        f"{stage}: {len(done)} of {len(shards)} shards were done;" if done else stage, total, "MB"
-    ) as progress:
+    with Progress(f"{stage}: {len(done)} of {len(mine)} shards were done;" if done else stage, total, "MB") as progress:
         for counts in execution.run(perform, store.location, stage, list(missing)):
             documents, size = documents + counts.get("documents", 0), size + counts.get("bytes", 0)
             kept += counts.get("kept", 0)
@@ -253,58 +223,6 @@ def run_stage(store: Store, stage: str, shards: list[Shard], execution: Any) -> 
             progress.advance(
                 max(missing[counts["shard"]].bytes, 1) / 1e6, f"{extra}, {kept / max(documents, 1):.0%} kept"
             )
-
-
-def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
-    """The manifest, from what the stages counted; then what only they needed goes."""
-    filtered = [read_json_of(store, f"work/filter/{shard.name}.json") for shard in shards]
-    selected = [read_json_of(store, f"work/select/{shard.name}.json") for shard in shards]
-    manifest: dict[str, Any] = {"format": FORMAT, "earthworks": __version__, "recipe": recipe.as_json()}
-    manifest["digest"] = recipe.digest
-    manifest["subsets"] = {}
-    for subset in recipe.subsets:
-        inside = [index for index, shard in enumerate(shards) if shard.subset == subset.name]
-        counts = added([filtered[index] for index in inside])
-        final = added([selected[index] for index in inside])
-        manifest["subsets"][subset.name] = {"weight": subset.weight, "stages": list(subset.stages), **counts, **final}
-    manifest |= added([{**each, **last} for each, last in zip(filtered, selected)])
-    manifest["edges"] = {name: np.round(edges(name), 12).tolist() for name in manifest["histograms"]}
-    plan = read_json_of(store, "plan.json")
-    manifest["skipped_files"] = plan["skipped_files"]
-    manifest["num_faults"] += len(plan["faults"])
-    manifest["faults"] = plan["faults"] + [fault for each in filtered for fault in each["faults"]]
-    manifest["duplicates"] = read_json_of(store, "work/duplicates.json")
-    manifest["inputs"] = {shard.name: each["files"] for shard, each in zip(shards, filtered)}
-    manifest["outputs"] = {shard.name: each["digest"] for shard, each in zip(shards, selected)}
-    store.write("manifest.json", json_bytes(manifest))
-    clean(store)
-    return manifest
-
-
-def clean(store: Store) -> None:
-    """Remove what only the stages needed."""
-    store.remove("work")
-    store.remove_temporary()
-
-
-def added(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums of what can be added: numbers, mappings of them, histograms."""
-    total: dict[str, Any] = {}
-    for each in counts:
-        for name, value in each.items():
-            if isinstance(value, int):
-                total[name] = total.get(name, 0) + value
-            elif isinstance(value, Mapping):
-                total[name] = {
-                    key: plus(total.get(name, {}).get(key), value.get(key)) for key in {**total.get(name, {}), **value}
-                }
-    return total
-
-
-def plus(a: Any, b: Any) -> Any:
-    if a is None or b is None:
-        return b if a is None else a
-    return [x + y for x, y in zip(a, b)] if isinstance(a, list) else a + b
 
 
 def compile_kernels(recipe: Recipe) -> None:

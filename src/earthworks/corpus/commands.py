@@ -1,12 +1,11 @@
 """`earthworks corpus score`: what every rule says of one document."""
 
-import json as to_json
 import math
 from itertools import islice
 
 from earthworks.corpus.reading import read
 from earthworks.corpus.rules import PROFILES, failing, rule_values
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, json_text
 
 
 def passing(low: float, high: float) -> str:
@@ -36,7 +35,7 @@ def score(file: str, *, document: int = 1, profile: str = "literal", json: bool 
     failed = [name for name, dropped in failing(values, bounds).items() if dropped[0]]
     if json:
         record = {"id": found.id, "kept": not failed, "failed": failed}
-        return to_json.dumps({**record, "values": {name: float(value[0]) for name, value in values.items()}}, indent=2)
+        return json_text({**record, "values": {name: float(value[0]) for name, value in values.items()}})
     rows = [("rule", "value", "passes", "")]
     for name, (low, high) in bounds.items():
         rows.append((name, f"{values[name][0]:,.6g}", passing(low, high), "drops it" if name in failed else ""))

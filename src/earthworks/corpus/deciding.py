@@ -4,6 +4,8 @@ A document's priority is a seeded hash of its exact key: who stays depends on te
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from earthworks.corpus.recipe import Recipe
 from earthworks.corpus.sampling import key, mix
 from earthworks.corpus.shards import Shard
 from earthworks.corpus.store import Store
+from earthworks.runs import EarthworksError
 
 ARRAYS = ("candidates", "places", "groups", "sizes")  # of Groups
 
@@ -105,11 +108,27 @@ def priority(store: Store, recipe: Recipe, shards: list[Shard]) -> np.ndarray:
 
 def array_of(store: Store, name: str) -> np.ndarray:
     """An array of a stage, memory-mapped where that is possible."""
-    return np.load(store.path(name), mmap_mode="r") if store.local else read_array(store, name)
+    if not store.local:
+        return read_array(store, name)
+    with array_errors(store, name), store.open(name):  # which refuses what is no regular file
+        return np.load(store.path(name), mmap_mode="r")
 
 
 def read_array(store: Store, name: str) -> np.ndarray:
-    return np.load(io.BytesIO(store.read(name)), allow_pickle=False)
+    with array_errors(store, name), store.open(name) as stream:
+        return np.load(stream if store.local else io.BytesIO(stream.read()), allow_pickle=False)
+
+
+@contextmanager
+def array_errors(store: Store, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, EOFError, OSError) as error:
+        if isinstance(error, EarthworksError):
+            raise
+        raise EarthworksError(
+            f"{store.location}/{name} is damaged ({error}): the same command with --verify does its shard again"
+        ) from None
 
 
 def candidate_shingles(store: Store, shards: list[Shard]) -> tuple[np.ndarray, np.ndarray]:

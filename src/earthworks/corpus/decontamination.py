@@ -19,7 +19,7 @@ import numpy as np
 
 from earthworks.corpus.items import Item
 from earthworks.corpus.rules import Texts, buffers
-from earthworks.corpus.shingles import bare_words, distinct, shingles, word_spans
+from earthworks.corpus.shingles import bare_words, distinct, folding_table, shingles
 from earthworks.runs import EarthworksError
 
 RULES = ("jaccard", "any")
@@ -113,33 +113,74 @@ def hits(texts: Texts, index: ItemIndex) -> Hits:
     rows: list[tuple] = []
     for document in np.unique(documents).tolist():
         own = slice(offsets[document], offsets[document + 1])
-        text = data[places[document] : places[document + 1]].tobytes().decode(errors="surrogatepass")
+        text = data[places[document] : places[document + 1]]
         rows += [(document, *row) for row in document_hits(text, hashes[own], found[own], index)]
     columns = list(zip(*rows)) or [()] * 7
     kinds = (np.int64, np.int64, np.int64, np.float64, np.int64, np.int64, np.int64)
     return Hits(*(np.array(column, kind) for column, kind in zip(columns, kinds)))
 
 
-def document_hits(text: str, hashes: np.ndarray, found: np.ndarray, index: ItemIndex) -> list[tuple]:
-    """The rows of `Hits` of one document, whose n-gram at word k has hashes[k] and the key found[k], or -1."""
-    spans = word_spans(text)
+def document_hits(text: np.ndarray, hashes: np.ndarray, found: np.ndarray, index: ItemIndex) -> list[tuple]:
+    """The rows of `Hits` of one document in UTF-8, whose n-gram at word k has hashes[k] and the key found[k], or -1.
+
+    Memory: 16 bytes a word; only the words of different n-grams that an item has are made strings."""
+    spans = Spans(text)
     size = len(np.unique(hashes))
-    places: dict[int, list[int]] = {}  # item: words at which an n-gram of it seems to begin
-    for place in np.flatnonzero(found >= 0).tolist():
-        for item in index.owners[index.begins[found[place]] : index.begins[found[place] + 1]].tolist():
+    proposed = np.flatnonzero(found >= 0)
+    keys, first = np.unique(found[proposed], return_index=True)
+    places: dict[int, list[int]] = {}  # item: where each n-gram of it seems to begin first
+    for key, place in zip(keys.tolist(), proposed[first].tolist()):
+        for item in index.owners[index.begins[key] : index.begins[key + 1]].tolist():
             places.setdefault(item, []).append(place)
     rows = []
     for item in sorted(places):
-        ngrams = {int(hashes[place]): [word for word, _, _ in spans[place : place + index.n]] for place in places[item]}
+        ngrams = {int(hashes[place]): spans.words(place, index.n) for place in places[item]}
         shared, jaccard = common(ngrams, size, index.items[item], index.n)
         if not shared:
             continue
-        begins = {place for place in places[item] if int(hashes[place]) in shared}
-        first = last = min(begins)
-        while last + 1 in begins:
-            last += 1
-        rows.append((item, len(shared), jaccard, first, spans[first][1], spans[last + index.n - 1][2]))
-    return rows
+        first_place = min(place for place in places[item] if int(hashes[place]) in shared)
+        last = first_place + run_length(hashes[first_place:], shared) - 1
+        begin, end = int(spans.begins[first_place]), int(spans.ends[last + index.n - 1])
+        rows.append((item, len(shared), jaccard, first_place, begin, end))
+    points = code_points(text, sorted({place for row in rows for place in row[4:]}))
+    return [(*row[:4], points[row[4]], points[row[5]]) for row in rows]
+
+
+class Spans:
+    """`word_spans` of a text in UTF-8: begins and ends of its words in bytes, and words when they are asked for."""
+
+    def __init__(self, text: np.ndarray):
+        from earthworks.corpus.hashing import word_places
+
+        self.text = text
+        begins, ends = np.empty((2, len(text) // 2 + 1), np.int64)
+        count = word_places(text, 0, len(text), folding_table(), begins, ends)
+        self.begins, self.ends = begins[:count], ends[:count]
+
+    def words(self, first: int, count: int) -> list[str]:
+        part = self.text[self.begins[first] : self.ends[first + count - 1]]
+        return bare_words(part.tobytes().decode(errors="surrogatepass"))
+
+
+def run_length(hashes: np.ndarray, shared: set[int]) -> int:
+    """How many hashes from the first one on are in a set."""
+    known, length, step = np.array(list(shared), np.uint64), 0, 64
+    while length < len(hashes):
+        inside = np.isin(hashes[length : length + step], known)
+        if not inside.all():
+            return length + int(np.argmin(inside))
+        length, step = length + len(inside), 2 * step
+    return length
+
+
+def code_points(text: np.ndarray, places: list[int]) -> dict[int, int]:
+    """For ascending byte places, how many code points come before each: one pass over the bytes."""
+    found, last, total = {}, 0, 0
+    for place in places:
+        total += int(np.count_nonzero(text[last:place] & 0xC0 != 0x80))
+        found[place] = total
+        last = place
+    return found
 
 
 def common(ngrams: dict[int, list[str]], size: int, item: Item, n: int) -> tuple[set[int], float]:

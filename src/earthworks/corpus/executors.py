@@ -6,8 +6,10 @@ again at any time, by anybody, and nothing is lost when whoever does it is kille
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +18,7 @@ from typing import Any
 from earthworks.runs import EarthworksError
 
 Perform = Callable[[str, str, str], dict[str, Any]]  # (location, stage, shard) -> counts
+PATIENCE = 5.0  # seconds until a worker that was asked to end is killed
 TRIES = 5  # times a shard may be under way when a worker dies before it is named as the cause
 
 
@@ -35,12 +38,18 @@ class Local:
         self.stop()
 
     def stop(self) -> None:
+        """End the workers, and wait until they have: what they were writing can then be removed."""
         if self.pool is not None:
-            workers = list((self.pool._processes or {}).values())
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            pool, self.pool = self.pool, None
+            workers = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
                 worker.terminate()
-            self.pool = None
+            until = time.monotonic() + PATIENCE
+            for worker in workers:
+                worker.join(max(0.0, until - time.monotonic()))
+                if worker.is_alive():  # stopped by SIGSTOP, or waiting for a disk
+                    worker.kill()
 
     def submit(self, *task: Any) -> Future:
         if self.pool is None:
@@ -86,7 +95,11 @@ class Local:
 
 
 def end_with_parent() -> None:
-    """In a worker: leave when the command is killed, which a forked process otherwise never hears of."""
+    """In a worker: leave when the command is killed, which a forked process otherwise never hears of, and at once when it
+    says so. Ctrl-C of a terminal, which reaches all processes, is the command's alone to answer."""
+    for each in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

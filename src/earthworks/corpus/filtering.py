@@ -12,6 +12,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
@@ -25,11 +26,11 @@ from earthworks.corpus.minhash import band_keys, bands_for, signatures, signed
 from earthworks.corpus.reading import Reading
 from earthworks.corpus.recipe import Recipe, Subset
 from earthworks.corpus.rules import PROFILES, failing, rule_values
-from earthworks.corpus.shards import Shard, digest
+from earthworks.corpus.shards import Shard
 from earthworks.corpus.store import Store
-from earthworks.runs import EarthworksError, json_text
 
 BATCH = 1 << 23  # characters held at once
+MOST = 1 << 16  # documents held at once: 8 million of one letter each would take 4 GB
 LEVEL = 1  # of zstd: 284 MB of text a second into 2.4 times less; level 3: 140 MB/s, 2.7 times
 KEPT: tuple[str, ...] = ()  # one for all: a list for each would set off Python's garbage collector, a tenth of the time
 PASSAGE = 2000  # characters of a shared passage on record
@@ -42,7 +43,6 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     subset = next(each for each in recipe.subsets if each.name == shard.subset)
     reading = Reading(tolerant=not recipe.strict)
     tally = Tally(recipe)
-    rows: list[pa.Table] = []
     keys: list[np.ndarray] = []
     hits: list[dict[str, Any]] = []
     with (
@@ -50,11 +50,12 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
         store.writing(f"rejected/{shard.name}.jsonl.zst") as rejected_file,
         writer(kept_file) as kept_lines,
         writer(rejected_file) as rejected_lines,
+        Table(store, f"values/{shard.name}.parquet") as rows,
     ):
         for batch in batches(shard.read(reading)):
             texts = pa.array([each.text for each in batch], pa.large_string())
             table, dropped_by = judged(batch, texts, recipe, subset)
-            rows.append(table)
+            rows.add(table)
             tally.add(table, dropped_by)
             stay = np.array([not names for names in dropped_by])
             for document, names in zip(batch, dropped_by):
@@ -65,32 +66,31 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
                 hits += contamination(remaining, kept_ids(table), tally.kept - int(stay.sum()), recipe)
             else:
                 keys.append(np.zeros((3, int(stay.sum())), np.uint64))
-    if rows:
-        write_table(store, f"values/{shard.name}.parquet", pa.concat_tables(rows))
+        files = shard.digests()  # before anything has its name: a file that changed leaves nothing behind
     stacked = np.concatenate(keys, axis=1) if keys else np.empty((3 + num_bands(recipe), 0), np.uint64)
     write_array(store, f"work/keys/{shard.name}.npy", stacked)
     if recipe.tests:
         store.write(f"contamination/{shard.name}.jsonl", b"".join(dumped(hit) for hit in hits))
     counts = tally.counts() | {
         "shard": shard.name,
-        "files": [{"name": file.name, "bytes": file.bytes, "digest": digest(file)} for file in shard.files],
+        "files": files,
         "faults": [{"where": fault.where, "what": fault.what} for fault in reading.faults],
         "num_faults": reading.num_faults,
         "empty_documents": reading.empty_documents,
         "other_records": reading.other_records,
         "replaced_bytes": reading.replaced_bytes,
     }
-    store.write(f"work/filter/{shard.name}.json", json_bytes(counts))
+    store.record(f"work/filter/{shard.name}.json", counts)
     return counts
 
 
 def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents together until they make up BATCH characters."""
+    """Documents together until they make up BATCH characters, or there are MOST of them."""
     batch, size = [], 0
     for document in documents:
         batch.append(document)
         size += len(document.text)
-        if size >= BATCH:
+        if size >= BATCH or len(batch) == MOST:
             yield batch
             batch, size = [], 0
     if batch:
@@ -181,8 +181,11 @@ def contamination(texts: Any, ids: list[str], first: int, recipe: Recipe) -> lis
     index = test_index(recipe.tests, recipe.ngram)
     found = hits(texts, index)
     rows = []
+    last, text = -1, ""
     for k, document in enumerate(found.document.tolist()):
-        before, passage, after = context(texts[document].as_py(), int(found.start[k]), int(found.end[k]))
+        if document != last:
+            last, text = document, texts[document].as_py()
+        before, passage, after = context(text, int(found.start[k]), int(found.end[k]))
         rows.append(
             {
                 "row": first + document,
@@ -262,6 +265,30 @@ def writer(stream: Any) -> Any:
     return zstandard.ZstdCompressor(LEVEL).stream_writer(stream, closefd=False)
 
 
+class Table:
+    """A Parquet file written batch by batch; there when the block ends without an error and a batch was added."""
+
+    def __init__(self, store: Store, name: str):
+        self.store, self.name = store, name
+        self.stack = ExitStack()
+        self.parquet: Any = None
+
+    def add(self, table: Any) -> None:
+        import pyarrow.parquet
+
+        if self.parquet is None:
+            stream = self.stack.enter_context(self.store.writing(self.name))
+            writer = pyarrow.parquet.ParquetWriter(stream, table.schema, compression="zstd")
+            self.parquet = self.stack.enter_context(writer)
+        self.parquet.write_table(table)
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
+
+
 def write_table(store: Store, name: str, table: Any) -> None:
     import pyarrow.parquet
 
@@ -273,14 +300,3 @@ def write_array(store: Store, name: str, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     store.write(name, buffer.getvalue())
-
-
-def json_bytes(value: Any) -> bytes:
-    return (json_text(value, 1) + "\n").encode()
-
-
-def read_json_of(store: Store, name: str) -> Any:
-    try:
-        return json.loads(store.read(name))
-    except ValueError as error:
-        raise EarthworksError(f"{store.location}/{name} is not readable JSON ({error}); it was altered") from None

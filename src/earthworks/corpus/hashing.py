@@ -127,6 +127,31 @@ def hash_words(data, at, end, fold, words):
 
 
 @compiled
+def word_places(data, at, end, fold, begins, ends):
+    """Where each word of data[at:end] begins and ends, with its punctuation; how many there are."""
+    count, begin, inside, kept = 0, at, False, False
+    while at < end:
+        code, length = np.int64(data[at]), 1
+        if code >= 0x80:
+            code, length = decode(data, at)
+        code = fold[code]
+        if code == SPACE:
+            if kept:
+                begins[count], ends[count] = begin, at
+                count += 1
+            inside = kept = False
+        else:
+            if not inside:
+                begin, inside = at, True
+            kept = kept or code > SPACE
+        at += length
+    if kept:
+        begins[count], ends[count] = begin, end
+        count += 1
+    return count
+
+
+@compiled
 def hash_ngrams(data, offsets, fold, n, hashes, places):
     """A rolling polynomial of the words' hashes: sum_i word[k + i] B**(n - 1 - i) modulo 2**64, finished."""
     longest = 0

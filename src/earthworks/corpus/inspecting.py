@@ -1,7 +1,7 @@
 """`earthworks corpus inspect`: what a build kept and dropped, as a few lines and as one page to look through."""
 
 import difflib
-import json as to_json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
@@ -10,23 +10,41 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.corpus.built import manifest_of, summary
+from earthworks.corpus.built import manifest_of, summary, written_files
 from earthworks.corpus.recipe import Recipe, bounds_of
+from earthworks.corpus.records import Reading, first_line, json_object
 from earthworks.corpus.rules import PROFILES, failing, rule_values
+from earthworks.corpus.sealing import has_shape
 from earthworks.corpus.spans import counted_spans
+from earthworks.corpus.store import Store
+from earthworks.corpus.streams import LONGEST_LINE, blocks, lines
 from earthworks.report.numbers import readable
 from earthworks.report.page import Page, Passages, Section, Table, render
-from earthworks.runs import EarthworksError, write_bytes
+from earthworks.runs import EarthworksError, json_text, write_bytes
+from earthworks.runs.files import open_regular
 
 SHARDS, LINES = 8, 2000  # how many shards' files, and lines of each, the samples come from
+HITS = 200  # hits of test material listed
 SHOWN = 3  # samples of a rule
 LONGEST = 2400  # characters shown of a text
 COMPARED = 400  # documents valued again under the other profiles
+LONGEST_SAMPLED = 1 << 20  # bytes of a line that samples are drawn from
+SAMPLED = 1 << 25  # characters of a shard that samples are drawn from
+RECORD = {"id": str, "text": str}
+COPY = {"kind": str, "jaccard": float, "shard": str, "id": str}
+SHAPES: dict[str, Any] = {"documents": {}, "rejected": {"dropped_by": [str]}, "removed": {"dropped_by": [str]}}
+HIT = {"id": str, "item": str, "shared": int, "jaccard": float, "context": [str]}
 Pieces = list[tuple[str, bool]]
 
 
 def inspect(
-    corpus: str, *, bounds: dict[str, Any] | None = None, seed: int = 0, json: bool = False, open: bool = False
+    corpus: str,
+    *,
+    bounds: dict[str, Any] | None = None,
+    seed: int = 0,
+    json: bool = False,
+    open: bool = False,
+    verify: bool = False,
 ) -> str:
     """What a build kept, what it dropped and why: a summary here, and a page CORPUS/inspection.html.
 
@@ -36,28 +54,55 @@ def inspect(
         seed: of the samples.
         json: print the manifest's counts instead, and write no page.
         open: show the page in the browser.
+        verify: compare every file that is read in full, whatever its time says.
     """
     manifest = manifest_of(corpus)
     if manifest is None:
         raise EarthworksError(f"{corpus} holds no finished build (no manifest.json of one): run corpus build first")
-    if json:
-        return to_json.dumps(
-            {name: value for name, value in manifest.items() if name not in ("inputs", "outputs")}, indent=2
-        )
-    folder = Path(corpus)
     recipe = Recipe.from_json(manifest["recipe"])
+    named = manifest["histograms"].keys() & manifest["edges"].keys()
+    lengths = [(len(manifest["edges"][name]), len(manifest["histograms"][name]) + 1) for name in named]
+    if not named >= recipe.all_bounds.keys() or any(edges != bins for edges, bins in lengths):
+        raise EarthworksError(f"{corpus}/manifest.json has no histogram for every rule: it was altered")
+    if json:
+        return json_text(
+            {name: value for name, value in manifest.items() if name not in ("inputs", "outputs", "files")}
+        )
+    folder = Files(corpus, manifest, full=verify)
     told = [summary(manifest)]
     if bounds:
         told.append(retuned(folder, manifest, recipe, bounds))
-    write_bytes(folder / "inspection.html", render(describe(folder, manifest, recipe, seed)).encode())
+    page = Path(folder.store.root) / "inspection.html"
+    write_bytes(page, render(describe(folder, manifest, recipe, seed)).encode(errors="replace"))
     if open:
         import webbrowser
 
-        webbrowser.open((folder / "inspection.html").resolve().as_uri())
-    return "\n\n".join([*told, f"the page: {folder / 'inspection.html'}"])
+        webbrowser.open(page.resolve().as_uri())
+    return "\n\n".join([*told, f"the page: {page}"])
 
 
-def retuned(folder: Path, manifest: dict[str, Any], recipe: Recipe, bounds: dict[str, Any]) -> str:
+class Files:
+    """The files of a local corpus that its manifest names, each compared with it before it is read.
+
+    Of format 1, whose manifest names documents/ alone, the others are taken as they are."""
+
+    def __init__(self, corpus: str, manifest: dict[str, Any], *, full: bool):
+        self.store, self.full = Store(corpus), full
+        if not self.store.local:
+            raise EarthworksError(f"{corpus} is no local folder: copy it to one to inspect it")
+        self.written, self.all = written_files(self.store, manifest), "files" in manifest
+        self.name = Path(os.path.abspath(self.store.root)).name
+
+    def path(self, name: str) -> Path | None:
+        """Where a file is; None where the build wrote none of this name, as of a shard without a document."""
+        path = Path(self.store.path(name))
+        if name in self.written:
+            self.store.verify(name, self.written[name], full=self.full)
+            return path
+        return path if not self.all and path.is_file() else None
+
+
+def retuned(folder: Files, manifest: dict[str, Any], recipe: Recipe, bounds: dict[str, Any]) -> str:
     """How many documents the filters would keep under other bounds. Nothing is computed anew: the values are on record."""
     import pyarrow.parquet
 
@@ -65,15 +110,20 @@ def retuned(folder: Path, manifest: dict[str, Any], recipe: Recipe, bounds: dict
     profile = PROFILES[recipe.profile]
     kept = gained = lost = 0
     for shard in manifest["inputs"]:
-        path = folder / "values" / f"{shard}.parquet"
-        if not path.exists():  # a shard without a document
+        path = folder.path(f"values/{shard}.parquet")
+        if path is None:
             continue
-        table = pyarrow.parquet.read_table(path)
+        try:
+            table = pyarrow.parquet.read_table(path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise EarthworksError(f"{path} is not a readable Parquet file ({first_line(error)})") from None
         stages = manifest["subsets"][shard.split("/")[0]]["stages"]
         names = [
             *(profile.quality if "quality" in stages else ()),
             *(profile.repetition if "repetition" in stages else ()),
         ]
+        if missing := {*names, "dropped_by"} - set(table.column_names):
+            raise EarthworksError(f"{path} has no column {min(missing)}: it was altered")
         values = {name: table[name].to_numpy() for name in names}
         dropped_by = table["dropped_by"].to_pylist()
         before = np.array([not each for each in dropped_by])
@@ -85,7 +135,7 @@ def retuned(folder: Path, manifest: dict[str, Any], recipe: Recipe, bounds: dict
     return f"with {said}: the filters would keep {kept:,} ({gained:,} more, {lost:,} fewer)"
 
 
-def describe(folder: Path, manifest: dict[str, Any], recipe: Recipe, seed: int) -> Page:
+def describe(folder: Files, manifest: dict[str, Any], recipe: Recipe, seed: int) -> Page:
     """The page."""
     from earthworks.corpus.pictures import flow, histograms
 
@@ -161,21 +211,37 @@ def rule_table(manifest: dict[str, Any]) -> Table:
 # Samples
 
 
-def lines_of(path: Path) -> Iterator[dict[str, Any]]:
-    from earthworks.corpus.selecting import open_lines
+def lines_of(path: Path, longest: int = LONGEST_SAMPLED) -> Iterator[dict[str, Any] | None]:
+    """The records of a file of documents; None in place of one of more than `longest` bytes."""
+    with open_regular(path) as raw:
+        for number, line in enumerate(lines(blocks(raw, str(path)), longest), 1):
+            record = None if line is None else json_object(line, f"line {number} of {path}", Reading())
+            if record is not None and not has_shape(record, RECORD):
+                raise EarthworksError(f"line {number} of {path} is no document of a build: it was altered")
+            yield record
 
-    with path.open("rb") as raw:
-        for line in open_lines(raw):
-            yield to_json.loads(line)
 
-
-def sample(folder: Path, kind: str, shards: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """Records of some shards' files in a seeded order: of at most SHARDS shards, evenly spaced, the first LINES lines."""
-    chosen = [shards[k] for k in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))]
-    paths = [folder / kind / f"{shard}.jsonl.zst" for shard in chosen]
-    columns = [list(islice(lines_of(path), LINES)) for path in paths if path.exists()]
+def sample(folder: Files, kind: str, shards: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """Records of some shards' files in a seeded order: of at most SHARDS shards, evenly spaced, of the first LINES lines
+    those that are no longer than LONGEST_SAMPLED."""
+    chosen = [shards[k] for k in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))] if shards else []
+    paths = [folder.path(f"{kind}/{shard}.jsonl.zst") for shard in chosen]
+    columns = [list(within(islice(lines_of(path), LINES))) for path in paths if path is not None]
     found = [record for row in zip_longest(*columns) for record in row if record is not None]
+    if any(not has_shape(each, SHAPES[kind]) for each in found):
+        raise EarthworksError(f"{folder.store.location}/{kind} holds records that no build wrote: it was altered")
     return [found[k] for k in np.random.default_rng(seed).permutation(len(found))]
+
+
+def within(records: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    """Records until their texts make up SAMPLED characters."""
+    size = 0
+    for record in records:
+        if record is not None:
+            size += len(record["text"])
+            if size > SAMPLED:
+                return
+            yield record
 
 
 def sampling_note(records: Sequence[Any]) -> str:
@@ -220,9 +286,13 @@ def cut(text: str, marks: Sequence[tuple[int, int]]) -> Pieces:
     return [piece for piece in [*pieces, (" …" if end < len(text) else "", False)] if piece[0]]
 
 
-def copies_section(folder: Path, manifest: dict[str, Any], seed: int) -> tuple[str, list[Any]]:
+def copies_section(folder: Files, manifest: dict[str, Any], seed: int) -> tuple[str, list[Any]]:
     """Pairs of a removed document and the one it is a copy of, words that differ marked; exact ones as a count alone."""
-    found = [each for each in sample(folder, "removed", list(manifest["inputs"]), seed) if "copy_of" in each]
+    found = [
+        each
+        for each in sample(folder, "removed", list(manifest["inputs"]), seed)
+        if has_shape(each.get("copy_of"), COPY)
+    ]
     near = [each for each in found if each["copy_of"]["kind"] == "near"]
     near.sort(key=lambda each: each["copy_of"]["jaccard"])
     shown = [near[k] for k in np.unique(np.linspace(0, len(near) - 1, 6).astype(int))] if near else []
@@ -242,14 +312,13 @@ def copies_section(folder: Path, manifest: dict[str, Any], seed: int) -> tuple[s
     return note, parts or [Table("", (), (), "No near copies to show.")]
 
 
-def kept_document(folder: Path, place: dict[str, Any]) -> dict[str, Any] | None:
+def kept_document(folder: Files, place: dict[str, Any]) -> dict[str, Any] | None:
     """The document that a copy was dropped for: in the corpus, or removed as test material."""
     for kind in ("documents", "removed"):
-        path = folder / kind / f"{place['shard']}.jsonl.zst"
-        if path.exists():
-            for record in lines_of(path):
-                if record["id"] == place["id"]:
-                    return record
+        path = folder.path(f"{kind}/{place['shard']}.jsonl.zst")
+        for record in lines_of(path, LONGEST_LINE) if path is not None else ():
+            if record is not None and record["id"] == place["id"]:
+                return record
     return None
 
 
@@ -264,13 +333,12 @@ def differing(left: str, right: str) -> tuple[Pieces, Pieces]:
     return sides
 
 
-def contamination_section(folder: Path, manifest: dict[str, Any]) -> tuple[str, list[Any]]:
+def contamination_section(folder: Files, manifest: dict[str, Any]) -> tuple[str, list[Any]]:
     parts: list[Any] = []
     rows = []
     for shard in manifest["inputs"]:
-        path = folder / "contamination" / f"{shard}.jsonl"
-        for line in islice(path.read_text().splitlines() if path.exists() else (), 200):
-            hit = to_json.loads(line)
+        path = folder.path(f"contamination/{shard}.jsonl")
+        for hit in hits_of(path) if path is not None and len(rows) < HITS else ():
             rows.append((hit["id"], hit["item"], f"{hit['shared']:,}", f"{hit['jaccard']:.3f}"))
             before, passage, after = map(readable, hit["context"])
             if len(parts) < 2 * SHOWN:
@@ -279,11 +347,20 @@ def contamination_section(folder: Path, manifest: dict[str, Any]) -> tuple[str, 
     removed = f"{manifest['contaminated']:,} of them were removed by the recipe's rule"
     note = f"Documents that share n-grams with test items; {removed}."
     header = ("document", "test item", "shared n-grams", "Jaccard")
-    table = Table("Hits", header, rows[:200], "No document shares an n-gram with a test item.", "words")
+    table = Table("Hits", header, rows[:HITS], "No document shares an n-gram with a test item.", "words")
     return note, [table, *parts]
 
 
-def profiles_section(folder: Path, manifest: dict[str, Any], recipe: Recipe, seed: int) -> tuple[str, list[Any]]:
+def hits_of(path: Path) -> Iterator[dict[str, Any]]:
+    with open_regular(path) as raw:
+        for line in islice(lines(blocks(raw, str(path))), HITS):
+            hit = json_object(line or b"", f"a line of {path}", Reading())
+            if not has_shape(hit, HIT) or len(hit["context"]) != 3:
+                raise EarthworksError(f"{path} holds records that no build wrote: it was altered")
+            yield hit
+
+
+def profiles_section(folder: Files, manifest: dict[str, Any], recipe: Recipe, seed: int) -> tuple[str, list[Any]]:
     """The same documents under every profile's own bounds: shares dropped, and some that would change sides."""
     filtered = [name for name, each in manifest["subsets"].items() if {"quality", "repetition"} <= set(each["stages"])]
     shards = [shard for shard in manifest["inputs"] if shard.split("/")[0] in filtered]

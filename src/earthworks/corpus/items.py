@@ -3,13 +3,15 @@
 A .txt file is one item. A record of a .jsonl or .parquet file is one item, whatever its fields are called. Its strings are
 taken in the order of the record, the strings of a list being alternatives; its texts are
 * every string by itself (a passage, a question),
-* every string with every later one that is no alternative of it (a question with each of its answers),
-* all strings one after the other.
+* every string with every other one that is no alternative of it, in either order (a question with each of its answers),
+* all strings one after the other: of up to four fields in every order of them, of more in the order of the record.
+
+So it does not matter in which order a file has its keys.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import permutations
 from typing import Any
 
 from earthworks.corpus.reading import InputFile, files_of, kind_of, opened
@@ -17,6 +19,7 @@ from earthworks.corpus.records import Reading, decode, json_object, text_bytes
 from earthworks.corpus.streams import blocks, lines, whole
 from earthworks.runs import EarthworksError
 
+ORDERED = 4  # groups of strings that are joined in every order: 24 of them
 KINDS = (".txt", ".jsonl", ".json", ".parquet")
 
 
@@ -34,9 +37,10 @@ class Item:
     def texts(self) -> list[str]:
         """The texts it may stand as, without copies."""
         texts = [each for group in self.groups for each in group]
-        texts.append(" ".join(texts))
-        for earlier, later in combinations(self.groups, 2):
-            texts += [f"{a} {b}" for a in earlier for b in later]
+        orders = permutations(self.groups) if len(self.groups) <= ORDERED else [self.groups]
+        texts += [" ".join(each for group in order for each in group) for order in orders]
+        for first, second in permutations(self.groups, 2):
+            texts += [f"{a} {b}" for a in first for b in second]
         return list(dict.fromkeys(texts))
 
 

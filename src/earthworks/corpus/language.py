@@ -3,13 +3,14 @@
 The model ships in that package's wheel; the walk over the bytes is compiled here, so that it costs little beside the rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
 
+from earthworks.corpus.rules import Texts
 from earthworks.runs.errors import missing_extra
 
 CHARACTERS = 1000  # of a document that are looked at: more cost time and change nothing
@@ -25,7 +26,7 @@ class Model(NamedTuple):
     priors: np.ndarray  # (languages,) float32
 
 
-def languages(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def languages(texts: Texts) -> tuple[list[str], np.ndarray]:
     """The ISO 639 code of each text's language, and its probability (documents,) float64.
 
     log P(language | text) is the prior's logarithm + sum over features of log(1 + count) x log P(feature | language), over
@@ -38,7 +39,7 @@ def languages(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     from earthworks.corpus.language_kernels import log_posteriors
 
     model = load()
-    pieces = [prepared(text[:CHARACTERS]) for text in texts]
+    pieces = [prepared(text) for text in beginnings(texts)]
     offsets = np.cumsum([0, *map(len, pieces)])
     scores = np.empty((len(pieces), len(model.codes)), np.float32)
     data = np.frombuffer(b"".join(pieces), np.uint8)
@@ -56,6 +57,15 @@ def languages(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     best = probabilities.argmax(1) if len(pieces) else np.empty(0, np.int64)
     codes = [model.codes[place] if found else UNKNOWN for place, found in zip(best, met)]
     return codes, np.where(met > 0, probabilities[np.arange(len(pieces)), best], 0.0)
+
+
+def beginnings(texts: Texts) -> Iterable[str]:
+    """The part of each text that is looked at, of Arrow texts as well: nothing else of them is made a string."""
+    if hasattr(texts, "to_pylist"):
+        import pyarrow.compute
+
+        return pyarrow.compute.utf8_slice_codeunits(texts, 0, CHARACTERS).to_pylist()
+    return [text[:CHARACTERS] for text in texts]
 
 
 def prepared(text: str) -> bytes:

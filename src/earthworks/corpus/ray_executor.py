@@ -32,8 +32,12 @@ class Ray:
         """Counts of the shards as they are done."""
         remote = self.ray.remote(num_cpus=1, max_retries=RETRIES)(perform)
         waiting, running = list(shards), []
-        while waiting or running:
-            while waiting and len(running) < self.workers:
-                running.append(remote.remote(location, stage, waiting.pop(0)))
-            done, running = self.ray.wait(running)
-            yield from self.ray.get(done)
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    running.append(remote.remote(location, stage, waiting.pop(0)))
+                done, running = self.ray.wait(running)
+                yield from self.ray.get(done)
+        finally:  # whoever stopped this command leaves nobody writing
+            for task in running:
+                self.ray.cancel(task, force=True)

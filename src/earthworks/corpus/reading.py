@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,7 +49,7 @@ class InputFile:
 
     `name`: below the folder asked for, with `/`, as its documents are called. `path`: within its file system. `bytes`:
     on disk. `token`: another one means that the content may be another (size and time of change, or what the remote
-    store calls its version). Can be pickled.
+    store calls its version). `sha256`: of a file of a built corpus, which is compared at its end. Can be pickled.
     """
 
     name: str
@@ -57,6 +57,7 @@ class InputFile:
     bytes: int
     token: str
     files: Any = field(repr=False, compare=False)
+    sha256: str | None = None
 
 
 def read(data: str, reading: Reading | None = None) -> Iterator[Document]:
@@ -158,7 +159,11 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
     Hidden files are left out; those of kinds that cannot be read, links to folders, pipes and the like are counted in
     `reading`. Raises EarthworksError where there is nothing to read; a folder that may not be listed is a fault.
     """
+    from earthworks.corpus.built import named_files
+
     reading = Reading() if reading is None else reading
+    if (named := named_files(location)) is not None:
+        return named
     files, path = file_system(location)
     if files.isfile(path):
         if kind_of(path) is None:
@@ -189,7 +194,22 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
         readable.append(input_file(files, relative, found[relative], infos[found[relative]]))
     if not readable:
         raise EarthworksError(f"{location} holds nothing that can be read: expected files of kind {READABLE}")
-    return readable
+    return distinct_names(readable)
+
+
+def distinct_names(files: list[InputFile]) -> list[InputFile]:
+    """Names that are not UTF-8 can become equal when they are shown; the second is then `NAME (2)`, as ids must differ."""
+    taken = {file.name for file in files}
+    if len(taken) == len(files):
+        return files
+    seen: set[str] = set()
+    for place, file in enumerate(files):
+        number, name = 2, file.name
+        while name in seen or (name in taken and name != file.name):
+            name, number = f"{file.name} ({number})", number + 1
+        seen.add(name)
+        files[place] = replace(file, name=name)
+    return files
 
 
 def is_local(files: Any) -> bool:
@@ -240,6 +260,11 @@ def read_input(file: InputFile, reading: Reading) -> Iterator[Document]:
 
 def read_file(file: InputFile, reading: Reading, most: int = LARGEST_FILE) -> Iterator[Document | LongDocument]:
     """The documents of one file; a text of more than `most` bytes is a LongDocument."""
+    if file.sha256 is not None:
+        from earthworks.corpus.built import read_checked
+
+        yield from read_checked(file, reading)
+        return
     path, name, kind = file.path, file.name, kind_of(file.path)
     if kind in (".html", ".htm", ".warc"):
         need_trafilatura(path)

@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -68,7 +68,16 @@ class Recipe:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "Recipe":
-        subsets = tuple(Subset(**{**each, "stages": tuple(each["stages"])}) for each in written["subsets"])
+        """Of a manifest or plan, whose shape was checked."""
+        names = {each.name for each in fields(cls)}
+        known = PROFILES[written["profile"]].bounds if written["profile"] in PROFILES else {}
+        if names != written.keys() or not known or not known.keys() >= written["bounds"].keys():
+            raise EarthworksError("the recipe of this corpus is of another version of earthworks, or was altered")
+        if any(len(pair) != 2 for pair in written["bounds"].values()):
+            raise EarthworksError("the recipe of this corpus has bounds that are no pairs: it was altered")
+        subsets = tuple(
+            Subset(each["name"], each["input"], each["weight"], tuple(each["stages"])) for each in written["subsets"]
+        )
         bounds = {name: tuple(pair) for name, pair in written["bounds"].items()}
         return cls(**{**written, "subsets": subsets, "bounds": bounds, "tests": tuple(written["tests"])})
 

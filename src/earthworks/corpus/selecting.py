@@ -5,28 +5,43 @@ documents/SHARD.jsonl.zst     the corpus
 removed/SHARD.jsonl.zst       copies and contaminated documents, with what they were dropped for
 """
 
-import hashlib
 import io
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from earthworks.corpus.deciding import array_of
-from earthworks.corpus.filtering import BATCH, dumped, json_bytes, read_json_of, write_array, writer
+from earthworks.corpus.filtering import BATCH, dumped, write_array, writer
 from earthworks.corpus.recipe import Recipe
 from earthworks.corpus.shards import Shard
 from earthworks.corpus.shingles import distinct, shingles
-from earthworks.corpus.store import Store
+from earthworks.corpus.store import Checked, Store
 
 TOO_SIMILAR = 0.8  # to a test document, by the paper's rule
 
 
+@contextmanager
+def kept_file(store: Store, shard: Shard) -> Iterator[Any]:
+    """The kept documents of a shard, compared at their end with what the filters wrote."""
+    name = f"work/kept/{shard.name}.jsonl.zst"
+    written = store.read_record(f"work/filter/{shard.name}.json")["written"][name]
+    with store.open(name) as raw:
+        checked = Checked(raw, f"{store.location}/{name}", written["sha256"])
+        try:
+            yield checked
+        except (OSError, ValueError):  # what the decoders raise on damage
+            checked.finish()
+            raise
+        checked.finish()
+
+
 def kept_lines(store: Store, shard: Shard) -> Iterator[bytes]:
-    with store.open(f"work/kept/{shard.name}.jsonl.zst") as raw:
-        yield from open_lines(raw)
+    with kept_file(store, shard) as checked:
+        yield from open_lines(checked)
 
 
 def open_lines(raw: Any) -> Any:
@@ -60,7 +75,7 @@ def shingle_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     write_array(store, f"work/shingles/{shard.name}.npy", np.concatenate(found))
     write_array(store, f"work/shingles/{shard.name}.sizes.npy", np.concatenate(sizes))
     counts = {"candidates": len(wanted)}
-    store.write(f"work/shingles/{shard.name}.json", json_bytes(counts))
+    store.record(f"work/shingles/{shard.name}.json", counts)
     return counts
 
 
@@ -69,54 +84,43 @@ def select_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     copies = copies_of(store, shard)
     contaminated = contaminated_rows(store, recipe, shard)
     counts: dict[str, int] = dict.fromkeys(("exact_copies", "near_copies", "contaminated", "final", "final_bytes"), 0)
-    digest = hashlib.sha256()
     if not copies and not contaminated:
-        filtered = read_json_of(store, f"work/filter/{shard.name}.json")
+        filtered = store.read_record(f"work/filter/{shard.name}.json")
         counts |= {"final": filtered["kept"], "final_bytes": filtered["kept_bytes"]}
-        with (
-            store.open(f"work/kept/{shard.name}.jsonl.zst") as source,
-            store.writing(f"documents/{shard.name}.jsonl.zst") as kept_file,
-        ):
-            shutil.copyfileobj(source, Digesting(kept_file, digest), 1 << 20)
-        return concluded(store, shard, counts, digest)
+        with store.writing(documents_of(shard)) as target, kept_file(store, shard) as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return concluded(store, shard, counts)
     with (
-        store.writing(f"documents/{shard.name}.jsonl.zst") as kept_file,
+        store.writing(documents_of(shard)) as documents_file,
         store.writing(f"removed/{shard.name}.jsonl.zst") as removed_file,
+        writer(documents_file) as kept,
+        writer(removed_file) as removed,
     ):
-        digesting = Digesting(kept_file, digest)
-        with writer(digesting) as kept, writer(removed_file) as removed:
-            for row, line in enumerate(kept_lines(store, shard)):
-                reasons: dict[str, Any] = {}
-                if row in copies:
-                    counts[f"{copies[row]['kind']}_copies"] += 1
-                    reasons = {"dropped_by": [f"{copies[row]['kind']} copy"], "copy_of": copies[row]}
-                elif row in contaminated:
-                    counts["contaminated"] += 1
-                    reasons = {"dropped_by": ["contaminated"], "items": contaminated[row]}
-                else:
-                    counts["final"] += 1
-                    counts["final_bytes"] += text_bytes(line)
-                    kept.write(line)
-                    continue
-                removed.write(dumped({**json.loads(line), **reasons}))
-    return concluded(store, shard, counts, digest)
+        for row, line in enumerate(kept_lines(store, shard)):
+            reasons: dict[str, Any] = {}
+            if row in copies:
+                counts[f"{copies[row]['kind']}_copies"] += 1
+                reasons = {"dropped_by": [f"{copies[row]['kind']} copy"], "copy_of": copies[row]}
+            elif row in contaminated:
+                counts["contaminated"] += 1
+                reasons = {"dropped_by": ["contaminated"], "items": contaminated[row]}
+            else:
+                counts["final"] += 1
+                counts["final_bytes"] += text_bytes(line)
+                kept.write(line)
+                continue
+            removed.write(dumped({**json.loads(line), **reasons}))
+    return concluded(store, shard, counts)
 
 
-def concluded(store: Store, shard: Shard, counts: dict[str, int], digest: Any) -> dict[str, Any]:
-    result = {**counts, "digest": digest.hexdigest()}
-    store.write(f"work/select/{shard.name}.json", json_bytes(result))
+def documents_of(shard: Shard) -> str:
+    return f"documents/{shard.name}.jsonl.zst"
+
+
+def concluded(store: Store, shard: Shard, counts: dict[str, int]) -> dict[str, Any]:
+    result = {**counts, "digest": store.written[documents_of(shard)]["sha256"]}
+    store.record(f"work/select/{shard.name}.json", result)
     return result
-
-
-class Digesting:
-    """A stream that takes the SHA-256 of what goes through it."""
-
-    def __init__(self, stream: Any, digest: Any):
-        self.stream, self.digest = stream, digest
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return self.stream.write(data)
 
 
 def text_bytes(line: bytes) -> int:

@@ -4,7 +4,8 @@ The cut depends on the inputs' names and sizes alone, never on the number of wor
 go on where others stopped.
 """
 
-import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from earthworks.corpus.document import Document
 from earthworks.corpus.reading import InputFile, Reading, documents, file_system, files_of, held, is_local, read_input
 from earthworks.corpus.recipe import Recipe
 from earthworks.corpus.source import exists_locally
+from earthworks.runs import EarthworksError, sha256
 
 SHARD_BYTES = 1 << 26  # of the files as they lie there; a larger file is a shard by itself
 
@@ -35,16 +37,29 @@ class Shard:
         return sum(file.bytes for file in self.files)
 
     def read(self, reading: Reading) -> Iterator[Document]:
-        """Its documents that hold text, in order; ids are unique within a file."""
+        """Its documents that hold text, in order; ids are unique within a file. Raises EarthworksError after the
+        documents of a file that changed or vanished while it was read."""
         if self.source is not None:
             yield from held(documents(self.source, reading), reading)
         for file in self.files:
+            before = state(file)
             yield from read_input(file, reading)
+            if before != state(file):
+                raise changed(file)
+
+    def digests(self) -> list[dict[str, Any]]:
+        """Name, size and digest of each file."""
+        found = []
+        for file in self.files:
+            before = state(file)
+            found.append({"name": file.name, "bytes": file.bytes, "digest": digest(file)})
+            if before != state(file):
+                raise changed(file)
+        return found
 
     def as_json(self) -> dict[str, Any]:
-        files = [
-            {"name": each.name, "path": each.path, "bytes": each.bytes, "token": each.token} for each in self.files
-        ]
+        names = ("name", "path", "bytes", "token", "sha256")
+        files = [{name: getattr(each, name) for name in names} for each in self.files]
         return {"subset": self.subset, "number": self.number, "files": files, "source": self.source}
 
     @classmethod
@@ -54,15 +69,43 @@ class Shard:
         return cls(**{**written, "files": tuple(InputFile(**file, files=system) for file in written["files"])})
 
 
+def state(file: InputFile) -> str | None:
+    """What a local file's size and time are now; None for a remote one, whose store gives one version of it.
+
+    Raises EarthworksError when the file is not as large as the plan says, or no file any more."""
+    if not is_local(file.files):
+        return None
+    try:
+        found = os.stat(file.path)
+    except FileNotFoundError:
+        if not file.bytes:  # a link that led nowhere from the beginning
+            return ""
+        raise EarthworksError(
+            f"{file.path} vanished while the corpus was built: put it back, and give the same command"
+        ) from None
+    except OSError:
+        return ""  # may not be looked at: reading it says so
+    if not stat.S_ISREG(found.st_mode) or found.st_size != file.bytes:
+        raise changed(file)
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def changed(file: InputFile) -> EarthworksError:
+    return EarthworksError(
+        f"{file.path} changed while the corpus was built: the documents of one build are those of one moment, so build into "
+        "another --output when nothing writes there any more",
+        exit_code=1,
+    )
+
+
 def digest(file: InputFile) -> str:
     """SHA-256 of a local file; of a remote one what its store calls its version; of one that cannot be read, that."""
     if not is_local(file.files):
         return file.token
     try:
-        with open(file.path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        return f"not readable: {error.strerror}"
+        return sha256(file.path)
+    except EarthworksError as error:
+        return f"not readable: {str(error).removeprefix(f'{file.path} cannot be read: ')}"
 
 
 def cut(recipe: Recipe, reading: Reading) -> list[Shard]:

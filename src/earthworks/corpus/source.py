@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from earthworks.corpus.built import manifest_of
+from earthworks.corpus.built import manifest_of, named_files
 from earthworks.corpus.python_docs import WEIGHTS
 from earthworks.corpus.reading import file_system, hugging_face_parts, python_docs_subsets
 from earthworks.runs import EarthworksError
@@ -41,7 +41,7 @@ def sources(data: str) -> list[Source]:
                 Source(f"python-docs/{subset}", f"python-docs/{subset}", share and share * WEIGHTS[subset])
                 for subset in WEIGHTS
             ]
-        elif manifest := manifest_of(location):
+        elif manifest := built(location):
             found += built_subsets(location, manifest, weight, alone=len(parts) == 1)
         else:
             found.append(Source(PurePosixPath(location).name or location, location, weight))
@@ -57,16 +57,26 @@ def sources(data: str) -> list[Source]:
     return found
 
 
+def built(location: str) -> dict[str, Any] | None:
+    """The manifest of the corpus at a location."""
+    return manifest_of(location) if exists_locally(location) or "://" in location else None
+
+
 def built_subsets(location: str, manifest: dict[str, Any], weight: float | None, alone: bool) -> list[Source]:
     """The subsets of a built corpus that hold a document; its weights count when it stands alone or has one itself."""
+    named_files(location)  # all there, as large as they were written: before any work
     subsets = {name: each for name, each in manifest["subsets"].items() if each["final"]}
+    if not subsets:
+        raise EarthworksError(f"{location} is a corpus without a document: nothing was kept")
     weights = [each["weight"] for each in subsets.values()]
+    if any(weight is not None and not (weight > 0 and math.isfinite(weight)) for weight in weights):
+        raise EarthworksError(f"{location}/manifest.json has a weight that is not a positive number: it was altered")
     if None in weights and weight is not None:
         weights = [each["final_bytes"] for each in subsets.values()]
     share = 1.0 if alone and weight is None else weight
     total = 1.0 if None in weights else sum(weights)
     return [
-        Source(name, str(Path(location) / "documents" / name), each and share and share * each / total)
+        Source(name, f"{location.rstrip('/')}/documents/{name}", each and share and share * each / total)
         for name, each in zip(subsets, weights)
     ]
 

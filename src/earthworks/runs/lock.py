@@ -121,9 +121,30 @@ def acquire(path: Path, folder: Path, what: str, boot: str) -> int:
             raise
 
 
+def refuse_held(folder: str | Path, what: str) -> None:
+    """Raises EarthworksError when another process holds the lock on `what`, without taking it: any number of processes
+    may ask at once."""
+    path = Path(folder) / f".earthworks-lock-{what}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        owner = read_owner(descriptor)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who asks does not stand in another's way
+        except OSError as error:
+            if error.errno in BUSY:
+                raise busy(Path(folder), what, owner) from None
+        if owner and owner.get("boot") != boot_id() and age(path, descriptor) < STALE:
+            raise busy(Path(folder), what, owner)
+    finally:
+        os.close(descriptor)
+
+
 def busy(folder: Path, what: str, owner: dict[str, Any]) -> EarthworksError:
     who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}, since {owner.get('started', 'just now')}"
-    doing = "trained or built" if what in ("training", "building") else f"given its {what}"
+    doing = "trained or built" if what.startswith(("training", "building")) else f"given its {what}"
     return EarthworksError(f"{folder} is being {doing} by another command ({who}): wait until it has ended, or stop it")
 
 

@@ -1,0 +1,160 @@
+"""What every process of a build goes by: plan.json, and who may write where it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from earthworks.corpus.built import RECIPE, read_manifest
+from earthworks.corpus.reading import Reading
+from earthworks.corpus.recipe import Recipe
+from earthworks.corpus.sealing import LARGEST, SEAL, has_shape, parsed, sealed, unsealed
+from earthworks.corpus.shards import Shard, cut, digest
+from earthworks.corpus.stages import record_of
+from earthworks.corpus.store import LOCKS, Store
+from earthworks.runs import EarthworksError, lock
+from earthworks.runs.files import one_sentence
+from earthworks.runs.lock import Held, refuse_held
+from earthworks.runs.progress import note_once
+
+PLAN = "plan.json"
+FILE = {"name": str, "path": str, "bytes": int, "token": str}
+SHAPE = {
+    **{"recipe": RECIPE, "digest": str, "skipped_files": int, "faults": [{"where": str, "what": str}]},
+    "shards": [{"subset": str, "number": int, "files": [FILE], "source": (str, None)}],
+}
+
+
+@contextmanager
+def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
+    """Hold the right to write: all of a build, or one rank's share of it, beside other ranks'.
+
+    The folder is made where there is none, and removed again if nothing came of it. Raises EarthworksError where another
+    command builds, and where the folder holds something else."""
+    if not store.local:
+        note_once(f"notice: {store.location} is no local folder: nothing keeps a second build from writing there")
+        yield None
+        return
+    refuse_strangers(store)
+    folder = Path(store.root)
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        with one_sentence(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder, "building" if rank is None else f"building-rank-{rank}") as held:
+            if rank is not None:
+                refuse_held(folder, "building")
+            for name in sorted(store.names("")) if rank is None else ():
+                if name.startswith(f"{LOCKS}building-rank-"):
+                    with lock(folder, name.removeprefix(LOCKS)):  # of a rank that was killed: its file goes
+                        pass
+            yield held
+    finally:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+
+
+def refuse_strangers(store: Store) -> None:
+    names = store.strangers()
+    if names and PLAN not in names:
+        raise EarthworksError(f"{store.location} holds files of something else: choose an empty --output")
+
+
+def planned(store: Store, recipe: Recipe) -> list[Shard]:
+    """The shards, as plan.json has them from the first command on; refused when recipe or input are others now."""
+    reading = Reading(tolerant=not recipe.strict)
+    shards = cut(recipe, reading)
+    plan = {"recipe": recipe.as_json(), "digest": recipe.digest, "shards": [shard.as_json() for shard in shards]}
+    plan |= {"skipped_files": reading.skipped_files, "faults": [asdict(fault) for fault in reading.faults]}
+    data = sealed(plan)
+    if len(data) > LARGEST:
+        files = sum(len(shard.files) for shard in shards)
+        raise EarthworksError(f"the input has {files:,} files, more than one build can plan: put several into one")
+    refuse_strangers(store)
+    if not store.exists(PLAN):
+        write_plan(store, data)
+        return shards
+    manifest = read_manifest(store)
+    before = read_plan(store.read(PLAN), f"{store.location}/{PLAN}", manifest)
+    if before["recipe"] != plan["recipe"]:
+        changed = [name for name, value in plan["recipe"].items() if before["recipe"].get(name) != value]
+        raise EarthworksError(
+            f"{store.location} was begun with another recipe ({', '.join(changed)} changed): give it as it was, or "
+            "build into another --output"
+        )
+    refuse_changed_input(store, [Shard.from_json(each, recipe) for each in before["shards"]], shards)
+    if manifest is None and list(map(cut_of, before["shards"])) != list(map(cut_of, plan["shards"])):
+        write_plan(store, data)  # the same files, elsewhere
+    return shards
+
+
+def write_plan(store: Store, data: bytes) -> None:
+    store.write(PLAN, data)
+    del store.written[PLAN]  # it belongs to no stage
+
+
+def cut_of(shard: dict[str, Any]) -> dict[str, Any]:
+    """A shard of a plan without the times of its files."""
+    return {**shard, "files": [{**file, "token": ""} for file in shard["files"]]}
+
+
+def read_plan(data: bytes, where: str, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A plan, as `planned` wrote it; one beside a manifest of format 1 has no digest."""
+    plan = parsed(data, where)
+    if SEAL in plan:
+        plan = unsealed(data, where)
+    elif manifest is None or "files" in manifest:
+        raise EarthworksError(
+            f"{where} was altered, or is of a build that an earlier version left unfinished: build into another --output"
+        )
+    names = {subset["name"] for subset in plan["recipe"]["subsets"]} if has_shape(plan, SHAPE) else set()
+    if not names or any(shard["subset"] not in names for shard in plan["shards"]):
+        raise EarthworksError(f"{where} is not the plan of a build: it was altered")
+    return plan
+
+
+@lru_cache(maxsize=1)
+def parsed_plan(data: bytes, where: str) -> tuple[Recipe, dict[str, Shard]]:
+    """The recipe and the shards by name: read once in each process, as it may be large."""
+    plan = read_plan(data, where)
+    recipe = Recipe.from_json(plan["recipe"])
+    shards = [Shard.from_json(each, recipe) for each in plan["shards"]]
+    return recipe, {shard.name: shard for shard in shards}
+
+
+def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) -> None:
+    """The files must be those of the plan. One whose time alone changed is read to compare its digest, if its shard is
+    done; otherwise it does not matter."""
+    old, new = ({(shard.subset, file.name): file for shard in each for file in shard.files} for each in (before, now))
+    for key in sorted(old.keys() | new.keys()):
+        if key not in old or key not in new or old[key].bytes != new[key].bytes:
+            what = "is new" if key not in old else "is gone" if key not in new else "has another size"
+            raise EarthworksError(f"the input changed since {store.location} was begun: {key[1]} of {key[0]} {what}")
+    if [(shard.name, [file.name for file in shard.files]) for shard in before] != [
+        (shard.name, [file.name for file in shard.files]) for shard in now
+    ]:
+        raise EarthworksError(f"{store.location}/{PLAN} cuts the input into other shards: build into another --output")
+    for shard in now:
+        touched = [file for file in shard.files if file.token != old[shard.subset, file.name].token]
+        digests = digests_of(store, shard) if touched else {}
+        for file in touched:
+            if digests.get(file.name, "") not in ("", digest(file)):
+                begun = f"the input changed since {store.location} was begun"
+                raise EarthworksError(f"{begun}: {file.name} of {shard.subset} has other content")
+
+
+def digests_of(store: Store, shard: Shard) -> dict[str, str]:
+    """Digests of the files of a shard by name, from when it was read; none when it was not."""
+    if (manifest := read_manifest(store)) is not None:
+        files = manifest["inputs"].get(shard.name, [])
+    elif store.exists(name := record_of("filter", shard.name)):
+        try:
+            files = store.read_record(name)["files"]
+        except (EarthworksError, KeyError):  # it is done again
+            files = []
+    else:
+        files = []
+    return {each["name"]: each["digest"] for each in files}
