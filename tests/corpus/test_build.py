@@ -407,16 +407,6 @@ def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path, small_shards, m
     assert (tmp_path / "corpus/work").exists()
     left_by_a_dead(tmp_path / "corpus/documents/all/00000.jsonl.zst")
     run(raw, tmp_path / "corpus")
-<<<<<<< HEAD
-    before = tree(tmp_path / "corpus")
-    (tmp_path / "corpus" / "work").mkdir()
-    (tmp_path / "corpus" / "work" / "groups.npy").write_bytes(b"left")
-    (tmp_path / "corpus" / "documents" / ".tmp-earthworks-elsewhere-1-0123456789abcdef-00000.jsonl.zst").write_bytes(
-        b"left"
-    )
-    run(raw, tmp_path / "corpus")
-    assert tree(tmp_path / "corpus") == before
-=======
     assert same_but_for_the_place(tmp_path / "whole", tmp_path / "corpus")
 
 
@@ -454,7 +444,6 @@ def test_files_of_a_person_in_the_folder_of_a_build_survive_every_build_and_ever
     run(raw, corpus)
     run(raw, tmp_path / "other")
     assert tree(corpus) == tree(tmp_path / "other")
->>>>>>> build
 
 
 def test_a_file_that_came_or_went_is_refused(raw, tmp_path, monkeypatch):
