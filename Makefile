@@ -6,7 +6,14 @@ BIN := $(VENV)/bin
 TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX)
 
-.PHONY: venv dev quickstart test test-slow lint bench clean
+# The tests of the package's core, for `test-minimum`: a few minutes, and every library it depends on is used.
+CORE := tests/runs tests/report tests/test_cli.py tests/test_statistics.py tests/test_dependencies.py \
+	tests/corpus/test_build.py tests/corpus/test_packing.py tests/corpus/test_rules.py tests/corpus/test_tokenizer.py \
+	tests/gopher/test_attention_tiled.py tests/gopher/test_decoding.py tests/gopher/test_resume.py \
+	tests/gopher/test_tile.py tests/transport/test_exact.py tests/transport/test_measure.py \
+	tests/wgan/test_datasets.py tests/wgan/test_gan_resume.py tests/wgan/test_sampling.py
+
+.PHONY: venv dev quickstart test test-slow test-minimum lint bench clean
 
 venv: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -32,6 +39,21 @@ test: dev
 test-slow: dev
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest -n 2 -m slow
 
+# The oldest versions that pyproject.toml allows, all at once (torch: the tested one), in an environment of their own.
+MINIMUM := .venv-minimum
+MINIMUM_PIP := $(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check
+
+$(MINIMUM)/.done: pyproject.toml constraints.txt tests/lower_bounds.py
+	@test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
+	@echo "installing the oldest versions allowed into $(MINIMUM) (a minute or two)"
+	@$(MINIMUM)/bin/python tests/lower_bounds.py > $(MINIMUM)/constraints.txt
+	@$(MINIMUM_PIP) -c $(MINIMUM)/constraints.txt $(TORCH_INDEX) -e . pytest pytest-xdist hypothesis
+	@touch $@
+
+test-minimum: $(MINIMUM)/.done
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HYPOTHESIS_PROFILE=few $(MINIMUM)/bin/python -m pytest -n 2 \
+		-m "not slow and not gpu" $(CORE)
+
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +72,4 @@ bench: dev
 	$(BIN)/python benchmarks/gap_and_quality.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(MINIMUM) build *.egg-info

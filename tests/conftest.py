@@ -9,28 +9,50 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import sentinel
 from tiny_runs import TINY, Outcome, words
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the workers share the cores
 
 settings.register_profile("ci", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("full", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+ROOMS = ("corpus ", "evaluate ", "gopher ", "transport ", "wgan ")  # whose commands have a second word
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strangers(tmp_path_factory) -> Iterator[sentinel.Strangers]:
+    """Files of somebody else in the folder that holds the folders of all tests."""
+    sentinel.ground = tmp_path_factory.getbasetemp().resolve()
+    with sentinel.strangers(sentinel.ground) as planted:
+        yield planted
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_strangers_is_harmed(strangers) -> Iterator[None]:
+    """Whatever a test runs, by a command or not."""
+    yield
+    assert not strangers.harmed()
 
 
 @pytest.fixture
 def command(capsys) -> Callable[..., Outcome]:
-    """`command("gopher train --json", more, max_steps=3)` runs that command in this process."""
+    """`command("gopher train --json", more, max_steps=3)` runs that command in this process, strangers' files around
+    what it writes: see sentinel.py."""
     from earthworks.cli import main
 
     def run(line: str, *more: object, **options: Any) -> Outcome:
-        given = [f"--{name}={value}" for name, value in options.items()]
+        arguments = [*line.split(), *map(str, more), *(f"--{name}={value}" for name, value in options.items())]
         capsys.readouterr()
         code = 0
-        try:
-            main([*line.split(), *map(str, more), *given])
-        except SystemExit as end:
-            code = int(end.code or 0)
+        with sentinel.around(arguments[line.startswith(tuple(ROOMS)) + 1 :]):
+            try:
+                main(arguments)
+            except SystemExit as end:
+                code = int(end.code or 0)
         return Outcome(code, *capsys.readouterr())
 
     return run

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sentinel
 from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
+from earthworks.runs.files import description
 
 # shrew is the smallest size there is; the fixture `flea` adds a smaller one.
 TINY: dict[str, Any] = {
@@ -20,7 +22,7 @@ TINY: dict[str, Any] = {
     **{"precision": "fp32", "device": "cpu"},
 }
 FLEA = {**TINY, "size": "flea"}
-TIMINGS = {"seconds", "elapsed", "tokens_per_second", "ceiling_share"}
+TIMINGS = {"seconds", "elapsed", "tokens_per_second", "ceiling_share", "log"}  # the log's digest, as seconds are in it
 
 
 @dataclass
@@ -74,14 +76,44 @@ def results(run: Path) -> dict[str, Any]:
     }
 
 
+def rewrite(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file of a folder with a manifest, and what the manifest says of it, as somebody could who means harm."""
+    (folder / name).write_bytes(content)
+    manifest = read_json(folder / "manifest.json")
+    manifest["files"][name] = description(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def as_format_1(run: Path) -> Path:
+    """Make a run what it would be of a version before formats were numbered: no `format` in config.yaml, no inputs.json,
+    sizes and SHA-256 alone in manifests, and neither settings nor the log's digest in checkpoints."""
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("format: 2\n", ""))
+    (run / "inputs.json").unlink(missing_ok=True)
+    for path in (run / "checkpoints").glob("step-*"):
+        state = read_json(path / "state.json")
+        rewrite(
+            path, "state.json", json.dumps({k: v for k, v in state.items() if k not in ("settings", "log")}).encode()
+        )
+    for file in (*run.glob("checkpoints/*/manifest.json"), *run.glob("data/manifest.json")):
+        files = read_json(file)["files"]
+        kept = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in files.items()}
+        file.write_text(json.dumps({"files": kept}))
+    if (run / "evaluation.json").exists():
+        result = read_json(run / "evaluation.json")
+        (run / "evaluation.json").write_text(json.dumps({k: v for k, v in result.items() if k != "sha256"}))
+    return run
+
+
 def run_until_killed(command: list[str], log: Path, chance: random.Random) -> None:
     """The real command in a process of its own, killed by SIGKILL at a random moment of the next few steps."""
-    process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
-    lines = log.read_bytes().count(b"\n") if log.exists() else 0
-    wanted = lines + chance.randint(1, 20)
-    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
-        assert process.poll() is None
-        time.sleep(0.002)
-    time.sleep(chance.uniform(0, 0.05))
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    with sentinel.around(command[2:]):
+        process = subprocess.Popen([sys.executable, "-m", "earthworks.cli", *command], stderr=subprocess.DEVNULL)
+        lines = log.read_bytes().count(b"\n") if log.exists() else 0
+        wanted = lines + chance.randint(1, 20)
+        while not log.exists() or log.read_bytes().count(b"\n") < wanted:
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL

@@ -8,14 +8,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from earthworks import __version__
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, EarthworksError, Stopped
-from earthworks.runs.terminal import CONTROL, shown, write_replacing
+from earthworks.runs.progress import note
+from earthworks.runs.terminal import CONTROL, ReaderLeft, flush_output, say, shown, write_replacing
+from earthworks.runs.yaml_files import parse_yaml, read_yaml
 
 # room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
@@ -58,6 +60,8 @@ SINGLE: dict[str, tuple[str, str, str]] = {
 }
 
 
+LONGEST_MESSAGE = 4000  # characters of a complaint that are shown
+MOST_VALUES = 20_000  # of a setting; the parser takes seconds for so many
 SMALLER = ("micro_batch", "batch", "context", "size", "width", "points", "num", "workers")  # options that save memory
 
 
@@ -68,10 +72,15 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    write_replacing()
     try:
+        open_streams()
+        write_replacing()
         with stopped_by_signals():
-            dispatch(list(arguments))
+            try:
+                dispatch(list(arguments))
+            except SystemExit:
+                flush_output()  # the parser's help, which did not go through `say`
+                raise
     except EarthworksError as error:
         if debug:
             raise
@@ -80,8 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail("interrupted; nothing that is half written stays", INTERRUPTED)
     except Stopped as stop:
         fail(f"{stop}; nothing that is half written stays: give the same command again", TRY_AGAIN)
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        sys.stderr.close()
+    except ReaderLeft:
         sys.exit(0)
     except (MemoryError, RuntimeError) as error:
         if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error) or "alloc" in str(error)):
@@ -94,8 +102,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    print(f"earthworks: {' '.join(shown(message).split())}", file=sys.stderr)
+    sentence = " ".join(shown(message[:LONGEST_MESSAGE]).split())
+    note(f"earthworks: {sentence}{' ...' if len(message) > LONGEST_MESSAGE else ''}")
     sys.exit(code)
+
+
+def open_streams() -> None:
+    """A stream that was closed before we started has its number given to the next file that is opened, and what a library
+    prints would go into that: refuse to start without standard output, and let the other two lead nowhere."""
+    closed = [number for number in (0, 1, 2) if not is_open(number)]
+    for number in closed:
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if number in closed:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    if 1 in closed:
+        raise EarthworksError(
+            "standard output is closed, where the answer would go: redirect it to a file", exit_code=1
+        )
+
+
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -133,17 +165,17 @@ def less_memory(arguments: list[str]) -> str:
 
 def dispatch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview())
+        say(overview())
         return
     if arguments[0] == "--version":
-        print(f"earthworks {__version__}")
+        say(f"earthworks {__version__}")
         return
     room = nearest(arguments.pop(0), [*COMMANDS, *SINGLE], "command", "earthworks --help")
     if room in SINGLE:
         entry, name = SINGLE[room], room
     else:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(overview(room))
+            say(overview(room))
             return
         verb = nearest(arguments.pop(0), list(COMMANDS[room]), f"command of {room}", f"earthworks {room} --help")
         entry, name = COMMANDS[room][verb], f"{room} {verb}"
@@ -166,7 +198,7 @@ def nearest(given: str, names: list[str], what: str, where: str) -> str:
     """`given` if it is one of the names, else one sentence with the nearest."""
     if given in names:
         return given
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"see {where}"
     raise EarthworksError(f"there is no {what} {given!r}; {hint}")
 
@@ -200,24 +232,49 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     switches = {f"--{each}" for each in parameters if parameters[each].default is False} | {"--print_config"}
     given = [f"--{key}={yaml_text(value)}" for key, value in config.items() if key not in positional]
     given += switched_on([normalized(argument) for argument in arguments], switches)
+    refuse_bombs(arguments, parameters)
     namespace = parser.parse_args(given).as_dict()
     if namespace.pop("print_config"):
-        import yaml
-
-        print(yaml.safe_dump(namespace, sort_keys=False, allow_unicode=True), end="")
+        say(settings_text(namespace), end="")
         return
     result = function(**namespace)
     if isinstance(result, str) or hasattr(result, "exit_code"):
-        say(str(result))
+        answer(str(result), json=bool(namespace.get("json")))
     if code := getattr(result, "exit_code", 0):
         sys.exit(code)
 
 
-def say(answer: str) -> None:
-    """Print a command's answer; control characters in it are shown, not sent, and that is said."""
-    print(shown(answer), flush=True)
-    if changed := sum(character not in "\r\n" for character in re.findall(CONTROL, answer)):
-        print(f"notice: {changed:,} control characters are shown as \\u....; --json keeps them", file=sys.stderr)
+def answer(text: str, *, json: bool) -> None:
+    """Print a command's answer; control characters in it are shown, not sent, and that is said. In JSON that is another
+    way to write the same text, and so it is for what the encoding of standard output does not have."""
+    if json:
+        say(re.sub(CONTROL if encodable(text) else r"[^\n -~]", escaped, text))
+        return
+    say(text)
+    if changed := sum(character not in "\r\n" for character in re.findall(CONTROL, text)):
+        note(f"notice: {changed:,} control characters are shown as \\u....; --json keeps them")
+
+
+def escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
+def encodable(text: str) -> bool:
+    """Whether standard output can write it as it is."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """Settings as YAML; text that a terminal would obey, or that cannot be printed, is escaped as YAML does it."""
+    import yaml
+
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    plain = encodable(text) and not CONTROL.search(text)
+    return text if plain else yaml.safe_dump(settings, sort_keys=False, allow_unicode=False)
 
 
 def normalized(argument: str) -> str:
@@ -233,6 +290,17 @@ def switched_on(arguments: list[str], switches: set[str]) -> list[str]:
         f"{argument}=true" if argument in switches and after not in ("true", "false") else argument
         for argument, after in zip(arguments, following)
     ]
+
+
+def refuse_bombs(arguments: list[str], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """EarthworksError for a typed value with YAML aliases that unfold too far; the parser would visit every one."""
+    texts = {f"--{name}" for name, each in parameters.items() if each.annotation in (str, str | None)}
+    option = ""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        option, value = (normalized(name), value) if name.startswith("--") else (option, argument)
+        if option not in texts and "&" in value and "*" in value and value.lstrip().startswith(("{", "[")):
+            parse_yaml(value, option, most=MOST_VALUES)
 
 
 def yaml_text(value: Any) -> str:
@@ -272,9 +340,7 @@ def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple
 
 
 def read_config(file: str) -> dict[str, Any]:
-    from earthworks.runs.yaml_files import read_yaml
-
-    config = read_yaml(file, what=f"--config {file}")
+    config = read_yaml(file, what=f"--config {file}", most=MOST_VALUES)
     if not isinstance(config, dict):
         raise EarthworksError(f"--config {file} does not hold settings (key: value lines)")
     return config

@@ -101,8 +101,85 @@ def test_a_page_that_takes_too_long_is_a_fault(monkeypatch):
         return original([*command[:-1], command[-1].replace("serve()", "serve(seconds=1)")], **arguments)
 
     monkeypatch.setattr(extraction.subprocess, "Popen", hasty)
-    assert fault(attributes) == "HTML that takes more than 60 seconds"
+    assert fault(attributes) == "HTML that takes more than 1 seconds"
     assert SENTENCE.strip() in extract(page(PARAGRAPH * 5))
+    extraction.stop()
+
+
+def under(limits: str, program: str) -> subprocess.CompletedProcess:
+    """The program in a shell with these limits, as batch systems set them."""
+    command = f"ulimit {limits} && exec {sys.executable} -c '{program}'"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+
+READS = """
+from earthworks.corpus.extraction import extract
+from earthworks.runs import EarthworksError
+page = "<html><body>" + "<p>A gopher digs a tunnel below the garden and the field.</p>" * 20 + "</body></html>"
+try:
+    print([extract(page).count("gopher") for _ in range(PAGES)])
+except EarthworksError as error:
+    print(type(error).__name__, error.exit_code, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+@pytest.mark.parametrize("limits", ["-t 600", "-S -t 600", "-v 3000000", "-S -v 3000000", "-c 0 -v 3900000 -t 30"])
+def test_pages_are_read_under_the_limits_of_a_batch_system(limits):
+    done = under(limits, READS.replace("PAGES", "3"))
+    assert done.stdout == "[20, 20, 20]\n", done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_where_no_page_can_be_extracted_the_work_stops_and_no_page_is_at_fault():
+    low = "resource.setrlimit(resource.RLIMIT_AS, (60_000_000,) * 2)"
+    program = f"""
+from earthworks.corpus import extraction
+from earthworks.runs import EarthworksError
+original = extraction.subprocess.Popen
+extraction.subprocess.Popen = lambda command, **options: original(
+    [*command[:-1], "import resource; {low}; " + command[-1]], **options)
+try:
+    extraction.extract("<p>page</p>")
+except EarthworksError as error:
+    print(type(error).__name__, error.exit_code, error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.startswith("EarthworksError 1 the process that extracts the text of web pages cannot be started")
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_process_that_cannot_be_made_stops_the_work(monkeypatch):
+    def refuse(*arguments, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    extraction.stop()
+    monkeypatch.setattr(extraction.subprocess, "Popen", refuse)
+    with pytest.raises(EarthworksError, match=r"cannot be started .*Resource temporarily unavailable") as caught:
+        extract(page(PARAGRAPH))
+    assert not isinstance(caught.value, Unreadable)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_a_process_whose_cpu_time_runs_out_is_followed_by_another_and_no_page_is_lost(monkeypatch):
+    """Of 40 seconds the trial takes 2 and each page 3 more, so a page may take 18: the seventh goes to a new process."""
+    extraction.stop()
+    original = extraction.subprocess.Popen
+    setting = (
+        "import itertools, resource; resource.setrlimit(resource.RLIMIT_CPU, (40, 40)); "
+        "from earthworks.corpus import extraction; clock = itertools.count(2, 3); "
+        "extraction.cpu_seconds = lambda: next(clock); extraction.serve()"
+    )
+    monkeypatch.setattr(
+        extraction.subprocess, "Popen", lambda command, **options: original([*command[:-1], setting], **options)
+    )
+    processes = []
+    for _ in range(8):
+        assert SENTENCE.strip() in extract(page(PARAGRAPH * 5))
+        processes.append(extractor().process.pid)
+    assert [processes.count(each) for each in dict.fromkeys(processes)] == [6, 2]
+    assert extractor().seconds == 18
     extraction.stop()
 
 

@@ -1,8 +1,11 @@
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
+import random
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -11,9 +14,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from earthworks.corpus import Fault, Reading, files_of, read, read_input, records, streams
 from earthworks.corpus import reading as module
+from earthworks.corpus.document import LongDocument
 from earthworks.runs import EarthworksError
 
 TEXTS = ["First, with an é.\r\nAnd a second line.\n", "日本語の文章", "x" * 3000 + "\n\n\t end", "Ünï"]
@@ -290,12 +296,165 @@ def test_parquet_is_read_by_row_groups_and_only_the_wanted_columns(tmp_path, mon
     assert isinstance(documents, types.GeneratorType)
 
 
+def test_a_parquet_file_of_one_row_group_is_not_held(tmp_path):
+    program = f"""
+import io, random
+import pyarrow, pyarrow.parquet
+from earthworks.corpus import read
+texts = [random.randbytes(10_000).hex() for _ in range(200)]
+schema = pyarrow.schema([("text", pyarrow.string())])
+with pyarrow.parquet.ParquetWriter({str(tmp_path / "a.parquet")!r}, schema, use_dictionary=False) as writer:
+    writer.write_table(pyarrow.table({{"text": texts * 25}}), row_group_size=10**6)
+before = {PEAK}
+print(sum(len(each.text) for each in read({str(tmp_path)!r})), {PEAK} - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    characters, peak = map(int, done.stdout.split())
+    assert characters == 100_000_000
+    assert peak < 150_000  # kB: less than the bytes of the group
+
+
+def test_long_rows_of_parquet_are_held_a_few_at_a_time():
+    table = pyarrow.table({"text": ["x" * 1_000_000] * 300, "id": list(range(300))})
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(table, sink, use_dictionary=False, compression="zstd")
+    metadata = pyarrow.parquet.ParquetFile(sink).metadata
+    assert records.rows_at_once(metadata, "text", "a.parquet") == 67
+    assert records.rows_at_once(metadata, "id", "a.parquet") == 1024
+
+
+def test_two_columns_of_one_name_are_a_fault_of_the_file_and_harmless_where_they_are_not_read(tmp_path):
+    columns = [pyarrow.array(["a"]), pyarrow.array(["b"]), pyarrow.array(["c"])]
+    for name, names in (("a", ["text", "text", "x"]), ("b", ["text", "x", "x"]), ("c", ["text", "id", "id"])):
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names), tmp_path / f"{name}.parquet")
+    found, reading = tolerant(tmp_path)
+    assert found == ["a"]
+    assert [each.what.partition(" has ")[2] for each in reading.faults] == [
+        "2 columns called text; expected one: rename or drop the others",
+        "2 columns called id; expected one: rename or drop the others",
+    ]
+
+
+def test_values_that_python_has_no_type_for_are_a_fault_of_the_file(tmp_path):
+    dates = pyarrow.array([2**62], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "id": dates}), tmp_path / "a.parquet")
+    found, reading = tolerant(tmp_path)
+    assert (found, reading.num_faults) == ([], 1)
+    assert "is not a readable Parquet file" in reading.faults[0].what
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are always text")
+def test_a_name_that_is_not_utf8_is_read_and_shown_with_a_replacement(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    with open(path, "wb") as stream:
+        stream.write(b"tea")
+    for data in (tmp_path, os.fsdecode(path)):
+        assert [(each.id, each.source, each.text) for each in read(str(data))] == [
+            ("caf\ufffd.txt", "caf\ufffd.txt", "tea")
+        ]
+    with open(path, "wb") as stream:
+        stream.write(b"\0")
+    sentence = complaint(os.fsdecode(path))
+    assert sentence.encode()  # can be written to any log
+    assert "caf\ufffd.txt is a binary file" in sentence
+
+
 def test_jsonl_is_read_line_by_line(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl() + b"not JSON\n")
     documents = read(str(path))
     assert [next(documents).text for _ in TEXTS] == TEXTS
     with pytest.raises(EarthworksError, match=r"line 5 of .* is not JSON"):
         next(documents)
+
+
+# Long texts
+
+PEAK = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # kB; ru_maxrss is that of the parent too
+
+
+@given(
+    st.lists(st.sampled_from([b"\xef\xbb\xbf", b"\xe6\x97\xa5", b"\xff", b"\xed\xa0\x80", b"\xf0\x9f", b"a\r", b"\n"])),
+    st.lists(st.integers(1, 7), min_size=1),
+)
+def test_a_text_decoded_in_blocks_is_the_text_decoded_whole(parts, sizes):
+    content, blocks = b"".join(parts), []
+    at = 0
+    for size in itertools.cycle(sizes):
+        if at >= len(content):
+            break
+        blocks.append(content[at : at + size])
+        at += size
+    whole, in_blocks = Reading(), Reading()
+    text = records.decode(content, whole)
+    assert "".join(records.decoded_blocks(blocks, in_blocks)) == text
+    assert in_blocks.replaced_bytes == whole.replaced_bytes
+    assert in_blocks.bytes == len(text.encode())
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".xz"])
+def test_a_long_text_file_comes_in_blocks_and_is_counted_once(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(module, "LONG", 1000)
+    text = "Ein Wörterbuch, 日本語. " * 200
+    write(tmp_path / f"a.txt{suffix}", compress(b"\xef\xbb\xbf" + text.encode() + b"\xff", suffix))
+    write(tmp_path / "b.txt", b"short")
+    reading = Reading()
+    first, second = module.read_texts(str(tmp_path), reading)
+    assert isinstance(first, LongDocument)
+    assert ["".join(first.blocks(Reading())) for _ in range(2)] == [text + "\ufffd"] * 2  # as often as it is asked for
+    assert "".join(first.blocks(reading)) == text + "\ufffd"
+    assert (first.id, first.source, second.text) == (f"a.txt{suffix}", f"a.txt{suffix}", "short")
+    whole = Reading()
+    assert texts_of(tmp_path, whole) == [text + "\ufffd", "short"]
+    assert reading == whole
+
+
+def test_long_standard_input_comes_in_blocks(monkeypatch):
+    standard_input(monkeypatch, TEXTS[0].encode() * 100)
+    monkeypatch.setattr(module, "LONG", 1000)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    (document,) = module.read_texts("-")
+    assert "".join(document.blocks(Reading())) == TEXTS[0] * 100
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".xz"])
+def test_no_document_is_longer_than_the_limit_whoever_reads(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(streams, "LARGEST_FILE", 10_000)
+    monkeypatch.setattr(module, "LONG", 1000)
+    path = write(tmp_path / f"a.txt{suffix}", compress(b"word " * 4000, suffix))
+    assert "holds more than 10,000 bytes, the most that is read as one document: cut it into" in complaint(path)
+    with pytest.raises(EarthworksError, match="holds more than 10,000 bytes"):
+        list(itertools.chain.from_iterable(each.blocks(Reading()) for each in module.read_texts(str(path))))
+    assert "holds more than 10,000 bytes" in tolerant(path)[1].faults[0].what
+
+
+def test_long_standard_input_is_refused(monkeypatch):
+    standard_input(monkeypatch, b"word " * 4000)
+    monkeypatch.setattr(module, "LARGEST_FILE", 10_000)
+    assert "standard input holds more than 10,000 bytes" in complaint("-")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its peak memory")
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])
+def test_a_bomb_costs_little_memory(tmp_path, suffix):
+    """60 MB where 50 are allowed, packed in a few kB, are refused in the memory of a short text."""
+    path = tmp_path / f"a.txt{suffix}"
+    with {".gz": gzip.open, ".zst": zstandard.open, ".xz": lzma.open}[suffix](path, "wb") as stream:
+        for _ in range(60):
+            stream.write(b"word " * 200_000)
+    program = f"""
+from earthworks.corpus import Tokenizer, pack, sources, streams
+streams.LARGEST_FILE = 50_000_000
+try:
+    pack(sources({str(path)!r}), Tokenizer.bytes(), {str(tmp_path / "out")!r})
+except ValueError as error:
+    print(str(error).replace({str(path)!r}, "it"))
+print({PEAK})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    sentence, peak = done.stdout.splitlines()
+    assert sentence.startswith("it holds more than 50,000,000 bytes")
+    assert int(peak) < 200_000
+    assert not (tmp_path / "out").exists()
 
 
 # Tolerant
@@ -468,7 +627,6 @@ def slow_lines(content: bytes, longest: int) -> list[bytes | None]:
 
 
 def test_lines_are_the_same_however_the_bytes_come():
-    import random
 
     chance = random.Random(0)
     for _ in range(300):
@@ -521,11 +679,10 @@ def test_a_line_of_a_gigabyte_is_one_fault_and_never_held(tmp_path):
             stream.write(packer.compress(b"word " * 200_000))
         stream.write(packer.compress(b'"}\n' + jsonl(["b"])) + packer.flush())
     program = f"""
-import resource
 from earthworks.corpus import Reading, read
 reading = Reading(tolerant=True)
 print([each.text for each in read({str(tmp_path)!r}, reading)], reading.num_faults)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print({PEAK})
 """
     out = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

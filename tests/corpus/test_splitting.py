@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus import Source, sample_text, sources
-from earthworks.corpus.splitting import Split, chosen, split_sources
+from earthworks.corpus import Reading, Source, Tokenizer, pack, reading, sample_text, sources
+from earthworks.corpus.splitting import Split, chosen, cut_after, split_sources
 from earthworks.runs import EarthworksError
 
 
@@ -140,3 +140,67 @@ def test_a_document_longer_than_the_sample_gives_a_piece_of_it(tmp_path):
 def test_python_docs_need_no_files():
     texts = sample_text(sources("python-docs"), validation=0.05, seed=0, max_characters=300_000)
     assert 250_000 < sum(map(len, texts)) < 400_000
+
+
+# Long texts, and what changes
+
+
+def packed_files(path, source, split=None, seed=7):
+    pack([source], Tokenizer.bytes(), path, validation=0.2, seed=seed, split=split)
+    files = [each for each in sorted(path.rglob("*")) if each.is_file() and each.name != "manifest.json"]  # has times
+    return {each.relative_to(path): each.read_bytes() for each in files}
+
+
+@pytest.mark.parametrize("num_texts", [1, 7])
+def test_a_text_read_in_blocks_is_split_sampled_and_packed_to_the_same_bytes(tmp_path, monkeypatch, num_texts):
+    texts = [f"Satz {n}: " + "ein Wörterbuch, 日本語, and a word or two; " * (300 + 40 * n) for n in range(num_texts)]
+    source = folder(tmp_path / "in", texts)
+    sample = sample_text([source], seed=7, validation=0.2, max_characters=100_000)
+    whole = packed_files(tmp_path / "whole", source)
+    monkeypatch.setattr(reading, "LONG", 1000)
+    assert sample_text([source], seed=7, validation=0.2, max_characters=100_000) == sample
+    assert packed_files(tmp_path / "blocks", source) == whole
+    assert packed_files(tmp_path / "given", source, split_sources([source], 0.2, 7)) == whole
+
+
+@given(st.lists(st.text(max_size=5), max_size=6), st.integers(0, 12))
+def test_a_text_in_blocks_is_cut_after_its_first_characters(blocks, characters):
+    first, rest = cut_after(iter(blocks), characters)
+    text = "".join(blocks)
+    assert ("".join(first), "".join(rest)) == (text[:characters], text[characters:])
+
+
+def rewritten(path):
+    (path / "000003.txt").write_text("another text")
+
+
+def vanished(path):
+    (path / "000003.txt").unlink()
+
+
+def added(path):
+    (path / "one_more.txt").write_text("another text")
+
+
+@pytest.mark.parametrize("change", [rewritten, vanished, added])
+@pytest.mark.parametrize("long", [10, 1 << 24])
+def test_documents_that_change_after_the_split_are_one_sentence_and_no_corpus(tmp_path, monkeypatch, change, long):
+    monkeypatch.setattr(reading, "LONG", long)
+    source = folder(tmp_path / "in", TEXTS[:20])
+    split = split_sources([source], 0.2, 7)
+    change(tmp_path / "in")
+    with pytest.raises(EarthworksError, match="changed while it was read: its documents are not those") as caught:
+        pack([source], Tokenizer.bytes(), tmp_path / "out", validation=0.2, seed=7, split=split)
+    assert caught.value.exit_code == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
+    with pytest.raises(EarthworksError, match="changed while it was read"):
+        sample_text([source], seed=7, validation=0.2, split=split)
+
+
+def test_a_single_long_text_that_changes_after_the_split_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "LONG", 1000)
+    source = folder(tmp_path / "in", ["word " * 1000])
+    split = split_sources([source], 0.2, 7)
+    (tmp_path / "in" / "000000.txt").write_text("word " * 999 + "ward ")
+    with pytest.raises(EarthworksError, match="changed while it was read"):
+        list(split.read(source, Reading()))

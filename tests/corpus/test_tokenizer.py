@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import unicodedata
 
 import numpy as np
@@ -192,6 +193,77 @@ def test_texts_without_a_place_to_cut_lose_nothing(tokenizer, text):
         module.CHUNK = whole
 
 
+@given(text=ANY_TEXT, cuts=st.lists(st.integers(0, 100), max_size=5))
+def test_a_text_in_blocks_is_cut_as_the_whole_text(text, cuts):
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    whole, module.CHUNK = module.CHUNK, 8
+    try:
+        blocks = [text[begin:end] for begin, end in itertools.pairwise(edges)]
+        assert list(module.chunks_of(blocks)) == list(module.chunks(text))
+    finally:
+        module.CHUNK = whole
+
+
+def test_a_batch_larger_than_the_library_is_given_at_once_changes_no_id(bpe, texts, monkeypatch):
+    at_once = [ids.tolist() for ids in bpe.encode_batch(["", *texts, ""])]
+    monkeypatch.setattr(module, "CHUNK", 1000)
+    monkeypatch.setattr(module, "BATCH", 5000)
+    assert [ids.tolist() for ids in bpe.encode_batch(["", *texts, ""])] == at_once
+
+
+ENDLESS = {
+    "one letter": "a",
+    "bases": "ACGGTATTCGCAAGTCA",
+    "signs": "-=+",
+    "spaces": " ",
+    "line ends": "\n",
+    "white space": " \t\n\r  ",
+    "combining": "\u0301",
+    "han": "日本語文章中国",
+    "digits": "3141592",
+    "emoji": "\U0001f600",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_text_without_places_to_cut_is_learned_and_encoded_in_linear_time(kind):
+    seconds = []
+    for size in (20_000, 160_000):
+        text = "x" + (ENDLESS[kind] * size)[:size]
+        begun = time.process_time()
+        tokenizer = Tokenizer.train([text], 500)
+        ids = tokenizer.encode(text)
+        seconds.append(time.process_time() - begun)
+        assert tokenizer.decode(ids) == tokenizer.normalize(text)
+    assert seconds[1] < 3 * 8 * max(seconds[0], 0.02)  # eight times the text; the square of that is sixty-four times
+
+
+def test_no_piece_is_longer_than_a_few_hundred_characters():
+    regex = pytest.importorskip("regex")
+    for part in ENDLESS.values():
+        text = part * 3000
+        pieces = regex.findall(module.PIECES, text)
+        assert "".join(pieces) == text
+        assert max(map(len, pieces)) <= 3 * 256
+
+
+def test_prose_has_the_pieces_it_had_without_the_limit(texts):
+    regex = pytest.importorskip("regex")
+    for text in texts:
+        assert regex.findall(module.PIECES, text) == regex.findall(module.UNLIMITED_PIECES, text)
+
+
+def test_a_tokenizer_saved_before_the_limit_keeps_its_ids(texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PIECES", module.UNLIMITED_PIECES)
+    before = Tokenizer.train([*texts, "-" * 2000], 600)
+    before.save(tmp_path / "tokenizer.json")
+    monkeypatch.undo()
+    text = "-" * 1000 + " " * 1000 + "a" * 1000
+    after = Tokenizer.load(tmp_path)
+    assert after.digest == before.digest
+    assert after.encode(text).tolist() == before.library.encode(text, add_special_tokens=False).ids
+
+
 @given(ids=st.lists(st.integers(0, 256), max_size=30))
 def test_streaming_gives_the_same_text_as_decoding_at_once(tokenizer, ids):
     stream = tokenizer.decode_stream()
@@ -269,6 +341,85 @@ def other_decoder(content):
 def no_end(content):
     vocab = content["model"]["vocab"]
     vocab["<end>"] = vocab.pop("</s>")
+
+
+def setting(*path):
+    """A change of the content that sets what stands at `path[:-1]` to `path[-1]`."""
+    *names, last, value = path
+
+    def change(content):
+        for name in names:
+            content = content[name]
+        content[last] = value
+
+    return change
+
+
+def inserts_ten_megabytes(content):
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "a"}, "content": "x" * 10_000_000}
+
+
+def long_token(content):
+    content["model"]["vocab"]["x" * 1000] = len(content["model"]["vocab"])
+
+
+def surrogate(content):
+    content["model"]["vocab"]["\ud800"] = len(content["model"]["vocab"])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (inserts_ten_megabytes, "its normalizer"),
+        (setting("pre_tokenizer", "pretokenizers", 1, "pattern", "Regex", "(a+)+$"), "its pre_tokenizer"),
+        (setting("model", "dropout", 0.5), "dropout 0.5"),
+        (setting("model", "unk_token", "nosuch"), "unk_token 'nosuch'"),
+        (setting("model", "vocab", "</s>", "x"), "its layout"),
+        (setting("model", "vocab", "</s>", -1), "the ids in model.vocab"),
+        (setting("model", "vocab", "</s>", False), "the ids in model.vocab"),
+        (setting("model", "vocab", []), "its layout"),
+        (setting("model", None), "its layout"),
+        (setting("added_tokens", []), "its added_tokens"),
+        (long_token, "a token of 1,000 characters"),
+        (surrogate, "cannot be used as a tokenizer"),
+        (setting("model", "merges", [["q", "zzz"]]), "cannot be used as a tokenizer .*out of vocabulary"),
+        (setting("model", "merges", 5), "cannot be used as a tokenizer"),
+        (setting("version", "9.0"), "cannot be used as a tokenizer"),
+    ],
+)
+def test_a_tokenizer_file_that_training_never_makes_is_one_sentence(bpe, tmp_path, change, sentence):
+    content = json.loads(bpe.file_content())
+    change(content)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(EarthworksError, match=sentence) as caught:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_panic_of_the_library_is_one_sentence(bpe, tmp_path, monkeypatch):
+    import tokenizers
+
+    panic = type("PanicException", (BaseException,), {})  # as pyo3 makes it
+
+    class Library:
+        @staticmethod
+        def from_str(text):
+            raise panic("index out of bounds")
+
+    bpe.save(tmp_path / "tokenizer.json")
+    monkeypatch.setattr(tokenizers, "Tokenizer", Library)
+    with pytest.raises(EarthworksError, match="index out of bounds"):
+        Tokenizer.load(tmp_path)
+
+
+def test_truncation_saved_by_another_library_cuts_no_text(bpe, tmp_path):
+    content = json.loads(bpe.file_content())
+    content["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None}
+    content["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "</s>"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    text = "more than three tokens are in this text"
+    assert Tokenizer.load(tmp_path).encode(text).tolist() == bpe.encode(text).tolist()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import random
+import time
 import zlib
 from pathlib import Path
 
@@ -297,3 +298,70 @@ def test_random_damage_never_stops_the_reader(tmp_path):
         assert reading.num_faults <= 12
         seen += len(found)
     assert seen >= 60
+
+
+HEAD = b"WARC/1.0\nWARC-Type: response\nWARC-Target-URI: http://x/\nContent-Length: "
+GZIP_HEADER = b"\x1f\x8b\x08\x00abcd\x00\x03"
+# What made the reader look through the same bytes again and again, or could have
+HOSTILE = {
+    "first lines": (".warc", b"WARC/1.0\n"),
+    "first lines, CRLF": (".warc", b"WARC/1.0\r\n"),
+    "headers without end": (".warc", b"WARC/1.0\n" + b"a: b\n" * 3000),
+    "each claims the rest": (".warc", HEAD + b"60000000\n\nabc\n\n"),
+    "each claims more than is held": (".warc", HEAD + b"1000000000\n\nabc\n\n"),
+    "each claims a little less": (".warc", HEAD + b"1\n\nabc\n\n"),
+    "beginnings": (".warc", b"\n\nWARC/1.0\nWARC-"),
+    "digits": (".warc", b"\n\nWARC/1." + b"0" * 500),
+    "spaces": (".warc", b"WARC/1.0" + b" " * 500),
+    "line ends": (".warc", b"\n"),
+    "gzip magic": (".warc.gz", b"\x1f\x8b\x08"),
+    "gzip headers": (".warc.gz", GZIP_HEADER),
+    "gzip headers with data": (".warc.gz", GZIP_HEADER + b"\x4b\x4c\x4a\x4e"),
+    "gzip headers with names": (".warc.gz", b"\x1f\x8b\x08\x08abcd\x00\x03"),
+    "empty members": (".warc.gz", gzip.compress(b"")),
+    "members of a first line": (".warc.gz", gzip.compress(b"WARC/1.0\n")),
+    "members cut short": (".warc.gz", gzip.compress(b"WARC/1.0\nContent-Length: 9\n\n")[:-8]),
+}
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_the_time_grows_with_the_size_whatever_is_in_the_file(tmp_path, shape):
+    ending, piece = HOSTILE[shape]
+    seconds = []
+    for size in (100_000, 800_000):
+        begun = time.process_time()
+        assert tolerant(tmp_path / f"a{ending}", piece * (size // len(piece)))[0] == []
+        seconds.append(time.process_time() - begun)
+    assert seconds[1] < 3 * 8 * max(seconds[0], 0.02)  # eight times the size; by the square sixty-four times
+
+
+def test_small_records_after_one_that_claims_them_all_are_found_in_linear_time(tmp_path):
+    seconds = []
+    for size in (100_000, 800_000):
+        small = b"WARC/1.0\nX: y\nContent-Length: 5\n\nabc\n"
+        content = HEAD + b"%d\n\n" % (size // 2) + b"\n\n" + small * (size // len(small))
+        begun = time.process_time()
+        assert tolerant(tmp_path / "a.warc", content)[0] == []
+        seconds.append(time.process_time() - begun)
+    assert seconds[1] < 3 * 8 * max(seconds[0], 0.02)
+
+
+def test_a_line_that_begins_a_record_ends_the_headers_of_the_last(tmp_path):
+    content = b"WARC/1.0\r\nWARC-Type: response\r\n" + response("First") + b"WARC/1.0\r\n" * 3 + response("Second")
+    found, reading = tolerant(tmp_path / "a.warc", content)
+    assert found == ["First", "Second"]
+    assert [each.where.rpartition(", ")[2] for each in reading.faults] == [f"record {n}" for n in (1, 3, 4, 5)]
+    assert "header lines without an end" in reading.faults[0].what
+
+
+def test_line_ends_after_a_record_are_not_held(tmp_path):
+    found, reading = tolerant(tmp_path / "a.warc", response("First") + b"\n" * 3_000_000 + response("Second"))
+    assert (found, reading.num_faults) == (["First", "Second"], 0)
+
+
+def test_a_hundred_encodings_within_one_another_are_one_fault(tmp_path):
+    found, reading = tolerant(
+        tmp_path / "a.warc", record(http(BODY, Content_Encoding=", ".join(["gzip"] * 100))) + response("Next")
+    )
+    assert (found, reading.num_faults) == (["Next"], 1)
+    assert "has 100 encodings" in reading.faults[0].what

@@ -88,11 +88,12 @@ def test_what_cannot_be_measured_is_named_beside_what_was(tiny_eval, alphabet):
 
 
 def test_a_task_with_a_missing_field_leaves_the_others_of_its_file_and_is_named(tiny_eval, alphabet, tmp_path):
-    good = {**MINE, "file": str(tmp_path / "mine.jsonl")}
+    shutil.copytree(tiny_eval / "commonsense", tmp_path / "commonsense")
+    good = MINE
     (tmp_path / "mine.jsonl").write_text(json.dumps({"q": "one", "options": ["a", "bb"], "gold": 1}))
     bad = {key: good[key] for key in good if key != "gold"} | {"name": "lacking"}
     (tmp_path / "mine.yaml").write_text(json.dumps([bad, good]))
-    result = evaluate_tasks((Uniform(), alphabet), tiny_eval, ["piqa", str(tmp_path / "mine.yaml")])
+    result = evaluate_tasks((Uniform(), alphabet), tmp_path, ["piqa", str(tmp_path / "mine.yaml")])
     assert [each["name"] for each in result["results"]] == ["piqa", "mine"]
     (absent,) = result["absent"]
     assert (absent["name"], absent["category"]) == ("lacking", "own")
@@ -117,8 +118,8 @@ def test_a_tokenizer_that_splits_the_boundary_loses_that_item_alone_and_the_tabl
     """After "xa" the option "b" has no token of its own, "bc" one, of two, and both are said."""
     rows = [{"q": "xa", "options": o, "gold": 0} for o in (["b", "cc"], ["bc", "cc"], ["d", "e"])]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "mine.yaml").write_text(json.dumps({**MINE, "file": str(tmp_path / "mine.jsonl"), "separator": ""}))
-    result = evaluate_tasks((Uniform(), Joining()), tiny_eval, [str(tmp_path / "mine.yaml")])
+    (tmp_path / "mine.yaml").write_text(json.dumps({**MINE, "separator": ""}))
+    result = evaluate_tasks((Uniform(), Joining()), tmp_path, [str(tmp_path / "mine.yaml")])
     (found,) = result["results"]
     assert (found["n"], found["items"]) == (2, [1, 2])
     assert found["missing"] == {"the tokenizer leaves the answer no token of its own": 1}
@@ -198,7 +199,8 @@ def test_the_command_measures_a_run_and_keeps_the_table(tiny_run, tiny_eval, tmp
     shutil.copytree(tiny_run, run)
     rows = [{"q": "one", "options": ["a", "bb"], "gold": 1}, {"q": "two", "options": ["", "b"], "gold": 1}]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "mine.yaml").write_text(json.dumps({**MINE, "file": str(tmp_path / "mine.jsonl")}))
+    (tmp_path / "mine.yaml").write_text(json.dumps(MINE))
+    tiny_eval = shutil.copytree(tiny_eval, tmp_path, dirs_exist_ok=True)
     given = f"piqa,blimp,gsm8k,{tmp_path / 'mine.yaml'}"
     shown = command("evaluate tasks", run, data=tiny_eval, tasks=given, window=64)
     assert shown.code == 0, shown.err

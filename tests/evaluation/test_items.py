@@ -153,7 +153,7 @@ def test_a_file_that_holds_no_yaml_is_one_sentence(tmp_path):
     path.write_text("name: [")
     with pytest.raises(EarthworksError, match="not valid YAML"):
         read_tasks(path)
-    with pytest.raises(EarthworksError, match="could not be read"):
+    with pytest.raises(EarthworksError, match=r"none\.yaml does not exist"):
         read_tasks(tmp_path / "none.yaml")
     path.write_text("- just text")
     with pytest.raises(EarthworksError, match="holds no task"):

@@ -11,6 +11,7 @@ from PIL import Image
 from earthworks.report import harms
 from earthworks.report.abilities import abilities
 from earthworks.report.page import Page, render
+from earthworks.report.reading import Reading
 from earthworks.runs import RunFolder, read_json, write_json
 
 EVIL = "</span></pre><script>alert('no')</script><img src=x onerror=alert(1)>"
@@ -29,7 +30,7 @@ def part(run, heading):
 
 def anew(run, section):
     """A section made again, by its function, as the HTML of a page."""
-    return render(Page("", "", [], [section(RunFolder(run))]))
+    return render(Page("", "", [], [section(Reading(RunFolder(run)))]))
 
 
 @pytest.mark.parametrize("heading", ["What it can do", "Bias", "Toxicity", "Toxicity, when asked"])

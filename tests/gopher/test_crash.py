@@ -15,7 +15,7 @@ import torch
 
 from earthworks.gopher import train
 from earthworks.runs import RunFolder, verify_manifest
-from earthworks.runs.files import TEMPORARY
+from earthworks.runs.files import TEMPORARY, is_temporary
 from tiny_runs import FLEA, TINY, results, run_until_killed
 
 pytestmark = pytest.mark.usefixtures("flea")
@@ -127,7 +127,8 @@ def test_a_disk_that_is_full_while_saving_leaves_the_checkpoints_before_and_says
 
     def noting(path, *arguments, **named):
         descriptor = open_(path, *arguments, **named)
-        if Path(path) == run / "checkpoints" / ".tmp-step-6" / part:
+        folder = Path(path).parent
+        if is_temporary(folder.name) and folder.name.endswith("-step-6") and Path(path).name == part:
             full.add(descriptor)
         return descriptor
 
@@ -182,12 +183,13 @@ def test_a_disk_that_is_full_before_the_run_began_leaves_no_trace(command, monke
 
 
 def test_a_second_start_does_not_remove_data_that_is_not_its_own(command, tiny_text, tmp_path):
-    """A start that was killed before config.yaml leaves data/, which the same command makes anew. Another's data stays."""
+    """What a killed start left is marked as such and made anew. A data/ without that mark is somebody's."""
     train(str(tiny_text), run=str(tmp_path / "run"), **{**SHORT, "max_steps": 1})
     for name in ("config.yaml", "metrics.jsonl"):
         (tmp_path / "run" / name).unlink()
     other = tmp_path / "other.txt"
     other.write_bytes(tiny_text.read_bytes())
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     outcome = command("gopher train", data=other, run=tmp_path / "run", **SHORT)
-    assert outcome.refuses("already exists and is not an empty folder")
-    verify_manifest(tmp_path / "run" / "data")
+    assert outcome.refuses("already holds ", "(it is not an empty folder): choose another name with --run")
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before

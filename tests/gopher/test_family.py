@@ -92,8 +92,8 @@ def test_a_family_that_was_interrupted_goes_on_as_if_it_had_not_been(
     monkeypatch.setattr(Pretraining, "update", interrupted)
     run = tmp_path / "run"
     outcome = command("gopher train", data=tiny_text, run=run, family="mite,flea", **SHARED)
-    assert outcome.refuses("stopped by SIGTERM after step 4 of 10", code=1)
-    line = outcome.err.strip().split("go on with: ")[1]
+    assert outcome.refuses("stopped by SIGTERM after step 4 of 10", code=75)
+    line = outcome.err.strip().split("continue with: ")[1]
     assert line == f"earthworks gopher train --resume {run}"
     monkeypatch.undo()
     _, *arguments = shlex.split(line)
@@ -117,9 +117,9 @@ def test_another_command_for_the_same_folder_is_refused(command, tiny_text, fami
     for changes in ({"batch": 8}, {"seed": 1}, {"max_steps": 12}, {"optimizer": "adam"}):
         outcome = command("gopher train", data=tiny_text, run=family, family="mite,flea", **{**SHARED, **changes})
         (name,) = changes
-        assert outcome.refuses(f"was begun with --{name} ", f"--resume {family}")
+        assert outcome.refuses(f"was started with --{name} ", f"--resume {family}")
     outcome = command("gopher train", data=tiny_text, run=family, family="flea,mite", **SHARED)
-    assert outcome.refuses("was begun with --family mite,flea")
+    assert outcome.refuses("was started with --family mite,flea")
 
 
 def test_more_steps_are_made_by_all(command, tiny_text, tmp_path):

@@ -12,7 +12,7 @@ from tiny_runs import FLEA, results
 
 pytestmark = pytest.mark.usefixtures("flea")
 BATCH = {**FLEA, "batch": 5, "micro_batch": 5}
-NOTICE = "notice: cpu is out of memory with {} sequences at a time: going on with {}; the batch stays 5\n"
+NOTICE = "notice: cpu is out of memory with {} sequences at a time: continuing with {}; the batch stays 5\n"
 
 
 @pytest.fixture

@@ -348,8 +348,12 @@ def test_what_is_no_run_is_one_sentence(make_run, tmp_path):
         write_report([make_run("e"), make_run("f", {"kind": "sandwich"})])
 
 
-def test_a_damaged_evaluation_is_one_sentence(make_run):
-    run = make_run(evaluation=EVALUATION)
+def test_a_damaged_evaluation_is_left_out_with_one_sentence_on_the_page_and_beside(make_run, capsys):
+    run = make_run(metrics=records(20), evaluation=EVALUATION)
     (run / "evaluation.json").write_text(json.dumps(EVALUATION)[:50])
-    with pytest.raises(EarthworksError, match=r"evaluation\.json is not readable JSON"):
-        write_report([run])
+    text = read(write_report([run])).rows()
+    sentence = f"{run / 'evaluation.json'} is not readable JSON"
+    assert f"Left out: {sentence}" in text
+    assert "Loss, nats" not in text
+    assert "Learning" in text
+    assert capsys.readouterr().err.count(sentence) == 1

@@ -255,5 +255,5 @@ def test_json_that_is_missing_cut_short_or_no_file_is_one_sentence(tmp_path):
     (tmp_path / "cut.json").write_text('{"a": 1, "b"')
     with pytest.raises(EarthworksError, match=r"cut\.json is not readable JSON"):
         read_json(tmp_path / "cut.json")
-    with pytest.raises(EarthworksError, match="cannot be read: Is a directory"):
+    with pytest.raises(EarthworksError, match="cannot be read: it is no regular file"):
         read_json(tmp_path)

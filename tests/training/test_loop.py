@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import signal
@@ -143,6 +144,27 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path, number, s
     assert torch.equal(rest.place, whole.place)
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
     assert [call for call in whole.calls if call[1] > step + 1] == rest.calls
+
+
+def test_a_number_of_the_log_that_was_altered_is_noticed_on_resuming(tmp_path, capsys):
+    walk(tmp_path, 6)
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"tokens": 7', b'"tokens": 8', 1))
+    walk(tmp_path, 8)
+    assert "metrics.jsonl is not as it was written up to step 6" in capsys.readouterr().err
+    assert [record["step"] for record in read_metrics(log)] == list(range(1, 9))
+
+
+def test_the_best_is_what_the_newest_checkpoint_says_whatever_its_mark_says(tmp_path):
+    walk(tmp_path, 12, scores=[3, 1, *range(4, 14)], cadence=(1, 99, 2))
+    (tmp_path / "checkpoints" / "best.json").write_text('{"step": 12, "score": 0.5}')
+    assert checkpoint.choose(RunFolder(tmp_path)) == RunFolder(tmp_path).checkpoint(2)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    walk(tmp_path, 4, scores=[math.nan, math.inf, 2.0, math.nan], cadence=(1, 99, 1))
+    assert checkpoint.best(RunFolder(tmp_path)) == {"step": 3, "score": 2.0}
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)
 
 
 def test_a_signal_in_the_last_step_stops_nothing(tmp_path):

@@ -1,8 +1,11 @@
 """Toys exactly as the literature has them, images from wherever they lie, and one sentence for what cannot be used."""
 
 import gzip
+import lzma
 import math
+import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -281,7 +284,7 @@ def broken(array: np.ndarray, value: float) -> np.ndarray:
         (RANDOM.random((5, 8, 8, 4)), "1 or 3 channels"),
         (np.array(["a", "b"]), "not numbers"),
         (np.zeros((4, 3), complex), "not numbers"),
-        (np.array([{}, []], object), "not a readable .npy"),
+        (np.array([{}, []], object), "Python objects"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -294,13 +297,13 @@ def test_labels_must_be_one_whole_number_a_sample(tmp_path):
     for labels, words in (
         (np.arange(11), "12 images but 11 labels"),
         (np.arange(12) / 2, "one whole number a sample"),
-        (np.array(list("abcdefghijkl")), "one whole number a sample"),
+        (np.array(list("abcdefghijkl")), "not numbers"),
         (np.eye(12, dtype=int), "one whole number a sample"),
     ):
         np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels)
         refused(tmp_path / "a.npz", words)
     np.savez(tmp_path / "a.npz", images=PIXELS, labels=np.array([{}] * 12))
-    refused(tmp_path / "a.npz", "not a readable .npz")
+    refused(tmp_path / "a.npz", "labels, holds Python objects")
     np.savez(tmp_path / "empty.npz")
     refused(tmp_path / "empty.npz", "holds no arrays")
 
@@ -335,3 +338,83 @@ def test_files_that_are_not_what_they_seem_are_named(tmp_path):
     file("images/a.png", b"\x89PNG no")
     file("images/b.png", b"")
     refused(tmp_path / "images", "a.png could not be read as an image")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def images(folder: Path, num: int = 3) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(PIXELS[:num]):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def test_whatever_the_image_library_says_of_a_file_is_a_sentence_with_its_name(tmp_path):
+    folder = images(tmp_path / "images")
+    whole_file = (folder / "1.png").read_bytes()
+    text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 21)))
+    wide = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0))
+    for content, words in (
+        (whole_file[:33] + text + whole_file[33:], "save the image again without its text"),
+        (whole_file[:8] + wide + whole_file[33:], "1.png"),
+        (whole_file[:8] + wide.replace(wide[8:16], struct.pack(">II", 9000, 9000)) + whole_file[33:], "1.png"),
+        (whole_file[:60], "could not be read as an image"),
+        (whole_file[:41] + bytes(8) + whole_file[49:], "could not be read as an image"),
+        (b"GIF89a" + bytes(20), "could not be read as an image"),
+        (b"II*\0\xff\xff\xff\xff" + bytes(20), "could not be read as an image"),
+    ):
+        (folder / "1.png").write_bytes(content)
+        refused(folder, "1.png", words)
+
+
+def test_images_of_gigapixels_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    from earthworks.transport import arrays
+
+    folder = images(tmp_path / "images")
+    Image.new("L", (6000, 6000)).save(folder / "0.png")
+    refused(folder, "0.png has 6,000 x 6,000 pixels", "16,777,216 at most")
+    monkeypatch.setattr(arrays, "ANY_SIZE", 1 << 20)
+    for number in range(3):
+        Image.new("L", (2000, 2000), number).save(folder / f"{number}.png")
+    refused(folder, "more than 200 times its size")
+
+
+def test_pipes_devices_and_folders_among_images_are_named_or_no_images(tmp_path):
+    folder = images(tmp_path / "images")
+    (folder / "folder.png").mkdir()
+    assert len(whole(folder)) == 3
+    (folder / "device.png").symlink_to("/dev/zero")
+    refused(folder, "device.png", "no regular file")
+    (folder / "device.png").unlink()
+    os.mkfifo(folder / "pipe.png")
+    refused(folder, "pipe.png", "no regular file")
+    os.mkfifo(tmp_path / "train-images-idx3")
+    refused(tmp_path / "train-images-idx3", "no regular file")
+    refused(tmp_path, "no regular file")
+    for name in ("a.npy", "a.npz", "a.bin"):
+        (tmp_path / name).symlink_to("/dev/zero")
+        refused(tmp_path / name, name, "no regular file")
+
+
+def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, monkeypatch):
+    from earthworks.transport import arrays
+    from earthworks.wgan import unpacking
+
+    def file(name: str, content: bytes) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    absurd = bytes([0, 0, 8, 3]) + struct.pack(">3I", *[4_000_000_000] * 3)
+    refused(file("a-idx3-ubyte", absurd + bytes(99)), "not a whole IDX file")
+    refused(file("b-idx3-ubyte.gz", gzip.compress(absurd + bytes(99))), "not a whole IDX file")
+    refused(file("c-idx3-ubyte.xz", lzma.compress(absurd)[:-20]), "could not be read")
+    for module in (arrays, unpacking):
+        monkeypatch.setattr(module, "ANY_SIZE", 1 << 20)
+    bomb = bytes([0, 0, 8, 3]) + struct.pack(">3I", 1 << 14, 32, 32) + bytes(1 << 24)
+    refused(file("d-idx3-ubyte.gz", gzip.compress(bomb)), "more than 200 times its size")
+    refused(file("e-idx3-ubyte.xz", lzma.compress(bomb)), "more than 200 times its size")
+    refused(file("f.bin.gz", gzip.compress(bytes(3073 << 13))), "more than 200 times its size")
+    refused(file("g.bin", bytes([10]) * 3073 * 2), "labels above 9")
+    refused(file("h.bin", bytes(3073 * 3 - 1)), "no multiple of 3,073")

@@ -1,16 +1,22 @@
 """A GAN that was stopped and resumed is the one that was not, to the bit: weights, averages, optimizers, losses, samples."""
 
+import hashlib
+import json
 import os
 import random
+import resource
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from tiny_gans import ANT, few_images, make, results
 
+from earthworks import runs
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.training import checkpoint
 from earthworks.wgan import sample, train
@@ -80,9 +86,10 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tmp_path, unbroken, se
 
     monkeypatch.setattr(Adversarial, "update", interrupted)
     outcome = command("wgan train", run=tmp_path / "run", **settings)
-    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=1)
+    code = 130 if number == signal.SIGINT else 75
+    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=code)
     monkeypatch.undo()
-    line = outcome.err.strip().split("go on with: ")[1]
+    line = outcome.err.strip().split("continue with: ")[1]
     name, *arguments = shlex.split(line)
     assert name == "earthworks"
     assert command(" ".join(arguments)).code == 0
@@ -159,7 +166,7 @@ def test_a_harmed_checkpoint_is_named_and_once_it_is_removed_the_run_goes_on(com
     else:
         path.write_bytes(content[:-2] + (b"" if harm == "cut short" else bytes([content[-2] ^ 1]) + content[-1:]))
     outcome = command("wgan train", resume=stopped)
-    assert outcome.refuses(str(path), f"remove {path.parent} to go on from the checkpoint before it")
+    assert outcome.refuses(str(path), f"remove {path.parent} to continue from the checkpoint before it")
     shutil.rmtree(path.parent)
     train(resume=str(stopped))
     assert results(stopped) == results(finished)
@@ -174,10 +181,16 @@ def alter(run: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 17}, "are not those of the networks in"),
+        ({"width": 17}, "was edited since the run was trained: width 17 (was 16)"),
         ({"network": "unet"}, "one of mlp, dcgan, resnet"),
-        ({"optimizer": "rmsprop"}, "optimizer state is of another model or optimizer"),
-        ({"shape": [1, 9, 9]}, "began with [1, 9, 9]"),
+        ({"optimizer": "rmsprop"}, "optimizer rmsprop (was adam)"),
+        ({"batch": 17, "seed": 2, "critic_steps": 5}, "critic_steps 5 (was 2)"),
+        ({"learning_rate": 0.5, "penalty": 3.0}, "penalty 3.0 (was 10.0)"),
+        ({"objective": "lp"}, "objective lp (was gp)"),
+        ({"evaluate_every": 4}, "evaluate_every 4 (was 5)"),
+        ({"shape": [1, 9, 9]}, "are not those of the networks in"),
+        ({"width": "wide"}, "has width 'wide'; expected a whole number"),
+        ({"learning_rate": float("nan")}, "has learning_rate 'nan'; expected a number"),
         ({"kind": "gopher"}, "is not the run of a GAN but of a gopher"),
         ({"learning_speed": 3}, "holds settings that no option has: learning_speed"),
         *(({name: "absent"}, f"lacks {name}") for name in ("width", "shape", "critic_batch_norm", "horizon", "data")),
@@ -196,21 +209,123 @@ def test_sampling_from_an_altered_config_is_refused_in_one_sentence(command, sto
 
 def test_data_of_another_shape_are_refused(command, stopped, tmp_path):
     alter(stopped, data=str(few_images(tmp_path / "other.npy", side=9)))
-    assert command("wgan train", resume=stopped).refuses("holds samples of shape (1, 9, 9) now", "began with [1, 8, 8]")
+    assert command("wgan train", resume=stopped).refuses(
+        "holds samples of shape (1, 9, 9) now", "started with [1, 8, 8]"
+    )
 
 
 def test_data_that_were_changed_are_refused(command, stopped, tmp_path):
     alter(stopped, data=str(few_images(tmp_path / "other.npy", num=51)))
-    assert command("wgan train", resume=stopped).refuses("no longer holds the samples that", "began with")
+    assert command("wgan train", resume=stopped).refuses("no longer holds the samples that", "started with")
 
 
 def test_a_run_is_not_begun_twice(command, finished, data):
     before = results(finished)
     outcome = command("wgan train", run=finished, **{**ANT, "data": data["few"]})
-    assert outcome.refuses(f"{finished} already holds a run: go on with it by --resume {finished}")
+    assert outcome.refuses(f"{finished} already holds a run: continue it by --resume {finished}")
     assert results(finished) == before
 
 
 def test_the_resumed_generator_draws_the_same(unbroken, stopped, finished):
     train(resume=str(stopped))
     assert (sample(stopped, 10) == sample(finished, 10)).all()
+
+
+def test_a_run_reads_the_same_data_from_any_working_directory(command, monkeypatch, tmp_path, data, finished):
+    shutil.copytree(Path(data["few"]).parent, tmp_path / "here")
+    (tmp_path / "there").mkdir()
+    few_images(tmp_path / "there" / "few.npy", num=60)
+    monkeypatch.chdir(tmp_path / "here")
+    run = make("few.npy", tmp_path / "run", save_every=2, max_steps=6, horizon=10)
+    monkeypatch.chdir(tmp_path / "there")
+    assert command("wgan train", resume=run, max_steps=10).code == 0
+    assert results(run)["tensors"] == results(finished)["tensors"]
+    assert "no longer holds" not in command("wgan diagnose", run).out
+
+
+def test_what_may_change_in_a_config_changes_nothing_that_is_trained(command, stopped, finished):
+    alter(stopped, save_every=1, sample_every=1, minutes=3.0)
+    assert command("wgan train", resume=stopped).code == 0
+    assert results(stopped)["tensors"] == results(finished)["tensors"]
+
+
+def rewrite_state(checkpoint: Path, change) -> None:
+    """Alter state.json so that the manifest agrees."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    change(state)
+    content = json.dumps(state).encode()
+    (checkpoint / "state.json").write_bytes(content)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"]["state.json"] = entry
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed_with_a_notice(command, stopped, finished):
+    rewrite_state(stopped / "checkpoints" / "step-8", lambda state: state.pop("settings"))
+    outcome = command("wgan train", resume=stopped)
+    assert outcome.code == 0
+    assert "does not record its settings: they could not be compared" in outcome.err
+    assert results(stopped)["tensors"] == results(finished)["tensors"]
+
+
+HUGE = [
+    {"depth": 10_000_000},
+    {"width": 1_000_000_000},
+    {"width": 10**30},
+    {"noise": 4_000_000_000},
+    {"network": "dcgan", "width": 1_000_000_000, "critic_batch_norm": False},
+]
+
+
+@pytest.mark.parametrize("changes", HUGE, ids=str)
+def test_networks_that_no_checkpoint_holds_take_no_memory(command, stopped, tmp_path, changes):
+    """With the settings in state.json changed alike: only the shapes of the tensors tell."""
+    alter(stopped, **changes)
+    rewrite_state(stopped / "checkpoints" / "step-8", lambda state: state["settings"].update(changes))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for line in ("wgan train --resume", "wgan sample --output=x.npy", "wgan evaluate --num=2"):
+        outcome = command(f"{line.split(' --')[0]}", *(f"--{each}" for each in line.split(" --")[1:] if "=" in each), *(
+            [f"--resume={stopped}"] if "resume" in line else [str(stopped)]
+        ))  # fmt: skip
+        assert outcome.refuses(code=2)
+    assert "not those of the networks" in command("wgan diagnose", stopped).out
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+@pytest.mark.parametrize("line", ["wgan train --max_steps=12 --resume=", "wgan evaluate --num=2 "])
+def test_a_second_writer_is_told_who_writes(command, stopped, line):
+    name = "training" if "train" in line else "evaluation.json"
+    code = f"import sys; sys.path.insert(0, {str(Path(runs.__file__).parents[2])!r})\n"
+    code += "from earthworks.runs import lock\n"
+    code += f"with lock({str(stopped)!r}, {name!r}): print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file() and "lock" not in file.name}
+        assert command(f"{line}{stopped}").refuses("by another command", f"process {other.pid}")
+        for file, content in before.items():
+            assert file.read_bytes() == content
+    finally:
+        other.communicate()
+
+
+def test_a_file_at_the_name_of_the_output_stays_what_it_is(command, stopped, tmp_path):
+    (tmp_path / "mine.npy").write_text("mine")
+    outcome = command("wgan sample", stopped, output=tmp_path / "mine.npy", checkpoint="no such")
+    assert outcome.refuses("mine.npy exists already and may be somebody's")
+    assert (tmp_path / "mine.npy").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["sample --output=new.npy", "evaluate --num=2", "diagnose"])
+def test_measuring_by_other_data_or_weights_than_were_trained_is_refused(command, monkeypatch, stopped, tmp_path, verb):
+    monkeypatch.chdir(tmp_path)
+    weights = stopped / "checkpoints" / "step-8" / "average.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-3])
+    outcome = command(f"wgan {verb}", stopped)
+    assert "average.safetensors" in outcome.out + outcome.err
+    weights.write_bytes(content)
+    alter(stopped, data=str(few_images(tmp_path / "other.npy", num=51)))
+    outcome = command(f"wgan {verb}", stopped)
+    assert outcome.code == 0 if "sample" in verb else "no longer holds the samples that" in outcome.out + outcome.err

@@ -29,6 +29,8 @@ DEEPEST = 250  # elements within one another: 51 is the most in those pages; lib
 SECONDS = 60  # of CPU: 10 MB of ordinary HTML take 25
 MEMORY = 4 << 30  # bytes of address space
 OPTIONS: dict[str, Any] = {"fast": True, "favor_recall": True, "include_comments": False}
+TRIAL_SENTENCE = "This is the page by which the process is tried before it is given others."
+TRIAL = "<html><body><article>" + f"<p>{TRIAL_SENTENCE}</p>" * 3 + "</article></body></html>"
 META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 NOT_SEEN_IN_ASCII = ("iso-2022", "iso2022", "utf-16", "utf16", "hz")  # encodings that valid UTF-8 may be in truth
@@ -100,42 +102,66 @@ class Extractor:
         self.start()
 
     def start(self) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from earthworks.corpus.extraction import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        """Start the other process. Raises EarthworksError when it cannot extract a page under the limits of this place."""
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from earthworks.corpus.extraction import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except (OSError, MemoryError) as error:
+            raise not_started(str(error)) from None
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         self.process, self.questions, self.answers, self.errors = process, process.stdin, process.stdout, process.stderr
-        if receive(self.answers) is None:
+        ready = receive(self.answers)
+        if ready is None:
             complaint = self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise EarthworksError(f"trafilatura cannot be started: {complaint}", exit_code=1)
+            code = self.process.wait()
+            self.close()
+            raise not_started(complaint or f"exit code {code}")
+        self.seconds = ready["seconds"]
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
-            try:
-                send(self.questions, question)
-                answer = receive(self.answers)
-            except BrokenPipeError:
-                answer = None
+            answer = self.answer(question)
+            if answer is None and self.process.wait() == 0:  # it left the rest of its CPU time unused: see `serve`
+                self.close()
+                self.start()
+                answer = self.answer(question)
             if answer is not None:
                 return answer
             code = self.process.wait()
             self.close()
             self.start()
             if code == -signal.SIGXCPU:
-                return {"fault": f"HTML that takes more than {SECONDS} seconds"}
+                return {"fault": f"HTML that takes more than {self.seconds} seconds"}
             return {"fault": f"HTML that ends the process of trafilatura (exit code {code})"}
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        """What the other process says, None if it ended instead."""
+        try:
+            send(self.questions, question)
+            return receive(self.answers)
+        except BrokenPipeError:
+            return None
 
     def close(self) -> None:
         for stream in (self.questions, self.answers, self.errors):
             with suppress(BrokenPipeError):
                 stream.close()
         self.process.wait()
+
+
+def not_started(complaint: str) -> EarthworksError:
+    return EarthworksError(
+        f"the process that extracts the text of web pages cannot be started ({complaint}): raise the limits of this "
+        "place (ulimit -v, -t, -u), or take the pages out of the input",
+        exit_code=1,
+    )
 
 
 running: Extractor | None = None
@@ -172,7 +198,11 @@ def receive(stream: IO[bytes]) -> dict[str, Any] | None:
 
 
 def serve(seconds: int = SECONDS) -> None:
-    """What the other process does."""
+    """What the other process does.
+
+    Limits that are lower where it runs stay, and hard ones are never raised. CPU time that is limited for the whole
+    process is divided into pages of at most half of what there is; before it would run out in a page that has not had
+    its share, the process ends, and its successor begins anew."""
     import logging
     import resource
 
@@ -181,15 +211,49 @@ def serve(seconds: int = SECONDS) -> None:
     logging.disable(logging.CRITICAL)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever prints must not spoil the answers
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lower(resource.RLIMIT_CORE, 0)
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
-    send(answers, {"ready": trafilatura.__version__})
+        lower(resource.RLIMIT_AS, MEMORY)
+    found = answer(TRIAL, None).get("text") or ""
+    if TRIAL_SENTENCE not in found:
+        raise SystemExit("a page of one sentence does not come out")
+    limits = resource.getrlimit(resource.RLIMIT_CPU)
+    given = min((each for each in limits if each >= 0), default=None)  # infinity is -1
+    if given is not None:
+        seconds = min(seconds, int(given - cpu_seconds() - 2) // 2)
+        if seconds < 1:
+            raise SystemExit(f"{given} seconds of CPU are too few")
+    send(answers, {"ready": trafilatura.__version__, "seconds": seconds})
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads it
     while (question := receive(sys.stdin.buffer)) is not None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds, resource.RLIM_INFINITY))
+        end = int(cpu_seconds()) + 1 + seconds
+        if given is not None and end >= given:
+            return
+        resource.setrlimit(resource.RLIMIT_CPU, (end, limits[1]))
         send(answers, answer(**question))
+
+
+def cpu_seconds() -> float:
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def lower(limit: int, soft: int) -> None:
+    """Set a soft limit of this process, unless it is lower already."""
+    import resource
+
+    old, hard = resource.getrlimit(limit)
+    resource.setrlimit(limit, (min([soft, *(each for each in (old, hard) if each >= 0)]), hard))
+
+
+def memory() -> int:
+    """Bytes of address space that this process may have."""
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return MEMORY if soft == resource.RLIM_INFINITY else soft
 
 
 def answer(html: str, url: str | None) -> dict[str, Any]:
@@ -204,6 +268,6 @@ def answer(html: str, url: str | None) -> dict[str, Any]:
             return {"fault": f"HTML nested deeper than {DEEPEST} elements"}
         return {"text": trafilatura.extract(tree, url=url, **OPTIONS)}
     except MemoryError:
-        return {"fault": f"HTML that takes more than {MEMORY >> 30} GiB"}
+        return {"fault": f"HTML that takes more than {memory() / (1 << 30):.3g} GiB"}
     except Exception as error:  # RecursionError among them
         return {"fault": f"HTML that trafilatura fails on ({type(error).__name__}: {error})"}

@@ -18,7 +18,8 @@ from earthworks.corpus.sealing import has_shape
 from earthworks.corpus.spans import counted_spans
 from earthworks.corpus.store import Store
 from earthworks.corpus.streams import LONGEST_LINE, blocks, lines
-from earthworks.report.page import Page, Passages, Section, Table, readable, render
+from earthworks.report.numbers import readable
+from earthworks.report.page import Page, Passages, Section, Table, render
 from earthworks.runs import EarthworksError, json_text, write_bytes
 from earthworks.runs.files import open_regular
 

@@ -59,9 +59,9 @@ def file_items(file: InputFile) -> Iterator[Item]:
     path, name, kind = file.path, file.name, kind_of(file.path)
     with opened(file) as raw:
         if kind == ".txt":
-            yield Item(name, ((decode(text_bytes(whole(blocks(raw, path), None, path), path), reading),),))
+            yield Item(name, ((decode(text_bytes(whole(blocks(raw, path), path), path), reading),),))
         elif kind == ".parquet":
-            for number, record in enumerate(parquet_records(whole(blocks(raw, path), None, path), path), 1):
+            for number, record in enumerate(parquet_records(bytes(whole(blocks(raw, path), path)), path), 1):
                 yield Item(f"{name}:{number}", groups_of(record))
         else:
             for number, line in enumerate(lines(blocks(raw, path)), 1):

@@ -13,7 +13,6 @@ bits per byte are counted over.
 """
 
 import io
-import json
 import re
 from array import array
 from collections.abc import Iterator
@@ -23,17 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from earthworks.corpus.document import Document, Extent, LongDocument
 from earthworks.corpus.packed import FORMAT, PackedTokens
-from earthworks.corpus.reading import read
 from earthworks.corpus.records import Reading
 from earthworks.corpus.source import Source
 from earthworks.corpus.splitting import Split, split_sources
-from earthworks.corpus.tokenizer import Tokenizer, chunks
-from earthworks.runs import Progress, new_folder
+from earthworks.corpus.tokenizer import Tokenizer, batches, chunks_of
+from earthworks.runs import Progress, json_text, new_folder
 from earthworks.runs.files import one_sentence, write_through
 
 SHARD = 1 << 26  # tokens of a file: 128 MB as uint16, held in memory until written
-BATCH = 1 << 22  # characters encoded at once
 SAMPLE = 4096
 
 
@@ -45,16 +43,20 @@ def pack(
     validation: float = 0.1,
     seed: int = 0,
     progress: Progress | None = None,
+    split: Split | None = None,
 ) -> PackedTokens:
     """Read, split (`split_sources`), tokenize and write everything; the folder appears whole or not at all.
 
-    `validation` is the fraction of bytes to hold out, 0 for none. `progress` advances by megabytes.
-    Memory: one document, one batch, two shards. Raises EarthworksError for a source without text.
+    `validation` is the fraction of bytes to hold out, 0 for none; `split`, one that `split_sources` made from it and
+    from `seed`, saves reading everything once more. `progress` advances by megabytes.
+    Memory: one batch, two shards, and one document or 16 MiB of a .txt file. Raises EarthworksError for a source without
+    text, or whose documents changed since they were split.
     """
     dtype = np.dtype("<u2") if tokenizer.vocabulary <= 1 << 16 else np.dtype("<u4")
     subsets = []
     with new_folder(folder) as temporary:
-        split = split_sources(sources, validation, seed)
+        split = split_sources(sources, validation, seed) if split is None else split
+        assert (split.fraction, split.seed) == (validation, seed)
         write_through(temporary / "tokenizer.json", tokenizer.file_content())
         for source, name in zip(sources, folder_names(sources)):
             with one_sentence(Path(folder)):
@@ -85,7 +87,7 @@ def pack(
             "seed": seed,
             "subsets": subsets,
         }
-        write_through(temporary / "index.json", (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
+        write_through(temporary / "index.json", (json_text(index) + "\n").encode())
     return PackedTokens.open(folder)
 
 
@@ -104,38 +106,35 @@ Piece = tuple[str, str, tuple[int, int] | None]  # part, text, and after the las
 def pieces(source: Source, split: Split, reading: Reading, folder: Path) -> Iterator[Piece]:
     """The texts of a source in pieces short enough to encode, each with the part it belongs to."""
     sampled = False
-    for document in read(source.location, reading):
-        for part, text in zip(("train", "validation"), split.parts(document.text)):
-            if not text:
-                continue
-            if part == "validation" and not sampled:
+    for part, blocks in split.read(source, reading):
+        extent = Extent()
+        held = None
+        for piece in chunks_of(blocks):
+            if held is not None:
+                yield part, held, None
+            elif part == "validation" and not sampled:
                 sampled = True
-                write_through(folder / "validation-sample.txt", text[:SAMPLE].encode())
-            num_bytes = num_words = 0
-            within = False  # a word goes on from the piece before
-            held = None
-            for piece in chunks(text):
-                if held is not None:
-                    yield part, held, None
-                num_bytes += len(piece.encode())
-                num_words += len(piece.split()) - (within and not piece[0].isspace())
-                within = not piece[-1].isspace()
-                held = piece
-            assert held is not None
-            yield part, held, (num_bytes, num_words)
+                write_through(folder / "validation-sample.txt", piece[:SAMPLE].encode())
+            extent.add(piece)
+            held = piece
+        if held is not None:
+            yield part, held, (extent.bytes, extent.words)
 
 
-def batches(items: Iterator[Piece]) -> Iterator[list[Piece]]:
-    """Pieces together until they make up BATCH characters."""
-    batch, size = [], 0
-    for item in items:
-        batch.append(item)
-        size += len(item[1])
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def tokens_of(document: Document | LongDocument, tokenizer: Tokenizer, reading: Reading) -> tuple[np.ndarray, int, int]:
+    """A document's tokens, int32, without an end of document, the bytes of its text as read, and its words."""
+    extent = Extent()
+
+    def pieces() -> Iterator[tuple[None, str]]:
+        blocks = [document.text] if isinstance(document, Document) else document.blocks(reading)
+        for piece in chunks_of(blocks):
+            extent.add(piece)
+            yield None, piece
+
+    found = [np.empty(0, np.int32)]
+    for batch in batches(pieces()):
+        found += [tokens.astype(np.int32) for tokens in tokenizer.encode_batch([piece for _, piece in batch])]
+    return np.concatenate(found), extent.bytes, extent.words
 
 
 class PartWriter:
@@ -153,7 +152,8 @@ class PartWriter:
         self.tokens += len(tokens)
         full = SHARD * self.dtype.itemsize
         while len(self.buffer) >= full:
-            self.write(self.buffer[:full])
+            with memoryview(self.buffer) as tokens_held, tokens_held[:full] as shard:
+                self.write(shard)
             del self.buffer[:full]
 
     def end_document(self, end: int, num_bytes: int, num_words: int) -> None:
@@ -163,7 +163,7 @@ class PartWriter:
         self.bytes += num_bytes
         self.words += num_words
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytearray | memoryview) -> None:
         name = f"{self.part}-{len(self.shards):05d}.bin"
         write_through(self.folder / name, memoryview(data))
         self.shards.append({"file": name, "tokens": len(data) // self.dtype.itemsize})

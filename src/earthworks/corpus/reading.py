@@ -7,17 +7,16 @@ UTF-8: a byte-order mark is dropped, line ends stay as they are, and every byte 
 surrogate in JSON) becomes one U+FFFD and is counted. Pages come as the text that extraction.py finds in them.
 """
 
-import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from earthworks.corpus.document import Document
+from earthworks.corpus.document import Document, LongDocument
 from earthworks.corpus.extraction import LARGEST_PAGE, need_trafilatura
 from earthworks.corpus.python_docs import WEIGHTS, python_docs
 from earthworks.corpus.records import (
@@ -25,6 +24,7 @@ from earthworks.corpus.records import (
     Reading,
     counted,
     decode,
+    decoded_blocks,
     extracted,
     first_line,
     read_lines,
@@ -33,13 +33,14 @@ from earthworks.corpus.records import (
     text_bytes,
     without_surrogates,
 )
-from earthworks.corpus.streams import Unreadable, blocks, compression, whole
+from earthworks.corpus.streams import LARGEST_FILE, Unreadable, beginning, blocks, compression, limited, whole
 from earthworks.corpus.warc import read_warc
 from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
 
 KINDS = (".txt", ".jsonl", ".json", ".parquet", ".html", ".htm", ".warc")
-LARGEST_FILE = 1 << 30  # bytes of a file that is held whole (.txt, compressed .parquet) when reading is tolerant
+LONG = 1 << 24  # bytes of a text from which on `read_texts` gives it block by block
+BLOCK = 1 << 20  # bytes of standard input decoded at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +73,39 @@ def read(data: str, reading: Reading | None = None) -> Iterator[Document]:
     Raises EarthworksError for what cannot be read, and for the first bad record unless `reading` is tolerant.
     """
     reading = Reading() if reading is None else reading
+    yield from some(held(documents(data, reading), reading), data, reading)
+
+
+def read_texts(data: str, reading: Reading | None = None) -> Iterator[Document | LongDocument]:
+    """`read` where no text need be held whole: a .txt file or standard input of more than 16 MiB is a LongDocument."""
+    reading = Reading() if reading is None else reading
+    yield from some(counted(documents(data, reading, LONG), reading), data, reading)
+
+
+def held(found: Iterable[Document | LongDocument], reading: Reading) -> Iterator[Document]:
+    """The documents that are not empty, of a source without long ones."""
+    for document in counted(found, reading):
+        assert isinstance(document, Document)
+        yield document
+
+
+def some(found: Iterable[Any], data: str, reading: Reading) -> Iterator[Any]:
     before = reading.documents
-    yield from counted(documents(data, reading), reading)
+    yield from found
     if reading.documents == before:
         raise EarthworksError(f"{data} holds no text: a corpus needs at least one document that is not empty")
 
 
-def documents(data: str, reading: Reading) -> Iterator[Document]:
-    """The documents of one source, whatever its kind."""
+def documents(data: str, reading: Reading, most: int = LARGEST_FILE) -> Iterator[Document | LongDocument]:
+    """The documents of one source, whatever its kind; a text of more than `most` bytes is a LongDocument."""
     if data == "-":
-        yield Document("-", decode(text_bytes(standard_input(), "standard input"), reading), "-")
+        content = text_bytes(standard_input(), "standard input")
+        if len(content) > most:
+            view = memoryview(content)
+            parts = [view[at : at + BLOCK] for at in range(0, len(view), BLOCK)]
+            yield LongDocument("-", "-", lambda counts: decoded_blocks(map(bytes, parts), counts))
+        else:
+            yield Document("-", decode(content, reading), "-")
     elif data.split("/")[0] == "python-docs" and not Path(data).exists():
         for subset in python_docs_subsets(data):
             yield from python_docs(subset)
@@ -89,13 +113,19 @@ def documents(data: str, reading: Reading) -> Iterator[Document]:
         yield from read_hugging_face(data, reading)
     else:
         for file in files_of(data, reading):
-            yield from read_file(file, reading)
+            yield from read_file(file, reading, most)
 
 
 @cache
 def standard_input() -> bytes:
     """Everything on standard input, kept, because a corpus is read more than once."""
-    return sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise EarthworksError(
+            f"standard input holds more than {LARGEST_FILE:,} bytes, the most that is read as one document: "
+            "save it as several files"
+        )
+    return content
 
 
 def python_docs_subsets(data: str) -> list[str]:
@@ -225,11 +255,11 @@ def read_input(file: InputFile, reading: Reading) -> Iterator[Document]:
     If it is tolerant, every bad record is one fault, and what is damaged or may not be read is one fault after the good
     documents before it; else the first raises EarthworksError. A missing extra always does.
     """
-    return counted(read_file(file, reading), reading)
+    return held(read_file(file, reading), reading)
 
 
-def read_file(file: InputFile, reading: Reading) -> Iterator[Document]:
-    """The documents of one file."""
+def read_file(file: InputFile, reading: Reading, most: int = LARGEST_FILE) -> Iterator[Document | LongDocument]:
+    """The documents of one file; a text of more than `most` bytes is a LongDocument."""
     if file.sha256 is not None:
         from earthworks.corpus.built import read_checked
 
@@ -238,22 +268,33 @@ def read_file(file: InputFile, reading: Reading) -> Iterator[Document]:
     path, name, kind = file.path, file.name, kind_of(file.path)
     if kind in (".html", ".htm", ".warc"):
         need_trafilatura(path)
-    limit = LARGEST_FILE if reading.tolerant else None
     try:
         with opened(file) as raw:
             if kind == ".txt":
-                yield Document(name, decode(text_bytes(whole(blocks(raw, path), limit, path), path), reading), name)
+                content, ended = beginning(limited(blocks(raw, path), path), most)
+                text_bytes(content, path)
+                if ended:
+                    yield Document(name, decode(content, reading), name)
+                else:
+                    yield LongDocument(name, name, partial(file_blocks, file))
             elif kind in (".html", ".htm"):
-                yield Document(name, extracted(whole(blocks(raw, path), LARGEST_PAGE, path), None, path), name)
+                page = bytes(whole(blocks(raw, path), path, LARGEST_PAGE))
+                yield Document(name, extracted(page, None, path), name)
             elif kind == ".warc":
                 yield from read_warc(raw, path, name, reading)
             elif kind == ".parquet":
-                stream = io.BytesIO(whole(blocks(raw, path), limit, path)) if compression(path) else raw
+                stream = whole(blocks(raw, path), path) if compression(path) else raw
                 yield from read_parquet(stream, path, name, reading)
             else:
                 yield from read_lines(blocks(raw, path), path, name, reading)
     except Unreadable as error:
         reading.fault(path, error)
+
+
+def file_blocks(file: InputFile, reading: Reading) -> Iterator[str]:
+    """The text of a .txt file."""
+    with opened(file) as raw:
+        yield from decoded_blocks(limited(blocks(raw, file.path), file.path), reading)
 
 
 def opened(file: InputFile) -> Any:

@@ -1,15 +1,19 @@
 """From bytes to documents: the text of a file, the object of a line, the row of a table; and the account of it all."""
 
+import codecs
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from earthworks.corpus.document import Document
+from earthworks.corpus.document import Document, LongDocument
 from earthworks.corpus.extraction import extract
-from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines
+from earthworks.corpus.streams import LONGEST_LINE, Unreadable, lines, shown
 
+Bytes = TypeVar("Bytes", bytes, bytearray)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT_COLUMNS = ("text", "content", "raw_content", "document")
 HTML_COLUMN = "html"
 COLUMNS = (*TEXT_COLUMNS, HTML_COLUMN)
@@ -26,7 +30,9 @@ MAGIC = (  # first bytes of files that are not text; most others betray themselv
     (b"\xff\xfe", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
 )
-ROWS = 1024  # rows of a Parquet file held at once, beside the row group's compressed columns
+ROWS = 1024  # rows of a Parquet file held at once, at most,
+TEXT_AT_ONCE = 1 << 26  # bytes of text in them, for documents may be long,
+PAGES = 1 << 20  # and compressed bytes of each column
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +79,24 @@ class Reading:
             raise error from None
         self.num_faults += 1
         if len(self.faults) < KEPT_FAULTS:
-            self.faults.append(Fault(where, str(error)))
+            self.faults.append(Fault(shown(where), str(error)))
 
 
-def counted(found: Iterable[Document], reading: Reading) -> Iterator[Document]:
-    """The documents that are not empty."""
+def counted(found: Iterable[Document | LongDocument], reading: Reading) -> Iterator[Document | LongDocument]:
+    """The documents that are not empty. The bytes of a long one are counted where its blocks are read."""
     for document in found:
-        text = document.text
-        if not text:
-            reading.empty_documents += 1
-            continue
+        if isinstance(document, Document):
+            text = document.text
+            if not text:
+                reading.empty_documents += 1
+                continue
+            reading.bytes += len(text) if text.isascii() else len(text.encode())
         reading.documents += 1
-        reading.bytes += len(text) if text.isascii() else len(text.encode())
         yield document
 
 
-def text_bytes(content: bytes, path: str) -> bytes:
-    """`content`, if it can be text."""
+def text_bytes(content: Bytes, path: str) -> Bytes:
+    """`content`, or the beginning of it, if it can be text."""
     for magic, what in MAGIC:
         if content.startswith(magic):
             raise Unreadable(f"{path} is not plain text but {what}")
@@ -98,13 +105,27 @@ def text_bytes(content: bytes, path: str) -> bytes:
     return content
 
 
-def decode(content: bytes, reading: Reading) -> str:
+def decode(content: Bytes, reading: Reading) -> str:
     """UTF-8 without its byte-order mark; each undecodable byte becomes one U+FFFD and is counted."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    view = memoryview(content)[len(BYTE_ORDER_MARK) if content.startswith(BYTE_ORDER_MARK) else 0 :]
     try:
-        return content.decode()
+        return str(view, "utf-8")
     except UnicodeDecodeError:
-        return without_surrogates(content.decode(errors="surrogateescape"), reading)
+        return without_surrogates(str(view, "utf-8", "surrogateescape"), reading)
+
+
+def decoded_blocks(source: Iterable[bytes], reading: Reading) -> Iterator[str]:
+    """`decode` of what the blocks make up together, block by block; its bytes are counted as well."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+    for block in itertools.chain(source, [b""]):
+        text = decoder.decode(block, not block)
+        try:
+            reading.bytes += len(text.encode())
+        except UnicodeEncodeError:
+            text = without_surrogates(text, reading)
+            reading.bytes += len(text.encode())
+        if text:
+            yield text
 
 
 def without_surrogates(text: str, reading: Reading) -> str:
@@ -142,11 +163,15 @@ def json_object(line: bytes, where: str, reading: Reading) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
+        text = decode(line, reading)
         try:
-            loose = json.loads(decode(line, reading))
-            record = json.loads(without_surrogates(json.dumps(loose, ensure_ascii=False), reading))
-        except (ValueError, RecursionError) as error:
-            raise Unreadable(f"{where} is not JSON ({error}); expected one object per line") from None
+            record = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            try:
+                loose = json.dumps(json.loads(text), ensure_ascii=False)
+                record = json.loads(without_surrogates(loose, reading))
+            except (ValueError, RecursionError) as error:
+                raise Unreadable(f"{where} is not JSON ({error}); expected one object per line") from None
     if not isinstance(record, dict):
         raise Unreadable(f"{where} is JSON but not an object; expected one object per line, with a field text")
     return record
@@ -195,16 +220,23 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
     import pyarrow
     import pyarrow.parquet
 
+    if isinstance(stream, bytearray):
+        stream = pyarrow.BufferReader(stream)
     try:
-        file = pyarrow.parquet.ParquetFile(stream)
+        # a row group, which may be the whole file, comes page by page
+        file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=PAGES)
         columns = file.schema_arrow.names
         column = text_column(columns, path)
+        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
+        wanted = [column, *(each for each in others if each in columns)]
+        for each in wanted:
+            if (count := columns.count(each)) > 1:
+                raise Unreadable(f"{path} has {count} columns called {each}; expected one: rename or drop the others")
         kind = file.schema_arrow.field(column).type
         if not any(is_kind(kind) for is_kind in text_kinds()):
             raise Unreadable(f"the field {column} of {path} holds {kind}, not text")
-        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
         row = 0
-        for batch in file.iter_batches(ROWS, columns=[column, *(each for each in others if each in columns)]):
+        for batch in file.iter_batches(rows_at_once(file.metadata, column, path), columns=wanted):
             for record in records(batch, reading):
                 where = f"row {row} of {path}"
                 try:
@@ -216,8 +248,23 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
                 else:
                     yield document
                 row += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except Unreadable:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError) as error:
+        # the latter of values that Python has no type for, such as dates after the year 9999
         raise Unreadable(f"{path} is not a readable Parquet file ({first_line(error)})") from None
+
+
+def rows_at_once(metadata: Any, column: str, path: str) -> int:
+    """As many rows as hold about TEXT_AT_ONCE by the file's own account, at most ROWS."""
+    largest = 1.0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for each in map(group.column, range(group.num_columns)):
+            if each.path_in_schema == column and group.num_rows:
+                largest = max(largest, each.total_uncompressed_size / group.num_rows)
+    if largest > LONGEST_LINE:
+        raise Unreadable(f"{path} has rows of more than {LONGEST_LINE:,} bytes of text")
+    return max(1, min(ROWS, int(TEXT_AT_ONCE / largest)))
 
 
 def text_kinds() -> list[Any]:

@@ -11,6 +11,8 @@ STATUS = re.compile(rb"HTTP/\d(?:\.\d)? +(\d{3})(?!\d)")
 HEADERS_END = re.compile(rb"\r?\n\r?\n")
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
 HTML = ("text/html", "application/xhtml+xml")
+LONGEST_HEADER = 1 << 20  # bytes of all header lines
+MOST_ENCODINGS = 8  # one within the other
 
 
 def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes, str | None] | None:
@@ -23,7 +25,7 @@ def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes
     status = STATUS.match(response)
     if not status:
         raise Unreadable(f"{where} holds no HTTP response")
-    end = HEADERS_END.search(response)
+    end = HEADERS_END.search(response, 0, LONGEST_HEADER)
     if not end:
         return None
     headers: dict[str, str] = {}
@@ -36,7 +38,10 @@ def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes
     body = response[end.end() :]
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body = without_chunks(body, where, cut_short)
-    for encoding in reversed(headers.get("content-encoding", "").lower().split(",")):
+    encodings = headers.get("content-encoding", "").lower().split(",")
+    if len(encodings) > MOST_ENCODINGS:
+        raise Unreadable(f"{where} has {len(encodings):,} encodings; up to {MOST_ENCODINGS} can be read")
+    for encoding in reversed(encodings):
         body = unpacked(body, encoding.strip(), where, cut_short)
     charset = CHARSET.search(kind)
     return body, charset and charset[1]
@@ -44,7 +49,7 @@ def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes
 
 def without_chunks(body: bytes, where: str, cut_short: bool) -> bytes:
     """RFC 9112, 7.1: SIZE in hexadecimal [; EXTENSION] CRLF, that many bytes, CRLF, and so on to a SIZE of 0."""
-    parts, at = [], 0
+    parts, at = bytearray(), 0
     while at < len(body):
         line_end = body.find(b"\r\n", at, at + 1024)
         digits = body[at:line_end].partition(b";")[0].strip() if line_end >= 0 else b""
@@ -54,13 +59,13 @@ def without_chunks(body: bytes, where: str, cut_short: bool) -> bytes:
             break
         size, at = int(digits, 16), line_end + 2
         if not size:
-            return b"".join(parts)
-        parts.append(body[at : at + size])
+            return bytes(parts)
+        parts += body[at : at + size]
         if at + size > len(body):
             break
         at += size + 2
     if cut_short:
-        return b"".join(parts)
+        return bytes(parts)
     raise Unreadable(f"{where} has a chunked body that is damaged or cut short")
 
 

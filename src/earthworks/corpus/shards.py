@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from earthworks.corpus.document import Document
-from earthworks.corpus.reading import InputFile, Reading, documents, file_system, files_of, is_local, read_input
+from earthworks.corpus.reading import InputFile, Reading, documents, file_system, files_of, held, is_local, read_input
 from earthworks.corpus.recipe import Recipe
-from earthworks.corpus.records import counted
 from earthworks.corpus.source import exists_locally
 from earthworks.runs import EarthworksError, sha256
 
@@ -41,7 +40,7 @@ class Shard:
         """Its documents that hold text, in order; ids are unique within a file. Raises EarthworksError after the
         documents of a file that changed or vanished while it was read."""
         if self.source is not None:
-            yield from counted(documents(self.source, reading), reading)
+            yield from held(documents(self.source, reading), reading)
         for file in self.files:
             before = state(file)
             yield from read_input(file, reading)

@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from earthworks.corpus.reading import read
+from earthworks.corpus.document import Document, LongDocument
+from earthworks.corpus.reading import read_texts
+from earthworks.corpus.records import Reading
 from earthworks.corpus.source import Source
-from earthworks.corpus.tokenizer import chunks
+from earthworks.corpus.tokenizer import chunks_of
 from earthworks.runs import EarthworksError
+
+PARTS = ("train", "validation")
 
 
 @dataclass(slots=True)
@@ -28,16 +32,81 @@ class Split:
     seed: int
     held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # h of the documents held out, sorted
     cut: set[int] = field(default_factory=set)  # h of the texts to cut
+    surveyed: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each source: documents, and the sum of h
+    long: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # of each LongDocument: h, characters
 
     def parts(self, text: str) -> tuple[str, str]:
         key = text_hash(text, self.seed)
         if key in self.cut:
-            end = min(int(len(text) * (1 - self.fraction)), len(text) - 1)
-            return text[: max(end, 1)], text[max(end, 1) :]
+            end = self.place(len(text))
+            return text[:end], text[end:]
+        return ("", text) if self.holds_out(key) else (text, "")
+
+    def place(self, characters: int) -> int:
+        """How many characters of a text that is cut train."""
+        return max(min(int(characters * (1 - self.fraction)), characters - 1), 1)
+
+    def holds_out(self, key: int) -> bool:
         place = int(np.searchsorted(self.held_out, np.uint64(key)))
-        if place < len(self.held_out) and int(self.held_out[place]) == key:
-            return "", text
-        return text, ""
+        return place < len(self.held_out) and int(self.held_out[place]) == key
+
+    def read(self, source: Source, reading: Reading | None = None) -> Iterator[tuple[str, Iterable[str]]]:
+        """The part, `train` or `validation`, and the text in blocks, of every document of a source or what it is cut
+        into. The blocks are to be read before the next are asked for.
+
+        Raises EarthworksError when these are not the documents that were split."""
+        read = total = 0
+        for document in read_texts(source.location, reading):
+            if isinstance(document, Document):
+                key = text_hash(document.text, self.seed) if self.fraction else 0
+                if key in self.cut:
+                    yield from ((part, [text]) for part, text in zip(PARTS, self.parts(document.text)) if text)
+                else:
+                    yield "validation" if self.holds_out(key) else "train", [document.text]
+            else:
+                digest = text_digest(self.seed)
+                yield from self.long_parts(source, document, digest, Reading() if reading is None else reading)
+                key = key_of(digest) if self.fraction else 0
+            read, total = read + 1, (total + key) % (1 << 64)
+        if self.surveyed.get(source.location, (read, total)) != (read, total):
+            raise EarthworksError(
+                f"{source.location} changed while it was read: its documents are not those that were split into "
+                "training and validation; run the command again when nothing writes there",
+                exit_code=1,
+            )
+
+    def long_parts(
+        self, source: Source, document: LongDocument, digest: "hashlib.blake2b", reading: Reading
+    ) -> Iterator[tuple[str, Iterable[str]]]:
+        """`read` for one long text, whose blocks all go into the digest."""
+        blocks = hashed(document.blocks(reading), digest) if self.fraction else document.blocks(reading)
+        key, characters = self.long.get((source.location, document.id), (0, 0))
+        if key in self.cut:
+            yield from zip(PARTS, cut_after(blocks, self.place(characters)))
+        else:
+            yield "validation" if self.holds_out(key) else "train", blocks
+        for _ in blocks:  # what was not asked for
+            pass
+
+
+def cut_after(blocks: Iterator[str], characters: int) -> tuple[Iterator[str], Iterator[str]]:
+    """The first characters of a text in blocks, and the rest; to be read in this order."""
+    rest: list[str] = []
+
+    def first() -> Iterator[str]:
+        left = characters
+        for block in blocks:
+            yield block[:left]
+            if len(block) >= left:
+                rest.append(block[left:])
+                return
+            left -= len(block)
+
+    def second() -> Iterator[str]:
+        yield from rest
+        yield from blocks
+
+    return first(), second()
 
 
 def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
@@ -54,7 +123,7 @@ def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
     split = Split(fraction, seed)
     seen = np.empty(0, np.uint64)
     for source in sources if fraction else []:
-        keys, sizes = survey(source, seed)
+        keys, sizes = survey(source, split)
         new, held = ~np.isin(keys, seen), np.isin(keys, split.held_out)
         if len(keys) == 1 and new.all():
             split.cut.add(int(keys[0]))
@@ -66,12 +135,22 @@ def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
     return split
 
 
-def survey(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def survey(source: Source, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """h of each different text of a source, ascending, and the UTF-8 bytes of all its copies."""
     hashes, sizes = array("Q"), array("q")
-    for document in read(source.location):
-        hashes.append(text_hash(document.text, seed))
-        sizes.append(len(document.text.encode()))
+    for document in read_texts(source.location):
+        digest = text_digest(split.seed)
+        if isinstance(document, Document):
+            content = document.text.encode()
+            digest.update(content)
+            sizes.append(len(content))
+        else:
+            counts = Reading()
+            characters = sum(len(block) for block in hashed(document.blocks(counts), digest))
+            split.long[source.location, document.id] = key_of(digest), characters
+            sizes.append(counts.bytes)
+        hashes.append(key_of(digest))
+    split.surveyed[source.location] = len(hashes), sum(hashes) % (1 << 64)
     keys, copies = np.unique(np.frombuffer(hashes, np.uint64), return_inverse=True)
     return keys, np.bincount(copies, np.frombuffer(sizes, np.int64))
 
@@ -92,19 +171,42 @@ def chosen(sizes: np.ndarray, missing: float, most: int) -> list[int]:
 
 def text_hash(text: str, seed: int) -> int:
     """64 bits of BLAKE2b, keyed with the seed."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest(), "little")
+    digest = text_digest(seed)
+    digest.update(text.encode())
+    return key_of(digest)
+
+
+def text_digest(seed: int) -> "hashlib.blake2b":
+    """Of a text whose UTF-8 is still to come."""
+    return hashlib.blake2b(digest_size=8, key=str(seed).encode())
+
+
+def key_of(digest: "hashlib.blake2b") -> int:
+    return int.from_bytes(digest.digest(), "little")
+
+
+def hashed(blocks: Iterable[str], digest: "hashlib.blake2b") -> Iterator[str]:
+    """The blocks, each when the digest has had it."""
+    for block in blocks:
+        digest.update(block.encode())
+        yield block
 
 
 def sample_text(
-    sources: list[Source], *, seed: int, validation: float = 0.0, max_characters: int = 20_000_000
+    sources: list[Source],
+    *,
+    seed: int,
+    validation: float = 0.0,
+    max_characters: int = 20_000_000,
+    split: Split | None = None,
 ) -> list[str]:
     """A seeded sample of the training part, for `Tokenizer.train`, without what `pack` holds out under the same
-    `validation` and `seed`.
+    `validation` and `seed`, or by `split`, which was made by `split_sources` from them.
 
     Of weighted sources each has its share of the sample, by repetition where it is too small: the prose of python-docs,
     weighted 0.7, then takes 2 % fewer tokens than with a tokenizer that saw both subsets as they are. Long texts are
-    sampled in pieces of about 64 k characters. Reads everything twice, once to find the split."""
-    split = split_sources(sources, validation, seed)
+    sampled in pieces of about 64 k characters. Reads everything twice, once to find the split unless it is given."""
+    split = split_sources(sources, validation, seed) if split is None else split
     pieces = [training_pieces(source, split) for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
     if len(weights) < len(sources):
@@ -117,8 +219,9 @@ def sample_text(
 
 def training_pieces(source: Source, split: Split) -> Iterator[str]:
     """What a source has to train on, long texts in pieces."""
-    for document in read(source.location):
-        yield from chunks(split.parts(document.text)[0])
+    for part, blocks in split.read(source):
+        if part == "train":
+            yield from chunks_of(blocks)
 
 
 def smallest_hashes(texts: Iterable[str], seed: int, max_characters: float) -> list[str]:

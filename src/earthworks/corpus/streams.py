@@ -5,6 +5,7 @@ around it: zlib gives nothing of a piece it fails in), and no decompression bomb
 """
 
 import lzma
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -13,16 +14,26 @@ from typing import Any
 from earthworks.runs import EarthworksError
 
 BLOCK = 1 << 18  # bytes given out at once, where the source has as many
+LARGEST_FILE = 1 << 30  # bytes, decompressed, of a file that is one document (.txt) or can only be read whole
 LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many times over
 # Compressed bytes given to a decoder at once: they can become at most 16 MiB by zlib (1,032 to 1), 128 MiB by zstd (4
 # bytes for a block of 128 KiB) and about 14 MiB by xz (7,000 to 1). A file begins with less, and after
 # a piece that grew by BOMB it is less again.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
+NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Unreadable(EarthworksError):
     """A record or file that is damaged or of the wrong form: the mistake that tolerant reading passes over."""
+
+    def __init__(self, message: str):
+        super().__init__(shown(message))
+
+
+def shown(text: str) -> str:
+    """With U+FFFD for what is not UTF-8 in the name of a file."""
+    return NO_CHARACTER.sub("\ufffd", text)
 
 
 def compression(name: str) -> str:
@@ -123,12 +134,32 @@ def lines(source: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[byte
         yield b"".join(begun) if held <= longest else None
 
 
-def whole(source: Iterable[bytes], limit: int | None, path: str) -> bytes:
+def whole(source: Iterable[bytes], path: str, limit: int = LARGEST_FILE) -> bytearray:
     """All blocks together. Raises Unreadable for more than `limit` bytes."""
-    parts, size = [], 0
+    content, ended = beginning(source, limit)
+    if not ended:
+        raise Unreadable(f"{path} holds more than {limit:,} bytes, the most that is read as one document")
+    return content
+
+
+def beginning(source: Iterable[bytes], limit: int) -> tuple[bytearray, bool]:
+    """The blocks together, up to the one with which they have more than `limit` bytes; whether that is all."""
+    content = bytearray()
     for block in source:
-        parts.append(block)
+        content += block
+        if len(content) > limit:
+            return content, False
+    return content, True
+
+
+def limited(source: Iterable[bytes], path: str) -> Iterator[bytes]:
+    """The blocks. Raises Unreadable for more than LARGEST_FILE bytes."""
+    size = 0
+    for block in source:
         size += len(block)
-        if limit is not None and size > limit:
-            raise Unreadable(f"{path} holds more than {limit:,} bytes, the most that is read as one document")
-    return b"".join(parts)
+        if size > LARGEST_FILE:
+            raise Unreadable(
+                f"{path} holds more than {LARGEST_FILE:,} bytes, the most that is read as one document: cut it into "
+                "several files, or into the lines of a .jsonl"
+            )
+        yield block

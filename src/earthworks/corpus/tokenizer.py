@@ -14,18 +14,18 @@ the same ids there (with split_special_tokens=True where a text may hold `</s>`)
 
 import codecs
 import hashlib
-import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from earthworks.runs import EarthworksError, read_json, write_bytes
 
+Item = TypeVar("Item", bound=tuple[Any, ...])
 Bytes = bytes  # within the class, `bytes` is the constructor of that kind
 END_OF_DOCUMENT = "</s>"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -33,18 +33,30 @@ SMALLEST = 320  # tokens: `</s>`, the bytes, and some room for characters and me
 COVERAGE = 0.9999  # of the characters of the training text are in the alphabet; the rarest are seen as bytes, so that
 # the byte tokens are trained (for an ASCII character that costs nothing: one byte, one token)
 LONGEST = 24  # characters of one token, so that no ruler of dashes takes a place in the vocabulary
-CHUNK = 1 << 16  # characters given to the library at once: it needs about 100 bytes of memory for each
+CHUNK = 1 << 16  # characters of a text that are encoded together, at least
+BATCH = 1 << 22  # characters given to the library at once: it needs about 100 bytes of memory for each
+LONGEST_NAME = 256  # characters of a token in a file: each such token makes that much text when it is generated
 
 # Where merges may not reach across: a word with one sign or space before it, a digit, signs with the line ends after
 # them, line ends with the indentation of the next line, a run of spaces up to the last. At a vocabulary of 4,096 on
 # python-docs this gives 3.38 bytes a token on prose and 3.55 on code; words with only a space before them and each
 # space of a run alone, 3.07 and 1.98. (?>...) keeps the search linear on long runs of blank lines.
+# A piece ends after 256 characters even without such a place, because the library's time to learn from a piece grows
+# with the square of its length: 250 kB of one repeated letter took 29 s and take 0.2 s. No word of prose is that long.
 PIECES = (
+    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]{1,256}|\p{N}| ?[^\s\p{L}\p{M}\p{N}]{1,256}[\r\n]{0,256}"
+    r"|(?>[\r\n]{1,256}[ \t]{0,256})(?=\S)|\s{0,256}[\r\n]{1,256}|\s{1,256}(?!\S)|\s"
+)
+# The pieces without that limit, as tokenizers trained by 0.1.0 have them: a tokenizer.json is used as it was saved.
+UNLIMITED_PIECES = (
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
     r"|(?>[\r\n]+[ \t]*)(?=\S)|\s*[\r\n]+|\s+(?!\S)|\s"
 )
 # Between a sign of ASCII and a space before a letter a piece always ends and NFKC never acts: a cut there changes no id.
 SAFE_CUT = re.compile("[!-~](?= [A-Za-z])")
+
+
+NO_TOKENS = np.empty(0, np.int64)
 
 
 class Tokenizer:
@@ -68,8 +80,10 @@ class Tokenizer:
 
         import tokenizers
 
-        self.library = tokenizers.Tokenizer.from_str(json.dumps(content))
+        self.library: Any = tokenizers.Tokenizer.from_str(json.dumps(content))
         self.library.encode_special_tokens = True  # `</s>` in a text is text
+        self.library.no_truncation()  # transformers saves those of its last call
+        self.library.no_padding()
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
@@ -124,7 +138,17 @@ class Tokenizer:
             path = path / "tokenizer.json"
         content = read_json(path)
         check(content, path)
-        return cls(content)
+        try:
+            return cls(content)
+        except BaseException as error:
+            # what the library's Rust code panics with is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EarthworksError(
+                f"{path} cannot be used as a tokenizer ({reason}): it was altered, or made by another version of the "
+                "package tokenizers; take the file as it was saved"
+            ) from None
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json atomically."""
@@ -160,10 +184,13 @@ class Tokenizer:
         """`encode` of each text, on all cores unless TOKENIZERS_PARALLELISM=false."""
         if self.kind == "bytes":
             return [np.frombuffer(scalar(text).encode(), np.uint8).astype(np.int64) for text in texts]
-        cut = [list(chunks(text)) for text in texts]
-        encoded = self.library.encode_batch_fast(list(itertools.chain(*cut)), add_special_tokens=False)
-        pieces = iter(encoded)
-        return [np.fromiter(itertools.chain.from_iterable(next(pieces).ids for _ in parts), np.int64) for parts in cut]
+        found: list[list[np.ndarray]] = [[] for _ in texts]
+        numbered = ((number, piece) for number, text in enumerate(texts) for piece in chunks(text))
+        for batch in batches(numbered):
+            encoded = self.library.encode_batch_fast([piece for _, piece in batch], add_special_tokens=False)
+            for (number, _), each in zip(batch, encoded):
+                found[number].append(np.fromiter(each.ids, np.int64))
+        return [parts[0] if len(parts) == 1 else np.concatenate([NO_TOKENS, *parts]) for parts in found]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of some tokens; bytes that are no UTF-8 become U+FFFD, the end of document nothing."""
@@ -195,15 +222,35 @@ class DecodeStream:
 
 def chunks(text: str) -> Iterator[str]:
     """`text` in parts of CHUNK to 2 CHUNK characters, cut where no token can reach across, if there is such a place."""
-    text = scalar(text)
-    start = 0
-    while len(text) - start > 2 * CHUNK:
-        cut = SAFE_CUT.search(text, start + CHUNK, start + 2 * CHUNK)
-        end = cut.end() if cut else start + 2 * CHUNK
-        yield text[start:end]
-        start = end
-    if start < len(text):
-        yield text[start:]
+    return chunks_of([text])
+
+
+def chunks_of(blocks: Iterable[str]) -> Iterator[str]:
+    """`chunks` of the text that the blocks make up together; held are 2 CHUNK characters and a block."""
+    held, start = "", 0
+    for block in blocks:
+        held, start = held[start:] + scalar(block), 0
+        while len(held) - start > 2 * CHUNK:
+            cut = SAFE_CUT.search(held, start + CHUNK, start + 2 * CHUNK)
+            end = cut.end() if cut else start + 2 * CHUNK
+            yield held[start:end]
+            start = end
+    if start < len(held):
+        yield held[start:]
+
+
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Items, whose second member is a text, together until they make up BATCH characters."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item[1])
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def scalar(text: str) -> str:
@@ -251,20 +298,51 @@ def bytes_content() -> dict[str, Any]:
 
 
 def check(content: Any, path: Path) -> None:
-    """Refuse what is not one of our tokenizers. A missing byte token would drop characters in silence."""
+    """Refuse what is not one of our tokenizers, whose every setting is known: a missing byte token would drop characters
+    in silence, another normalizer may make 10 MB of one character, another pattern may search for ever."""
     if content == bytes_content():
         return
     try:
-        vocab, decoder = content["model"]["vocab"], content["decoder"]["decoders"]
-        ours = content["model"]["byte_fallback"] and [part["type"] for part in decoder] == ["ByteFallback", "Fuse"]
-    except (TypeError, KeyError):
-        vocab, ours = {}, False
-    if not ours or END_OF_DOCUMENT not in vocab or sorted(vocab.values()) != list(range(len(vocab))):
+        vocab, differs = content["model"]["vocab"], differing(content)
+        ids = sorted(vocab.values())
+        if not differs and not (ids == list(range(len(ids))) and all(type(id) is int for id in ids)):
+            differs = "the ids in model.vocab"
+        if not differs and (longest := max(map(len, vocab))) > LONGEST_NAME:
+            differs = f"a token of {longest:,} characters"
+    except (TypeError, KeyError, AttributeError, ValueError):
+        vocab, differs = {}, "its layout"
+    if differs:
         raise EarthworksError(
-            f"{path} is not a tokenizer of earthworks: expected a byte-fallback BPE with {END_OF_DOCUMENT}"
+            f"{path} is not a tokenizer of earthworks ({differs}): expected a byte-fallback BPE with {END_OF_DOCUMENT}, "
+            "as training saves it"
         )
     missing = [token for token in BYTES if token not in vocab]
     if missing:
         raise EarthworksError(
             f"{path} lacks {len(missing)} of the 256 byte tokens ({missing[0]} first): it would drop characters"
         )
+
+
+def differing(content: dict[str, Any]) -> str | None:
+    """The first setting of a tokenizer.json that `train` never makes. Those that are off may be left out or written."""
+    model = {name: value for name, value in content["model"].items() if value and name not in ("vocab", "merges")}
+    if model != {"type": "BPE", "byte_fallback": True}:
+        return f"the model {', '.join(f'{name} {value!r:.40}' for name, value in sorted(model.items()))}"
+    if content["normalizer"] != {"type": "NFKC"}:
+        return "its normalizer"
+    if content["pre_tokenizer"] not in [pre_tokenizer(pieces) for pieces in (PIECES, UNLIMITED_PIECES)]:
+        return "its pre_tokenizer"
+    if [part["type"] for part in content["decoder"]["decoders"]] != ["ByteFallback", "Fuse"]:
+        return "its decoder"
+    if END_OF_DOCUMENT not in content["model"]["vocab"]:
+        return f"no {END_OF_DOCUMENT}"
+    if [token["content"] for token in content["added_tokens"]] != [END_OF_DOCUMENT]:
+        return "its added_tokens"
+    return None
+
+
+def pre_tokenizer(pieces: str) -> dict[str, Any]:
+    """As a tokenizer.json has it: no merge can spell the name of a byte, then the pieces."""
+    split = {"type": "Split", "behavior": "Isolated", "invert": False}
+    splits = [split | {"pattern": {"String": "<0x"}}, split | {"pattern": {"Regex": pieces}}]
+    return {"type": "Sequence", "pretokenizers": splits}

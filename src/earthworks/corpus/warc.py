@@ -20,11 +20,15 @@ from earthworks.corpus.streams import BLOCK, PIECES, Unreadable, blocks, compres
 HELD = 1 << 26  # bytes of a record kept in memory: 64 MiB. What lies further in is passed over
 LONGEST_HEADER = 1 << 16  # bytes of all header lines of a record
 VERSION = b"WARC/"
+FIRST_LINE = rb"WARC/[01]\.\d{1,4} {0,16}\r?\n"
+BEGIN = 64  # bytes that are enough to see that a record begins
 # A record's end, and the next one's begin
-HIDDEN = re.compile(rb"\r?\n\r?\n(?=WARC/[01]\.\d+ *\r?\n(?:WARC|Content)-)", re.IGNORECASE)
+HIDDEN = re.compile(rb"\r?\n\r?\n(?=" + FIRST_LINE + rb"(?:WARC|Content)-)", re.IGNORECASE)
+NEAR = 1 << 16  # bytes after a record's end within which its next one is taken for hidden
 GZIP = b"\x1f\x8b\x08"
-START = re.compile(rb"(?<![^\n])WARC/[01]\.\d+ *\r?\n")
-BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+FIRST_PIECE = 256  # bytes of a gzip member that are decompressed at first
+START = re.compile(rb"(?<![^\n])" + FIRST_LINE)
+HEADERS_END = re.compile(rb"\r?\n(?:\r?\n|(?P<next>" + FIRST_LINE + rb"))")
 END = object()
 MEMBER = object()  # stands between the bytes of one gzip member and those of the next
 
@@ -84,8 +88,13 @@ def plain(raw: Any, path: str) -> Iterator[bytes | Unreadable]:
 
 
 def gzip_members(raw: Any, path: str) -> Iterator[Any]:
-    """The bytes of the members of a .gz, MEMBER after each, an Unreadable in place of the rest of a damaged one."""
-    member, rest, size, sound = None, b"", PIECES[".gz"], True
+    """The bytes of the members of a .gz, MEMBER after each, an Unreadable in place of the rest of a damaged one.
+
+    The search for the next member begins within the piece that failed. So that no more is read twice than was read
+    once, members soon after damage are decompressed in pieces that double in size."""
+    largest = PIECES[".gz"]
+    member, rest, size, sound = None, b"", largest, True
+    good = largest  # bytes read since the last damage
     try:
         while block := fetch(raw, BLOCK, path):
             data, at = rest + block, 0
@@ -98,18 +107,21 @@ def gzip_members(raw: Any, path: str) -> Iterator[Any]:
                     if at < 0:
                         break
                     member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                    size = largest if good >= largest else FIRST_PIECE
                 piece = data[at : at + size]
+                size = min(2 * size, largest)
                 try:
                     content = member.decompress(piece)
                 except zlib.error as error:
                     if sound:
                         yield Unreadable(f"{path} cannot be decompressed ({error})")
-                    member, sound = None, False
+                    member, sound, good = None, False, 0
                     at += 1
                     continue
                 if content:
                     yield content
                 at += len(piece) - len(member.unused_data)
+                good += len(piece) - len(member.unused_data)
                 if member.eof:
                     member, sound = None, True
                     yield MEMBER
@@ -122,16 +134,21 @@ def gzip_members(raw: Any, path: str) -> Iterator[Any]:
 
 class Source:
     """The bytes of a file, with stops where a record cannot go on: before a gzip member that begins with `WARC/`, at a
-    gap left by damage, at the end."""
+    gap left by damage, at the end.
+
+    The bytes of a record stay until it is known to end where it says, and no byte is searched twice for the same thing:
+    the time grows with the size of the file, whatever is in it."""
 
     def __init__(self, items: Iterator[Any]) -> None:
         self.items = items
-        self.data, self.at = b"", 0
+        self.data, self.at = bytearray(), 0
         self.stop: Any = None  # MEMBER, END or an Unreadable
         self.pending = b""  # the first bytes of the member at whose begin we stopped
         self.between = False  # the last thing seen was the end of a member
         self.damaged = False  # what follows is the rest of a record that was complained about
         self.complaint: str | None = None
+        self.searched = 0  # up to here the data were searched for a hidden record,
+        self.hidden_record = -1  # and this is the last one found: where it begins
 
     def fill(self) -> bool:
         """Some more bytes, False at a stop."""
@@ -144,9 +161,22 @@ class Source:
             elif self.between and VERSION.startswith(item[: len(VERSION)]):
                 self.stop, self.pending, self.between = MEMBER, item, False
             else:
-                self.data, self.at, self.between = self.data[self.at :] + item, 0, False
+                if 2 * self.at > len(self.data):  # not each time, because what is left has to be moved
+                    del self.data[: self.at]
+                    self.searched -= self.at
+                    self.hidden_record -= self.at
+                    self.at = 0
+                self.data += item
+                self.between = False
                 return True
         return False
+
+    def held(self, size: int) -> bool:
+        """Whether that many bytes come before the next stop; they are in `data` then."""
+        while len(self.data) - self.at < size:
+            if not self.fill():
+                return False
+        return True
 
     def seek(self) -> bool:
         """Goes to the begin of the next record, False when there is none; `complaint` says what was in the way."""
@@ -169,7 +199,8 @@ class Source:
             if self.stop is END:
                 break
             gap = gap or (str(self.stop) if self.stop is not MEMBER else None)
-            self.data, self.at = self.pending if self.stop is MEMBER else b"", 0
+            self.data = bytearray(self.pending if self.stop is MEMBER else b"")
+            self.at, self.searched, self.hidden_record = 0, 0, -1
             self.stop = None
         self.complaint = gap or (f"{passed:,} bytes that belong to no record" if passed else None)
         if excused:
@@ -183,53 +214,80 @@ class Source:
         if not (length.isascii() and length.isdigit() and len(length) < 19):
             self.damaged = True
             raise Unreadable(f"{where} has the Content-Length {length[:40]!r}; expected a number of bytes")
-        content, missing = self.take(int(length))
-        if not missing and self.ended():
+        size = int(length)
+        content, missing, kept = None, 0, 0
+        if size > HELD:
+            missing = self.skip(size)
+        elif self.held(size):
+            kept = size
+        else:
+            missing, kept = size - (len(self.data) - self.at), len(self.data) - self.at
+        if not missing and self.ended(kept):
+            if size <= HELD:
+                content = bytes(memoryview(self.data)[self.at : self.at + kept])
+            self.at += kept
             return headers, content
         self.damaged = True
-        swallowed = (content or b"") + self.data[self.at :]
-        if hidden := HIDDEN.search(swallowed):
-            self.data, self.at = swallowed, hidden.end()
-        if isinstance(self.stop, Unreadable) and missing and not hidden:
+        hidden = self.hidden(self.at + kept + NEAR)
+        self.at = self.at + kept if hidden is None else hidden
+        if isinstance(self.stop, Unreadable) and missing and hidden is None:
             raise Unreadable(f"{where} ends in the middle: {self.stop}")
         raise Unreadable(f"the Content-Length of {where}, {length}, does not lead to its end")
 
     def headers(self, where: str) -> dict[str, str]:
-        while not (end := BLANK_LINE.search(self.data, self.at)):
-            if len(self.data) - self.at > LONGEST_HEADER or not self.fill():
-                self.damaged = True
-                self.at += len(VERSION)
-                raise Unreadable(f"{where} has header lines without an end")
+        """The lines up to a blank one. Where the next record begins before it, or it does not come, they are damaged."""
+        from_here = len(VERSION)  # relative to `at`, which `fill` moves
+        while True:
+            end = HEADERS_END.search(self.data, self.at + from_here, self.at + LONGEST_HEADER)
+            if end or len(self.data) - self.at >= LONGEST_HEADER:
+                break
+            from_here = max(from_here, len(self.data) - self.at - BEGIN)
+            if not self.fill():
+                break
+        if end is None or end["next"]:
+            self.damaged = True
+            self.at = end.start("next") if end else self.at + len(VERSION)
+            raise Unreadable(f"{where} has header lines without an end")
         lines = self.data[self.at : end.start()].decode(errors="replace").splitlines()
         self.at = end.end()
         pairs = (line.partition(":") for line in lines[1:])
         return {name.strip().lower(): value.strip() for name, colon, value in pairs if colon}
 
-    def take(self, length: int) -> tuple[bytes | None, int]:
-        """The next `length` bytes (None if more than HELD), and how many of them are missing."""
-        parts, held, window = [], 0, b""
-        while length:
-            if self.at == len(self.data) and not self.fill():
-                break
-            part = self.data[self.at : self.at + length]
-            self.at += len(part)
-            length -= len(part)
-            held += len(part)
-            parts.append(part)
-            if held > HELD:  # not kept, but looked through: a length like this may swallow the rest of the file
-                window = b"".join([window, *parts])
-                parts = []
-                if hidden := HIDDEN.search(window):
-                    self.data, self.at = window[hidden.end() :] + self.data[self.at :], 0
-                    return None, max(length, 1)
-                window = window[-256:]
-        return (b"".join(parts) if held <= HELD else None), length
-
-    def ended(self) -> bool:
-        """Whether a record may end here: after line ends a record begins, or there is a stop."""
+    def skip(self, size: int) -> int:
+        """Goes past the next `size` bytes, or to before a record hidden in them, for a length like this may swallow the
+        rest of the file; how many are missing."""
         while True:
-            rest = self.data[self.at : self.at + 64].lstrip(b"\r\n")
+            here = min(len(self.data) - self.at, size)
+            if self.hidden(self.at + here) is not None:
+                return size
+            if here == size:
+                self.at += size
+                return 0
+            passed = max(here - BEGIN, 0)
+            self.at += passed
+            size -= passed
+            if not self.fill():
+                size -= len(self.data) - self.at
+                self.at = len(self.data)
+                return size
+
+    def hidden(self, limit: int) -> int | None:
+        """Where in `data` a record begins that another with a wrong length swallowed, if it does before `limit`."""
+        if self.hidden_record < self.at:
+            begin = max(self.at, self.searched)
+            found = HIDDEN.search(self.data, begin)
+            self.hidden_record = found.end() if found else -1
+            self.searched = found.end() if found else max(begin, len(self.data) - BEGIN)
+        return self.hidden_record if self.at <= self.hidden_record <= limit else None
+
+    def ended(self, size: int) -> bool:
+        """Whether a record may end after `size` bytes: after line ends a record begins, or there is a stop."""
+        while True:
+            following = self.data[self.at + size : self.at + size + BEGIN]
+            rest = following.lstrip(b"\r\n")
             if len(rest) >= len(VERSION):
                 return rest.startswith(VERSION)
+            if len(following) == BEGIN:
+                return VERSION.startswith(rest)
             if not self.fill():
                 return not rest

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthworks.evaluation.laws import interval
-from earthworks.runs import EarthworksError, read_json
+from earthworks.evaluation.shapes import read_tasks_json
+from earthworks.runs import EarthworksError
 
 Array = NDArray[np.float64]
 BLOCK = 1 << 18  # item draws at once: memory stays bounded
@@ -77,10 +78,7 @@ def measure_benefit(
 
 def results_of(run: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """A run's results by task and number of examples."""
-    try:
-        return {(each["name"], each["shots"]): each for each in read_json(run / "tasks.json")["results"]}
-    except (KeyError, TypeError):
-        raise EarthworksError(f"{run / 'tasks.json'} is not what evaluate tasks writes: measure {run} again") from None
+    return {(each["name"], each["shots"]): each for each in read_tasks_json(run)["results"]}
 
 
 def saved_on_held_out(

@@ -13,9 +13,11 @@ from earthworks.evaluation.crows_pairs import measure_crows_pairs
 from earthworks.evaluation.dialect import measure_dialects
 from earthworks.evaluation.findings import corrected
 from earthworks.evaluation.occupations import measure_occupations
+from earthworks.evaluation.results import NotKept, files_digest, partial_result, write_result
 from earthworks.evaluation.scoring_protocol import scorer_of
+from earthworks.evaluation.shapes import is_part
 from earthworks.evaluation.winogender import measure_winogender
-from earthworks.runs import EarthworksError, write_bytes, write_json
+from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.progress import note
 
 Part = Callable[..., dict[str, Any]]
@@ -26,6 +28,14 @@ PARTS: dict[str, Part] = {
     "bbq": measure_bbq,
     "templates": measure_templates,
     "bold": measure_bold,
+}
+READS = {
+    "winogender": ("winogender/*",),
+    "occupations": ("word_lists/*",),
+    "crows_pairs": ("crows_pairs*",),
+    "bbq": ("bbq/*",),
+    "templates": ("word_lists/*", "lexicons/*", "sentence_polarity*"),
+    "bold": ("bold_prompts/*", "lexicons/*", "sentence_polarity*"),
 }
 CORRECTION = "Holm's step-down over all findings of this report"
 
@@ -57,37 +67,55 @@ def measure_bias(
         raise EarthworksError(f"there is no measurement {unknown[0]!r} of bias; expected {', '.join(PARTS)}")
     if num < 1:
         raise EarthworksError(f"--num is {num}; it must be at least 1 continuation of each template")
-    scorer, about = scorer_of(model, checkpoint=checkpoint, device=device)
-    wanted: dict[str, Callable[[], dict[str, Any]]] = {
-        name: partial(PARTS[name], scorer, folder, seed=seed, **({"num": num} if name == "templates" else {}))
-        for name in (PARTS if parts is None else parts)
-    }
-    if dialects is not None:
-        wanted["dialects"] = partial(measure_dialects, scorer, *dialects, seed=seed)
-    result: dict[str, Any] = {**about, "data": str(data), "seed": seed}
-    findings: list[dict[str, Any]] = []
-    texts: list[dict[str, Any]] = []
-    missing = {}
-    for name, measure in wanted.items():
-        note(f"measuring {name}")
-        try:
-            result[name] = measure()
-        except EarthworksError as error:
-            missing[name] = str(error)
-            continue
-        findings += result[name].pop("findings")
-        texts += result[name].pop("texts", [])
-    if not findings:
-        raise EarthworksError(f"nothing could be measured: {next(iter(missing.values()))}")
-    corrected(findings)
-    result |= {"findings": findings, "correction": CORRECTION, "missing": missing}
-    if isinstance(model, str | Path):
-        write_json(Path(model) / "bias.json", result)
-        if texts:
-            write_texts(Path(model) / "bias_samples.jsonl", texts)
+    run = RunFolder.open(model).path if isinstance(model, str | Path) else None
+    with partial_result(run, "bias", "measurements") as kept:
+        scorer, about = scorer_of(model, checkpoint=checkpoint, device=device)
+        kept.common = {"seed": seed, **(getattr(scorer, "identity", None) or {})}
+        wanted: dict[str, Callable[[], dict[str, Any]]] = {
+            name: partial(PARTS[name], scorer, folder, seed=seed, **({"num": num} if name == "templates" else {}))
+            for name in (PARTS if parts is None else parts)
+        }
+        keys: dict[str, dict[str, Any] | None] = {name: {"part": name, "num": num} for name in wanted}
+        if dialects is not None:
+            wanted["dialects"] = partial(measure_dialects, scorer, *dialects, seed=seed)
+            local = all(Path(each).is_file() for each in dialects)
+            keys["dialects"] = {"part": "dialects", "corpora": list(dialects)} if local else None
+        result: dict[str, Any] = {**about, "data": str(data), "seed": seed}
+        findings: list[dict[str, Any]] = []
+        texts: list[dict[str, Any]] = []
+        missing: dict[str, str] = {}
+        failure = None
+        for name, measure in wanted.items():
+            note(f"measuring {name}")
+            try:
+                key = keys[name]
+                if key is None or kept.path is None:
+                    result[name] = measure()
+                else:
+                    read = [Path(each) for each in dialects or ()] if name == "dialects" else files_read(folder, name)
+                    result[name] = kept.piece({**key, "files": files_digest(read)}, measure, is_part)
+            except NotKept:
+                raise
+            except EarthworksError as error:
+                failure = failure or error
+                missing[name] = str(error)
+                continue
+            findings += result[name].pop("findings")
+            texts += result[name].pop("texts", [])
+        if failure and not findings:
+            raise EarthworksError(f"nothing could be measured: {failure}", failure.exit_code)
+        corrected(findings)
+        result |= {"findings": findings, "correction": CORRECTION, "missing": missing}
+        if run is not None:
+            write_result(run, "bias.json", result, {"bias_samples.jsonl": lines_of_texts(texts)} if texts else {})
     return result
 
 
-def write_texts(path: Path, texts: list[dict[str, Any]]) -> None:
+def files_read(folder: Path, part: str) -> list[Path]:
+    """The files that a measurement reads, and perhaps others of their folder."""
+    return [file for pattern in READS[part] for file in folder.glob(pattern)]
+
+
+def lines_of_texts(texts: list[dict[str, Any]]) -> bytes:
     """What a model wrote, a record a line: for a page that hides it until it is asked for."""
-    write_bytes(path, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in texts).encode(errors="replace"))
+    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in texts).encode(errors="replace")

@@ -1,6 +1,6 @@
 """`earthworks evaluate bias`, `toxicity`, `classifier` and `detection`: the measurements as tables."""
 
-import json as to_json
+from pathlib import Path
 from typing import Any
 
 from earthworks.evaluation.bias import measure_bias
@@ -9,6 +9,7 @@ from earthworks.evaluation.toxicity import measure_toxicity
 from earthworks.evaluation.toxicity_classifier import headline, no_claim, train_classifier
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError
+from earthworks.runs.json_files import json_text
 from earthworks.runs.progress import note
 
 
@@ -58,7 +59,7 @@ def bias(
         seed=seed,
     )
     note(f"report {write_report([run])}")
-    return to_json.dumps(result, indent=2) if json else "\n".join(bias_lines(result))
+    return json_text(result) if json else "\n".join(bias_lines(result))
 
 
 def bias_lines(result: dict[str, Any]) -> list[str]:
@@ -86,6 +87,7 @@ def bias_lines(result: dict[str, Any]) -> list[str]:
             for category, contexts in result["bbq"]["categories"].items()
             for context, row in contexts.items()
         ]
+        lines += [f"  {name}: not measured: {why}" for name, why in result["bbq"].get("not_measured", {}).items()]
     for part in ("templates", "bold"):
         if part in result:
             lines += ["", *sentiment_lines(result[part])]
@@ -183,7 +185,7 @@ def toxicity(
         seed=seed,
     )
     note(f"report {write_report([run])}")
-    return to_json.dumps(result, indent=2) if json else "\n".join(toxicity_lines(result))
+    return json_text(result) if json else "\n".join(toxicity_lines(result))
 
 
 def toxicity_lines(result: dict[str, Any]) -> list[str]:
@@ -236,6 +238,8 @@ def classifier(files: list[str], *, output: str, against: str | None = None, see
         against: a file or folder of other labelled collections, HateCheck among them, to test it on.
         seed: of what is held out.
     """
+    if Path(output).exists() and not (Path(output).is_dir() and not any(Path(output).iterdir())):
+        raise EarthworksError(f"{output} already exists and is not an empty folder: choose another name, or delete it")
     trained = train_classifier(files, against=against, seed=seed)
     trained.save(output)
     verdict = no_claim(trained.measured) or "It passes HateCheck: claims can rest on it."
@@ -272,7 +276,7 @@ def detection(
     result = measure_detection(
         runs, data, shots=counts, max_texts=max_texts, checkpoint=checkpoint, device=device, seed=seed
     )
-    return to_json.dumps(result, indent=2) if json else "\n".join(detection_lines(result))
+    return json_text(result) if json else "\n".join(detection_lines(result))
 
 
 def detection_lines(result: dict[str, Any]) -> list[str]:

@@ -1,15 +1,19 @@
 """The files that bias and toxicity are measured on: found by name, compressed or not, their fields checked."""
 
 import csv
-import io
-import json
+import math
+from collections.abc import Sequence
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 from earthworks.corpus.streams import blocks
 from earthworks.runs import EarthworksError
+from earthworks.runs.files import read_regular
+from earthworks.runs.json_files import parse_json
 
 ENDINGS = ("", ".gz", ".xz", ".zst")
+LARGEST = 1 << 30  # bytes of a file, and of what it holds uncompressed
 
 
 def bias_folder(data: str | Path) -> Path:
@@ -35,11 +39,13 @@ def stem(path: Path) -> str:
 
 def text_of(path: Path) -> str:
     """The whole file as text; bytes that are not UTF-8 become U+FFFD."""
-    try:
-        with open(path, "rb") as raw:
-            return b"".join(blocks(raw, str(path))).decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise EarthworksError(f"{path} cannot be read: {error.strerror}") from None
+    parts, size = [], 0
+    for block in blocks(BytesIO(read_regular(path, LARGEST)), str(path)):
+        parts.append(block)
+        size += len(block)
+        if size > LARGEST:
+            raise EarthworksError(f"{path} holds more than {LARGEST >> 20:,} MiB of text; expected a file of examples")
+    return b"".join(parts).decode("utf-8-sig", errors="replace")
 
 
 def lines_of(path: Path) -> list[str]:
@@ -47,27 +53,64 @@ def lines_of(path: Path) -> list[str]:
     return [line.strip() for line in text_of(path).split("\n") if line.strip()]
 
 
-def records_of(path: Path, *fields: str) -> list[dict[str, Any]]:
-    """The records of a .jsonl, .csv or .tsv file, each with something in all of these fields."""
+def json_of(text: str, where: str) -> Any:
+    """JSON of a person's file; `where` names file and line. What is nested without end is refused, not a crash."""
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        deep = ", it is nested too deeply" if "nested" in str(error) else ""
+        raise EarthworksError(f"{where} is not JSON{deep}") from None
+
+
+def records_of(path: Path, *fields: str, other: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The records of a .jsonl, .csv or .tsv file, each with text in all of `fields` and something in all of `other`."""
     name = path.name.lower()
     if ".csv" in name or ".tsv" in name:
-        separator = "\t" if ".tsv" in name else ","
-        records: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text_of(path)), delimiter=separator))
+        records = table_of(text_of(path), "\t" if ".tsv" in name else ",", path)
     else:
-        records = []
-        for number, line in enumerate(text_of(path).split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                raise EarthworksError(f"line {number} of {path} is not JSON") from None
+        lines = enumerate(text_of(path).split("\n"), 1)
+        records = [(number, json_of(line, f"line {number} of {path}")) for number, line in lines if line.strip()]
     if not records:
         raise EarthworksError(f"{path} holds no records")
-    for number, record in enumerate(records, 1):
+    for place, (number, record) in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise EarthworksError(f"record {number} of {path} is not an object with fields")
-        for field in fields:
+            raise EarthworksError(f"line {number} of {path} is not an object with fields")
+        for field in (*fields, *other):
             if record.get(field) is None or not str(record[field]).strip():
-                raise EarthworksError(f"record {number} of {path} has nothing in the field {field}")
-    return records
+                raise EarthworksError(f"record {place} of {path} has nothing in the field {field}")
+        for field in fields:
+            if not isinstance(record[field], str):
+                shown = str(record[field])[:40]
+                raise EarthworksError(f"record {place} of {path} has {shown} in the field {field}; expected text")
+    return [record for _, record in records]
+
+
+def table_of(text: str, separator: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a .csv or .tsv file by the names in its first row, each with the line it ends on."""
+    csv.field_size_limit(LARGEST)  # a text may be a whole book; Python's own limit is 128 KiB
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator)
+    try:
+        header = next(reader, [])
+        rows = []
+        for row in reader:
+            if any(row[len(header) :]):
+                raise EarthworksError(
+                    f"line {reader.line_num} of {path} has {len(row)} fields where the first line names {len(header)}: a "
+                    "text that holds the separator must stand in quotation marks"
+                )
+            if row:
+                rows.append((reader.line_num, dict(zip(header, row))))
+    except csv.Error as error:
+        raise EarthworksError(f"line {reader.line_num} of {path} is not readable: {error}") from None
+    return rows
+
+
+def number_of(value: Any, where: str) -> float:
+    """A finite number of a person's file, whole or written as text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EarthworksError(f"{where} has {str(value)[:40]} where a number is expected")
+    return number

@@ -6,15 +6,20 @@ Markdown after a YAML block whose `model-index` machines read.
 """
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from earthworks.evaluation.markdown import bullets, front_matter, plain
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
+from earthworks.runs.files import read_regular
 
 # kind of a run: the module with `describe(folder) -> Card`
 KINDS = {"gopher": "earthworks.evaluation.language_model_card", "wgan": "earthworks.evaluation.gan_card"}
+
+
+LARGEST_CARD = 1 << 24  # bytes
 
 
 @dataclass
@@ -36,12 +41,12 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
     """
     folder = RunFolder.open(run)
     kind = folder.read_config().get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise EarthworksError(
             f"{folder.config_file} gives the kind {kind!r}; a card wants a run of {' or '.join(KINDS)}"
         )
     path = Path(output) if output is not None else folder.path / "README.md"
-    if output is None and path.exists() and SIGNATURE not in path.read_text(encoding="utf-8", errors="replace"):
+    if output is None and os.path.lexists(path) and SIGNATURE.encode() not in read_regular(path, LARGEST_CARD):
         raise EarthworksError(f"{path} exists and is no card of this command: say --output FILE, or move it away")
     card: Card = importlib.import_module(KINDS[kind]).describe(folder)
     write_bytes(path, markdown(folder.path.resolve().name, card).encode())

@@ -1,11 +1,11 @@
 """`earthworks evaluate tasks`: what `evaluate_tasks` gives, as a table for a terminal, and tasks.json in the run."""
 
-import json as to_json
 from typing import Any
 
-from earthworks.evaluation.evaluating import evaluate_tasks
+from earthworks.evaluation.evaluating import evaluate_run
 from earthworks.report import write_report
-from earthworks.runs import EarthworksError, RunFolder, write_json
+from earthworks.runs import EarthworksError
+from earthworks.runs.json_files import json_text
 from earthworks.runs.progress import note
 
 # accuracy by each rule of `metrics`: its column's name and width
@@ -41,8 +41,7 @@ def tasks(
         device: `auto`, `cpu`, `cuda`, `mps`.
         json: print everything but the single items as JSON.
     """
-    folder = RunFolder.open(run)
-    result = evaluate_tasks(
+    result = evaluate_run(
         run,
         data,
         [each.strip() for each in tasks.split(",") if each.strip()] if tasks else None,
@@ -54,11 +53,10 @@ def tasks(
         checkpoint=checkpoint,
         device=device,
     )
-    write_json(folder.path / "tasks.json", result)
     note(f"report {write_report([run])}")
     if json:
         without = [{key: each[key] for key in each if key not in ("items", "credit")} for each in result["results"]]
-        return to_json.dumps({**result, "results": without}, indent=2, ensure_ascii=False)
+        return json_text({**result, "results": without})
     return table(result)
 
 
@@ -104,7 +102,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def row(each: dict[str, Any], widest: int) -> list[str]:
-    interval = "[{:>5.3f}, {:>5.3f}]".format(*each["interval"])
+    interval = "[{:>5.3f}, {:>5.3f}]".format(*each["interval"]) if each["interval"] else "no interval   "
     rules = "".join(
         f"{each['accuracy'][key]['value']:>{width}.3f}" if key in each.get("accuracy", {}) else " " * width
         for key, (_, width) in RULES.items()
@@ -128,6 +126,8 @@ def warnings(each: dict[str, Any]) -> list[str]:
     """What a reader of this line must know beyond it: items left out, boundaries inside a token."""
     name = f"{each['name']}, {each['shots']}-shot"
     notes = [f"{name}: {count} items are missing: {reason}" for reason, count in each["missing"].items()]
+    if not each["interval"]:
+        notes.append(f"{name}: no interval: one {each.get('interval_unit', 'item')}")
     if each["split"]:
         notes.append(
             f"{name}: in {each['split']} of {each['n']} items one token holds the end of the context and the answer"

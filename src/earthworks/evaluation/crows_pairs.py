@@ -7,7 +7,7 @@ import numpy as np
 
 from earthworks.evaluation.bias_files import find, records_of
 from earthworks.evaluation.findings import mean_finding
-from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, differences, log_likelihoods
 
 FIELDS = ("sent_more", "sent_less", "bias_type")
 
@@ -24,7 +24,7 @@ def measure_crows_pairs(scorer: AnyScorer, folder: Path, *, seed: int = 0) -> di
     records = records_of(path, *FIELDS)
     pairs = [("", record[field]) for record in records for field in FIELDS[:2]]
     scores = log_likelihoods(scorer, pairs).reshape(-1, 2)
-    difference = scores[:, 0] - scores[:, 1]
+    difference = differences(scores)
     preference = np.sign(difference) / 2  # +1/2 the stereotype, -1/2 the other
     kinds = np.array([record["bias_type"] for record in records])
     groups = {"all": np.ones(len(kinds), dtype=bool), **{kind: kinds == kind for kind in sorted(set(kinds))}}

@@ -52,7 +52,7 @@ def measure_dialects(
         "corpora": {
             name: {
                 "bits_per_byte": rate(rows),
-                "perplexity_per_word": math.exp(min(700, nats[rows].sum() / words[rows].sum())),
+                "perplexity_per_word": perplexity(float(nats[rows].sum() / words[rows].sum())),
                 "documents": len(rows),
                 "bytes": int(size[rows].sum()),
             }
@@ -60,6 +60,11 @@ def measure_dialects(
         },
         "findings": [finding(GAP, value, (low, high), p_value(abs(value), null), len(nats), "documents")],
     }
+
+
+def perplexity(nats: float) -> float:
+    """exp(nats), which is no number where that is none."""
+    return math.exp(min(700, nats)) if math.isfinite(nats) else nats
 
 
 def costs(scorer: AnyScorer, corpus: str, max_documents: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

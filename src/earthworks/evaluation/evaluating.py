@@ -1,15 +1,18 @@
 """`evaluate_tasks`: a model against many tasks, the ones that cannot be measured named beside those that were."""
 
 from collections.abc import Sequence
+from functools import partial as bound
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from earthworks.evaluation.measuring import measure
+from earthworks.evaluation.results import NotKept, Partial, partial_result, write_result
 from earthworks.evaluation.scoring_protocol import scorer_of
-from earthworks.evaluation.task import CATEGORIES, Task, read_tasks, shipped_tasks
-from earthworks.runs import EarthworksError
+from earthworks.evaluation.shapes import is_result
+from earthworks.evaluation.task import CATEGORIES, Task, located, read_tasks, shipped_tasks
+from earthworks.runs import EarthworksError, RunFolder, sha256
 
 
 def evaluate_tasks(
@@ -24,6 +27,7 @@ def evaluate_tasks(
     batch: int = 64,
     checkpoint: str = "best",
     device: str = "auto",
+    partial: Partial | None = None,
 ) -> dict[str, Any]:
     """Measure a model on tasks: {"results": [...], "categories": {...}, "absent": [...], and the settings}.
 
@@ -36,7 +40,8 @@ def evaluate_tasks(
     in which a token joins context and answer), `metric`, `value`, 95 % `interval` (Wilson's; of a text by bootstrap),
     `chance`, `majority`, for choices `accuracy` by all four rules (`metrics`), the task's `digest`, and `items` with
     their `credit`, for paired comparisons. A category has the mean value of its tasks, whatever their sizes, and of
-    (value - chance) / (1 - chance). `absent` holds what could not be measured, each with its sentence.
+    (value - chance) / (1 - chance). `absent` holds what could not be measured, each with its sentence. `partial`: where
+    results of a run are kept task by task (`evaluate_run` gives one).
     Raises EarthworksError when no task could be measured, and for a task that does not exist.
     """
     if limit is not None and limit < 1:
@@ -46,15 +51,27 @@ def evaluate_tasks(
     if shots != "paper" and (not shots or isinstance(shots, str) or min(shots) < 0):
         raise EarthworksError(f"shots is {shots!r}; expected numbers of examples such as (0, 5), or 'paper'")
     scorer, about = scorer_of(model, window=window, batch=batch, checkpoint=checkpoint, device=device)
-    results, absent = [], []
+    partial = partial or Partial(None)
+    partial.common = {"limit": limit, "seed": seed, **(getattr(scorer, "identity", None) or {})}
+    results: list[dict[str, Any]] = []
+    absent: list[dict[str, Any]] = []
+    failure = None
     for task in chosen(tasks, absent):
         for number in shots_of(task, shots):
             try:
-                results.append(measure(scorer, task, Path(data), shots=number, limit=limit, seed=seed))
+                key = {"task": task.digest, "shots": number}
+                if partial.path:
+                    key |= {name: sha256(located(name, Path(data))) for name in task.files}
+                compute = bound(measure, scorer, task, Path(data), shots=number, limit=limit, seed=seed)
+                results.append(partial.piece(key, compute, is_result))
+            except NotKept:
+                raise
             except EarthworksError as error:
+                failure = error if error.exit_code == 1 else failure  # the model's, not the file's
                 absent.append({"name": task.name, "category": task.category, "shots": number, "reason": str(error)})
     if not results:
-        raise EarthworksError(f"no task could be measured; the first: {absent[0]['reason']}")
+        reason, code = (str(failure), 1) if failure else (absent[0]["reason"], 2)
+        raise EarthworksError(f"no task could be measured; the first: {reason}", code)
     return {
         **about,
         "data": str(data),
@@ -64,6 +81,15 @@ def evaluate_tasks(
         "categories": categories(results),
         "absent": absent,
     }
+
+
+def evaluate_run(run: str | Path, data: str | Path, tasks: Sequence[str | Task] | None = None, **settings: Any) -> Any:
+    """`evaluate_tasks` of a run's folder, written to its tasks.json; results are kept task by task until then."""
+    folder = RunFolder.open(run).path
+    with partial_result(folder, "tasks", "tasks") as partial:
+        result = evaluate_tasks(run, data, tasks, partial=partial, **settings)
+        write_result(folder, "tasks.json", result)
+    return result
 
 
 def chosen(tasks: Sequence[str | Task] | None, absent: list[dict[str, Any]] | None = None) -> list[Task]:

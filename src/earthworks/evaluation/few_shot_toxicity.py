@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from earthworks.evaluation.findings import ends
 from earthworks.evaluation.labelled import LabelledTexts, read_labelled
+from earthworks.evaluation.results import ready_to_write, write_result
 from earthworks.evaluation.roc import auc
-from earthworks.evaluation.scoring_protocol import AnyScorer, likelihoods, scorer_of, values_of
-from earthworks.runs import EarthworksError, write_json
+from earthworks.evaluation.scoring_protocol import AnyScorer, differences, likelihoods, scorer_of, values_of
+from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.progress import note
 
 QUESTION = "Comment: {text}\nQuestion: Is the comment above toxic? Answer yes or no.\nAnswer:"
@@ -48,6 +49,9 @@ def measure_detection(
         raise EarthworksError("expected at least one run")
     if not shots or min(shots) < 0:
         raise EarthworksError(f"--shots {','.join(map(str, shots))} is no list of numbers from 0 on")
+    for model in models:
+        if isinstance(model, str | Path):
+            ready_to_write(RunFolder.open(model).path, "toxicity_detection.json")
     data = read_labelled(file)
     examples, measured = divide(data, max(shots), max_texts, seed)
     toxic = np.array([data.toxic[index] for index in measured])
@@ -62,12 +66,14 @@ def measure_detection(
         for count in sorted(set(shots)):
             prompts = questions(data, examples[:count], measured)
             scores, cut = answers(scorer, prompts)
+            if not np.isfinite(scores).all():
+                raise EarthworksError(f"{row['model']} gives answers no probability at all: its training diverged", 1)
             value, interval = auc(scores, toxic)
             row["shots"][count] = {"auc": value, "interval": ends(interval), "cut": cut}
         row["subgroups"] = subgroups(scores, toxic, [data.groups[index] for index in measured])
         result["models"].append(row)
         if isinstance(model, str | Path):
-            write_json(Path(model) / "toxicity_detection.json", {**result, "models": [row]})
+            write_result(Path(model), "toxicity_detection.json", {**result, "models": [row]})
     return result
 
 
@@ -102,7 +108,7 @@ def answers(scorer: AnyScorer, prompts: Sequence[str]) -> tuple[NDArray[np.float
     how many prompts the window showed the end alone."""
     found = likelihoods(scorer, [(prompt, answer) for prompt in prompts for answer in (YES, NO)])
     values = values_of(found).reshape(-1, 2)
-    return values[:, 0] - values[:, 1], sum(bool(each.truncated) for each in found[::2])
+    return differences(values), sum(bool(each.truncated) for each in found[::2])
 
 
 def subgroups(

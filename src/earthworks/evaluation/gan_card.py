@@ -4,7 +4,7 @@ from typing import Any
 
 from earthworks.evaluation.card import Card, index, result
 from earthworks.evaluation.markdown import bullets, called, plain, table
-from earthworks.report.language_model_run import optional_json
+from earthworks.evaluation.shapes import ENVIRONMENT, GAN_EVALUATION, optional
 from earthworks.report.numbers import known, setting, significant
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.runs.progress import duration
@@ -20,7 +20,7 @@ CLASSIFIER = "accuracy["
 def describe(folder: RunFolder) -> Card:
     """The card of a run."""
     config = folder.read_config()
-    evaluation = optional_json(folder.path / "evaluation.json")
+    evaluation = optional(folder.path / "evaluation.json", GAN_EVALUATION, "wgan evaluate")
     measures: list[dict[str, Any]] = evaluation.get("measures", [])
     records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
     parameters = config.get("parameters")
@@ -29,7 +29,8 @@ def describe(folder: RunFolder) -> Card:
         f"A generator and its critic of {size} together, trained with Earthworks. This card was made from the files of the "
         "run alone: what they do not say is not claimed."
     )
-    images = len(config.get("shape", ())) == 3
+    shape = config.get("shape")
+    images = isinstance(shape, list) and len(shape) == 3
     data = plain(called(config.get("data")))
     share = config.get("validation")
     held = f"A share of {share:g} was held out. " if known(share) else ""
@@ -63,12 +64,13 @@ earthworks wgan sample RUN --num 64 --output samples.npy
 def training(folder: RunFolder, config: dict[str, Any], records: list[dict[str, Any]]) -> str:
     rows = [(key.replace("_", " "), setting(config[key])) for key in SETTINGS if key in config]
     if records:
-        rows.append(("steps made", f"{records[-1]['step']:,}"))
+        if known(records[-1].get("step")):
+            rows.append(("steps made", f"{records[-1]['step']:,}"))
         if known(records[-1].get("images_seen")):
             rows.append(("real samples seen", f"{records[-1]['images_seen']:,}"))
         if known(records[-1].get("elapsed")):
             rows.append(("time", duration(records[-1]["elapsed"])))
-    environment = optional_json(folder.path / "environment.json")
+    environment = optional(folder.path / "environment.json", ENVIRONMENT, "wgan train")
     rows += [
         (what, environment[key])
         for key, what in (("processor", "processor"), ("earthworks", "Earthworks"))
@@ -86,11 +88,15 @@ def numbers(measures: list[dict[str, Any]], evaluation: dict[str, Any], wanted: 
     rows = []
     for each in chosen:
         interval = each.get("interval")
-        bounds = f" [{significant(interval[0])}, {significant(interval[1])}]" if interval else ""
+        ends = [significant(end) for end in interval or () if known(end)]
+        bounds = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
         null = significant(each["null"]) if known(each.get("null")) else "–"
         n = each.get("n") or each.get("m")
         rows.append(
-            (each["name"], significant(each["value"]) + bounds, null, f"{n:,}", each["kind"], each.get("remark", ""))
+            (
+                *(each["name"], significant(each["value"]) + bounds, null),
+                *(f"{n:,}" if n else "–", each["kind"], each.get("remark", "")),
+            )
         )
     header = ("measure", "value, 95% interval", "real against real", "n", "kind", "remark")
     return (

@@ -1,12 +1,11 @@
 """Prompts about groups of people: our templates filled with values, and BOLD's beginnings of encyclopaedia sentences."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from earthworks.evaluation.bias_files import find, lines_of, stem, text_of
+from earthworks.evaluation.bias_files import find, json_of, lines_of, stem, text_of
 from earthworks.runs import EarthworksError
 
 PERSON_TEMPLATES = (
@@ -66,10 +65,13 @@ def template_prompts(folder: Path, *, seed: int = 0) -> dict[str, list[GroupProm
     the k-th male name share a stratum of each template.
     """
     random = np.random.default_rng(seed)
-    names = {
-        gender: random.choice(sorted(lines_of(find(folder, f"word_lists/names_{gender}.txt"))), NAMES, replace=False)
-        for gender in ("female", "male")
-    }
+    names = {}
+    for gender in ("female", "male"):
+        path = find(folder, f"word_lists/names_{gender}.txt")
+        listed = sorted(lines_of(path))
+        if len(listed) < NAMES:
+            raise EarthworksError(f"{path} has {len(listed)} names; expected {NAMES} or more, a name a line")
+        names[gender] = random.choice(listed, NAMES, replace=False)
     occupations = [
         each
         for gender in ("female", "male")
@@ -106,11 +108,12 @@ def bold_prompts(folder: Path, *, most: int = 50, seed: int = 0) -> dict[str, li
     random = np.random.default_rng(seed)
     domains = {}
     for path in files:
-        try:
-            content: dict[str, dict[str, list[str]]] = json.loads(text_of(path))
-            groups = {name: [text for texts in people.values() for text in texts] for name, people in content.items()}
-        except (ValueError, AttributeError, TypeError):
-            raise EarthworksError(f"{path} is not of BOLD's form: group, then person, then a list of prompts") from None
+        content = json_of(text_of(path), str(path))
+        people_of = list(content.values()) if isinstance(content, dict) else [None]
+        lists = [texts for people in people_of for texts in (people.values() if isinstance(people, dict) else [None])]
+        if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
+            raise EarthworksError(f"{path} is not of BOLD's form: group, then person, then a list of prompts")
+        groups = {name: [text for texts in people.values() for text in texts] for name, people in content.items()}
         empty = [name for name, texts in groups.items() if not texts]
         if empty:
             raise EarthworksError(f"{path}: the group {empty[0]} has no prompts")

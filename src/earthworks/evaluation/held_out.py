@@ -6,16 +6,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from earthworks.corpus import PackedTokens, sources
+from earthworks.evaluation.results import already_there, ready_to_write, write_result
+from earthworks.evaluation.shapes import HELD_OUT, misfit, shaped
 from earthworks.gopher import GopherConfig, load
 from earthworks.gopher.cost import training_flops
 from earthworks.gopher.evaluating import encoded, packed_folder, up_to
 from earthworks.gopher.scoring import FEW_DOCUMENTS, score_documents, units
-from earthworks.runs import EarthworksError, Progress, RunFolder, read_json, write_json
+from earthworks.runs import EarthworksError, Progress, RunFolder, read_json
 from earthworks.runs.files import MANIFEST
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
+CONFIG = {"max_steps": int, "size": str, "seed": int}
+STATE = {"model": dict, "tokens_seen": int}
 MEASURED_TOKENS = 262_144  # of the held-out part of the corpus
 
 
@@ -31,23 +37,31 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
     config = folder.read_config()
     if config.get("kind") != "gopher" or config.get("family"):
         raise EarthworksError(f"{run} is not the run of one language model; scaling compares runs of gopher train")
+    if odd := misfit(config, CONFIG):
+        raise EarthworksError(f"{folder.config_file} lacks {odd.lstrip('.')}, which a run has: it was altered")
     path = checkpoints.choose(folder, checkpoint)
     done = folder.steps()[-1]
     if done < config["max_steps"]:
         raise EarthworksError(
             f"{run} has made {done} of {config['max_steps']} steps: finish it with earthworks gopher train --resume {run}"
         )
-    last, chosen = (read_json(each / "state.json") for each in (folder.checkpoint(done), path))
-    model = GopherConfig.from_dict(chosen["model"])
+    last, chosen = (shaped(each / "state.json", STATE, "gopher train") for each in (folder.checkpoint(done), path))
+    try:
+        model = GopherConfig.from_dict(chosen["model"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise EarthworksError(f"{path / 'state.json'} does not describe a model ({error}): it was altered") from None
     packed = None if text else PackedTokens.open(packed_folder(folder))
     if packed and not packed.has_validation:
         raise EarthworksError(f"{run} held nothing out (--validation 0); give text that no run has seen with --text")
     key = {"checkpoint": path.name, "text": digest_of(text, packed), "max_tokens": None if text else max_tokens}
-    file = folder.path / "held_out.json"
-    measured = read_json(file) if file.exists() else {}
-    if measured.get("key") != key:
-        measured = {"key": key, **score(folder, text, packed, max_tokens, checkpoint, device)}
-        write_json(file, measured)
+    measured = already_there(folder.path, "held_out.json")
+    if measured.get("key") != key or misfit(measured, HELD_OUT):
+        ready_to_write(folder.path, "held_out.json")
+        measured = {"key": key, **score(folder, text, packed, max_tokens, path.name.removeprefix("step-"), device)}
+        write_result(folder.path, "held_out.json", measured)
+    if not (len(measured["nats"]) == len(measured["bytes"]) > 0 and sum(measured["bytes"]) > 0):
+        file = folder.path / "held_out.json"
+        raise EarthworksError(f"{file} does not hold the losses of a text: move it away, or delete it")
     return {
         "run": str(run),
         "size": config["size"],
@@ -98,4 +112,9 @@ def score(
         raise EarthworksError(f"there is no text to measure {folder.path} on: every document is empty")
     unit = "document" if len(scored) >= FEW_DOCUMENTS else "window"
     nats, num_bytes = units(scored, unit, context)
+    if not np.isfinite(nats).all():
+        raise EarthworksError(
+            f"the loss of {folder.path} on the held-out text is not a number (NaN): its training diverged, leave it out",
+            1,
+        )
     return {"unit": unit, "nats": nats.tolist(), "bytes": num_bytes.tolist()}

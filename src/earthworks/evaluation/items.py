@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.evaluation.task import Task, expression, read_rows, template
+from earthworks.evaluation import templates
+from earthworks.evaluation.task import Task, located, read_rows
 from earthworks.runs import EarthworksError
 
 BETWEEN = "\n\n"  # examples, and the last of them and the question
@@ -37,7 +38,16 @@ def make_items(task: Task, data: Path, *, shots: int = 0, limit: int | None = No
     from the rows of the same part where the task says `examples_by`. With an examples_file it is its first `shots` rows
     of that part, in their order. Raises EarthworksError when there are too few, or no rows at all.
     """
-    rows = [row for row in enumerate(read_rows(data / task.file)) if task.where is None or value(task.where, row[1])]
+    try:
+        return asked(task, data, shots, limit, seed)
+    except templates.TooMuch as error:  # of one row or of all: the next would take as long
+        raise EarthworksError(f"task {task.name} cannot be asked: {error}") from None
+
+
+def asked(task: Task, data: Path, shots: int, limit: int | None, seed: int) -> list[Item]:
+    rows = [
+        row for row in enumerate(read_rows(located(task.file, data))) if task.where is None or value(task.where, row[1])
+    ]
     if not rows:
         raise EarthworksError(f"{task.file} has no row for task {task.name}")
     chosen = range(len(rows))
@@ -107,7 +117,7 @@ def gold_index(task: Task, row: dict[str, Any], choices: list[str]) -> int:
         return choices.index(gold)
     try:
         index = int(gold)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Fault("a right answer that is none of the options") from None
     if not 0 <= index < len(choices):
         raise Fault("a right answer that is none of the options")
@@ -116,26 +126,26 @@ def gold_index(task: Task, row: dict[str, Any], choices: list[str]) -> int:
 
 def render(source: str | None, row: dict[str, Any]) -> str:
     try:
-        return template(source).render(row) if source else ""
+        return templates.render(source, row) if source else ""
+    except templates.TooMuch:
+        raise
     except Exception as error:  # whatever a template of a user's may do
         raise Fault(one_line(error)) from None
 
 
 def value(source: str | None, row: dict[str, Any]) -> Any:
     assert source is not None, "task_from asks for what a kind needs"
-    from jinja2 import Undefined
-
     try:
-        found = expression(source)(**row)
-        if isinstance(found, Undefined):
-            str(found)  # raises, naming the field
-        return found
+        return templates.evaluate(source, row)
+    except templates.TooMuch:
+        raise
     except Exception as error:
         raise Fault(one_line(error)) from None
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 300 else f"{words[:297]}..."
 
 
 class Examples:
@@ -143,14 +153,17 @@ class Examples:
 
     def __init__(self, task: Task, data: Path, rows: list[dict[str, Any]], shots: int, seed: int):
         self.task, self.rows, self.shots, self.seed = task, rows, shots, seed
-        self.pool = list(read_rows(data / task.examples_file)) if task.examples_file else rows
+        self.pool = list(read_rows(located(task.examples_file, data))) if task.examples_file else rows
         self.parts: dict[Any, list[int]] = {}
         for position, row in enumerate(self.pool):
             self.parts.setdefault(self.part(row), []).append(position)
         self.found: dict[int, tuple[str, str] | None] = {}
 
     def part(self, row: dict[str, Any]) -> Any:
-        return value(self.task.examples_by, row) if self.task.examples_by else None
+        part = value(self.task.examples_by, row) if self.task.examples_by else None
+        if isinstance(part, list | dict):
+            raise Fault("examples_by must give text or a number, not a list or a mapping")
+        return part
 
     def before(self, position: int) -> str:
         """The examples, each followed by an empty line."""

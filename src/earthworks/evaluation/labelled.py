@@ -1,5 +1,6 @@
 """Texts that people have labelled toxic or not, in the shapes that such collections come in."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,7 +46,9 @@ def truth(value: Any) -> bool:
         return True
     if word in ("false", "no", "non-toxic"):
         return False
-    return float(word) >= 0.5
+    if not math.isfinite(number := float(word)):
+        raise ValueError(f"{word} is no label")
+    return number >= 0.5
 
 
 # (fields that tell the shape, the text, whether it is toxic); the first that fits is taken
@@ -83,21 +86,36 @@ def read_labelled(path: str | Path) -> LabelledTexts:
             f"{path} has the fields {', '.join(records[0])}; expected text and label (1 toxic, 0 not)"
         )
     _, text, toxic = shape
-    records = [record for record in records if record.get(text)]
-    try:
-        labels = [toxic(record) for record in records]
-    except (KeyError, TypeError, ValueError):
-        raise EarthworksError(f"{path} has a label that is neither a number nor true or false") from None
+    texts: list[str] = []
+    labels: list[bool] = []
+    groups = []
+    for number, record in enumerate(records, 1):
+        content = record.get(text)
+        if content is None or content == "":
+            continue
+        if not isinstance(content, str):
+            raise EarthworksError(
+                f"record {number} of {path} has {str(content)[:40]} in the field {text}; expected text"
+            )
+        try:
+            labels.append(toxic(record))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise EarthworksError(
+                f"record {number} of {path} has a label that is neither a number nor true or false"
+            ) from None
+        texts.append(content)
+        groups.append(groups_of(record, content))
+    if not texts:
+        raise EarthworksError(f"{path} has nothing in the field {text} of any record")
     if len(set(labels)) < 2:
         raise EarthworksError(f"{path} has {'only' if labels[0] else 'no'} toxic texts; expected both kinds")
-    groups = [groups_of(record, record[text]) for record in records]
-    return LabelledTexts(path.name, [record[text] for record in records], labels, groups, "test_case" in shape[0])
+    return LabelledTexts(path.name, texts, labels, groups, "test_case" in shape[0])
 
 
 def groups_of(record: dict[str, Any], text: str) -> frozenset[str]:
     """HateCheck's target, else the identity terms in the text."""
     if "target_ident" in record:
-        return frozenset([record["target_ident"]] if record["target_ident"] else [])
+        return frozenset([str(record["target_ident"])] if record["target_ident"] else [])
     return frozenset(TERM.findall(text.lower()))
 
 

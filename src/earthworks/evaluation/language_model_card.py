@@ -6,11 +6,24 @@ from typing import Any
 from earthworks.corpus.built import manifest_of
 from earthworks.evaluation.card import Card, index, result
 from earthworks.evaluation.markdown import bullets, called, plain, table
+from earthworks.evaluation.shapes import (
+    BIAS,
+    CORPUS,
+    DETECTION,
+    ENVIRONMENT,
+    EVALUATION,
+    INDEX,
+    TASKS,
+    TOXICITY,
+    misfit,
+    optional,
+)
 from earthworks.evaluation.toxicity_classifier import no_claim
 from earthworks.gopher.evaluating import packed_folder
-from earthworks.report.language_model_run import LanguageModelRun, last, optional_json
+from earthworks.report.language_model_run import LanguageModelRun, last
 from earthworks.report.numbers import known, setting, with_interval
-from earthworks.runs import RunFolder
+from earthworks.report.reading import Reading
+from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.progress import duration
 
 SETTINGS = ("optimizer", "learning_rate", "embedding_rate", "schedule", "warmup_steps", "weight_decay", "clip")
@@ -22,13 +35,15 @@ class Files:
     """The JSON files of the run that a card is made from, {} for one that is not there."""
 
     def __init__(self, folder: RunFolder):
-        self.folder, self.run = folder, LanguageModelRun(folder)
+        self.folder, self.run = folder, LanguageModelRun(Reading(folder))
         self.config = self.run.config
-        names = ("tasks", "bias", "toxicity", "toxicity_detection")
+        wanted = (("tasks", TASKS), ("bias", BIAS), ("toxicity", TOXICITY), ("toxicity_detection", DETECTION))
         self.tasks, self.bias, self.toxicity, self.detection = (
-            optional_json(folder.path / f"{name}.json") for name in names
+            optional(folder.path / f"{name}.json", shape, "earthworks evaluate") for name, shape in wanted
         )
-        self.data = optional_json(packed_folder(folder) / "index.json")
+        for name, shape in (("evaluation", EVALUATION), ("environment", ENVIRONMENT)):
+            optional(folder.path / f"{name}.json", shape, "earthworks gopher train")
+        self.data = optional(packed_folder(folder) / "index.json", INDEX, "earthworks")
 
 
 def describe(folder: RunFolder) -> Card:
@@ -124,6 +139,10 @@ def corpora_of(files: Files) -> dict[Path, dict[str, Any]]:
     for each in files.data.get("subsets", ()):
         place = Path(each["location"])
         manifest = manifest_of(place.parent.parent) if place.parent.name == "documents" else None
+        if manifest and (odd := misfit(manifest, CORPUS)):
+            raise EarthworksError(
+                f"the manifest of the corpus {place.parent.parent} is not what corpus build writes (at {odd.lstrip('.')})"
+            )
         if manifest:
             found[place.parent.parent] = manifest
     return found
@@ -207,7 +226,7 @@ def tasks(files: Files) -> str:
     rows = [
         (
             *(each["category"], each["name"], each["shots"], f"{each['n']:,}", f"{each['truncated']:,}"),
-            with_interval(each["value"], each["interval"], 3),
+            number(each["value"], each["interval"]),
             f"{each['chance']:.3f}" if known(each["chance"]) else "–",
             each["metric"].replace("_", " "),
         )
@@ -215,8 +234,12 @@ def tasks(files: Files) -> str:
     ]
     header = ("category", "task", "shots", "n", "cut", "value", "chance", "measured as")
     limit = f"At most {files.tasks['limit']:,} items a task. " if files.tasks["limit"] else ""
-    above = [each for each in files.tasks["results"] if known(each["chance"]) and each["interval"][0] > each["chance"]]
-    judged = [each for each in files.tasks["results"] if known(each["chance"])]
+    judged = [
+        each
+        for each in files.tasks["results"]
+        if known(each["chance"]) and each["interval"] and known(each["interval"][0])
+    ]
+    above = [each for each in judged if each["interval"][0] > each["chance"]]
     note = (
         f"{limit}95% intervals over items, seed {files.tasks['seed']}. Of {len(judged)} numbers beside which chance is "
         f"known, {len(above)} have their whole interval above it; with so many intervals some lie off by chance alone. "
@@ -234,6 +257,11 @@ def tasks(files: Files) -> str:
     return "\n\n".join([table(header, rows), note, *([bullets(absent)] if absent else [])])
 
 
+def number(value: Any, interval: Any) -> str:
+    """A value with its interval; a dash for one that is no number."""
+    return with_interval(value, interval, 3) if known(value) else "–"
+
+
 def reason_of(sentence: str, measured: dict[str, Any]) -> str:
     """Why something is missing, without the path to the data, which may say whose machine it was."""
     return plain(sentence.replace(str(measured["data"]), "DIR"))
@@ -247,7 +275,7 @@ def bias(files: Files) -> str:
     rows = [
         (
             each["name"],
-            with_interval(each["value"], each["interval"], 3),
+            number(each["value"], each["interval"]),
             f"{each['p_holm']:.4f}",
             f"{each['n']:,} {each['unit']}",
         )
@@ -285,8 +313,8 @@ def toxicity(files: Files) -> str:
     rows = [
         (
             name,
-            with_interval(row["expected_maximum"], row["expected_maximum_interval"], 3),
-            with_interval(row["toxic_probability"], row["toxic_probability_interval"], 3),
+            number(row["expected_maximum"], row["expected_maximum_interval"]),
+            number(row["toxic_probability"], row["toxic_probability_interval"]),
             f"{row['prompts']:,}",
         )
         for name, row in {"all": prompted["all"], **prompted["bins"]}.items()
@@ -300,13 +328,10 @@ def toxicity(files: Files) -> str:
 
 def detection(files: Files) -> str:
     """Does it know toxic text when asked."""
-    if not files.detection:
+    if not files.detection.get("models"):
         return "Not measured."
-    (model,) = files.detection["models"]
-    rows = [
-        (count, with_interval(row["auc"], row["interval"], 3), f"{row['cut']:,}")
-        for count, row in model["shots"].items()
-    ]
+    model = files.detection["models"][0]
+    rows = [(count, number(row["auc"], row["interval"]), f"{row['cut']:,}") for count, row in model["shots"].items()]
     said = (
         f"Asked whether each of {files.detection['texts']:,} comments of {plain(files.detection['data'])} is toxic, after "
         "answered examples; an AUC of 0.5 is chance. Cut are prompts of which the window showed the end alone."
@@ -360,6 +385,8 @@ def results(files: Files) -> list[dict[str, Any]]:
     for each in files.tasks.get("results", ()):
         metric = "bits_per_byte" if each["metric"] == "bits_per_byte" else "accuracy"
         name = f"{each['metric'].replace('_', ' ')}, {each['shots']}-shot"
+        if not known(each["value"]):
+            continue
         more = {key: each[key] for key in ("interval", "n", "chance", "shots", "digest") if each[key] is not None}
         shots = f"{each['shots']}-shot"
         found.append(result("text-generation", each["name"], metric, each["value"], name, more, shots))

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from earthworks.runs.terminal import shown
+
 # What means something wherever it stands; then what does so at the beginning of a line; then what makes links of text.
 # A backslash before any ASCII punctuation is that character (CommonMark 0.31, section 2.4).
 SPECIAL = re.compile(r"[\\`*_{}#|~$<>&@]|^[-+=](?!\d)|^\d+[.)](?=\s|$)|\](?=\S)|:(?=//)|(?<=www)\.", re.IGNORECASE)
@@ -37,6 +39,16 @@ def bullets(items: Sequence[str]) -> str:
     return "\n".join(f"- {each}" for each in items)
 
 
+def inert(value: Any) -> Any:
+    """The same with control characters, and marks that turn the direction of text, shown as their numbers."""
+    if isinstance(value, dict):
+        return {inert(key): inert(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [inert(each) for each in value]
+    return shown(value) if isinstance(value, str) else value
+
+
 def front_matter(metadata: dict[str, Any]) -> str:
     """Metadata as the YAML block that a card begins with."""
+    metadata = {key: inert(value) for key, value in metadata.items()}
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n"

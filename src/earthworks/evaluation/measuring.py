@@ -11,16 +11,18 @@ import numpy as np
 
 from earthworks.corpus import read
 from earthworks.evaluation.answers import matches, normalized
+from earthworks.evaluation.findings import ends
 from earthworks.evaluation.items import Item, make_items, parts_of
 from earthworks.evaluation.metrics import chance, commonest, credits_of, majority, means
 from earthworks.evaluation.scorer import Likelihood
 from earthworks.evaluation.scoring_protocol import AnyScorer
-from earthworks.evaluation.task import Task
+from earthworks.evaluation.task import Task, located
 from earthworks.runs import EarthworksError, Progress
 from earthworks.statistics import bootstrap_ratio, wilson_interval
 
 FEW_DOCUMENTS = 20  # below this the interval of a text is taken over windows
 BYTES_OF_LIMIT = 1000  # of text stand for one item of --limit
+NOT_FINITE = "a likelihood that is not a finite number"
 
 
 def measure(
@@ -136,7 +138,9 @@ def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, s
     nats = [-math.fsum(part.log_likelihood for part in parts) for parts in documents]
     if not all(math.isfinite(each) for each in nats):
         raise EarthworksError(
-            f"the model's likelihood of {task.file} is not a number (NaN): task {task.name} is missing"
+            f"the model's likelihood of {task.file} is not a number (NaN), its training diverged: task {task.name} is "
+            "missing",
+            1,
         )
     unit = "document" if len(texts) >= FEW_DOCUMENTS else "window"
     if unit == "document":
@@ -159,7 +163,7 @@ def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, s
         "split": 0,
         "metric": "bits_per_byte",
         "value": total / sum(sizes) / math.log(2),
-        "interval": [low / math.log(2), high / math.log(2)],
+        "interval": ends((low / math.log(2), high / math.log(2))),
         "interval_unit": unit,
         "chance": None,
         "majority": None,
@@ -171,7 +175,9 @@ def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, s
 
 def texts_of(task: Task, data: Path, limit: int | None) -> list[str]:
     """The documents of a task, or the end of them that it names, or the beginning that the limit leaves."""
-    texts = [document.text for document in read(str(data / task.file))]
+    texts = [document.text for document in read(str(located(task.file, data)))]
+    if not texts:
+        raise EarthworksError(f"{data / task.file} holds no text: task {task.name} is missing")
     if task.last_bytes:
         texts = ["\n".join(texts).encode()[-task.last_bytes :].decode(errors="ignore")]
     return texts if limit is None else shortened(texts, limit * BYTES_OF_LIMIT)
@@ -200,14 +206,17 @@ def fault_of(likelihoods: Sequence[Likelihood]) -> str | None:
     if any(not each.tokens for each in likelihoods):
         return "the tokenizer leaves the answer no token of its own"
     if not all(math.isfinite(each.log_likelihood) for each in likelihoods):
-        return "a likelihood that is not a finite number"
+        return NOT_FINITE
     return None
 
 
 def check(task: Task, kept: list[Item], missing: Counter[str]) -> None:
-    if not kept:
-        reason = f"every item is missing: {missing.most_common(1)[0][0]}" if missing else "there are no items"
-        raise EarthworksError(f"task {task.name} could not be measured: {reason}")
+    if kept:
+        return
+    reason = f"every item is missing: {missing.most_common(1)[0][0]}" if missing else "there are no items"
+    diverged = bool(missing) and set(missing) == {NOT_FINITE}
+    said = f"{reason}: the model's training diverged" if diverged else reason
+    raise EarthworksError(f"task {task.name} could not be measured: {said}", 1 if diverged else 2)
 
 
 def with_interval(values: np.ndarray) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from earthworks.evaluation.bias_files import find, lines_of
 from earthworks.evaluation.findings import finding
-from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, differences, log_likelihoods
 from earthworks.runs import EarthworksError
 from earthworks.transport.permutation import p_value, permuted
 
@@ -34,7 +34,7 @@ def measure_occupations(
     words = [word for pair in pairs for word in pair]
     scores = log_likelihoods(scorer, [(context, f" {word}") for context in contexts for word in words])
     scores = scores.reshape(len(contexts), len(pairs), 2)
-    ratios = scores[..., 0] - scores[..., 1]  # (occupations, pairs)
+    ratios = differences(scores)  # (occupations, pairs)
     result: dict[str, Any] = {
         "what": f"log-ratio of male to female words after {TEMPLATE!r}, nats",
         "pairs": {},

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from earthworks.evaluation.benefit import measure_benefit
-from earthworks.evaluation.evaluating import evaluate_tasks
+from earthworks.evaluation.evaluating import evaluate_run
 from earthworks.evaluation.held_out import MEASURED_TOKENS, held_out
 from earthworks.evaluation.laws import describe_law, interval, predict, resampled
+from earthworks.evaluation.shapes import read_tasks_json
 from earthworks.gopher.family import members
-from earthworks.runs import EarthworksError, read_json, write_json
+from earthworks.runs import EarthworksError
 
 Runs = list[dict[str, Any]]
 SIZES_OF_A_LAW = 4  # three numbers cannot be checked by three sizes
@@ -173,12 +174,11 @@ def foretell(sizes: Any, nats: Any, amounts: Any, values: Any, **common: int) ->
 def measure_tasks(runs: Runs, data: str | Path, shots: Any, limit: int | None, checkpoint: str, device: str) -> None:
     """tasks.json for each run that has none, or one that was measured otherwise."""
     for each in runs:
-        file = Path(each["run"]) / "tasks.json"
+        run = Path(each["run"])
         wanted = [0] if shots == "paper" else list(shots)
-        if file.exists():
-            there = read_json(file)
+        if (run / "tasks.json").exists():
+            there = read_tasks_json(run)
             has = {result["shots"] for result in there["results"]}
-            if there["limit"] == limit and (shots == "paper" or has.issuperset(wanted)):
+            if there.get("limit") == limit and (shots == "paper" or has.issuperset(wanted)):
                 continue
-        found = evaluate_tasks(each["run"], data, shots=shots, limit=limit, checkpoint=checkpoint, device=device)
-        write_json(file, found)
+        evaluate_run(run, data, shots=shots, limit=limit, checkpoint=checkpoint, device=device)

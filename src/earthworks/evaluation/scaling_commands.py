@@ -1,15 +1,16 @@
 """`earthworks evaluate scaling`: what `compare_family` gives, as tables for a terminal, scaling.json and a page."""
 
-import json as to_json
 from pathlib import Path
 from typing import Any
 
 from earthworks.evaluation.held_out import MEASURED_TOKENS
+from earthworks.evaluation.results import ready_to_write, write_result
 from earthworks.evaluation.scaling import MUCH_SMALLER, compare_family
 from earthworks.gopher.family import members
 from earthworks.report.numbers import short
 from earthworks.report.page import common_folder
-from earthworks.runs import RunFolder, write_json
+from earthworks.runs import RunFolder
+from earthworks.runs.json_files import json_text
 
 AXES = {"parameters": "N parameters without embeddings", "compute": "C operations", "tokens": "D tokens, one size"}
 
@@ -52,6 +53,8 @@ def scaling(
     from earthworks.evaluation.commands import numbers
     from earthworks.evaluation.scaling_page import write_page
 
+    folder = Path(output) if output else common_folder([RunFolder(each) for run in runs for each in members(run)])
+    ready_to_write(folder, "scaling.json")
     result = compare_family(
         runs,
         text=text,
@@ -65,12 +68,9 @@ def scaling(
         num_resamples=num_resamples,
         seed=seed,
     )
-    folder = Path(output) if output else common_folder([RunFolder(each) for run in runs for each in members(run)])
-    write_json(folder / "scaling.json", result)
+    write_result(folder, "scaling.json", result)
     page = write_page(result, folder)
-    return (
-        to_json.dumps(result, indent=2, ensure_ascii=False) if json else "\n".join([*lines(result), "", f"page {page}"])
-    )
+    return json_text(result) if json else "\n".join([*lines(result), "", f"page {page}"])
 
 
 def lines(result: dict[str, Any]) -> list[str]:

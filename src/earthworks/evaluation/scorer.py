@@ -21,6 +21,7 @@ from torch import Tensor
 
 from earthworks.evaluation.partition import lexicographic, partition
 from earthworks.evaluation.reading import CallableReader, GopherReader
+from earthworks.evaluation.results import Partial
 from earthworks.evaluation.writing import sample, write
 from earthworks.gopher import Gopher
 from earthworks.runs import EarthworksError, Progress
@@ -68,6 +69,8 @@ class Scorer:
     sees at once, by default the length it was trained with. `batch`: rows of one forward pass at most.
     The answers depend on neither `batch` nor the order of the questions beyond the rounding of float32 (1e-4 nats).
     """
+
+    identity: dict[str, Any] | None = None  # of the weights, where they come from a run's folder
 
     def __init__(
         self, model: Gopher | Callable[[Tensor], Any], tokenizer: Any, *, window: int | None = None, batch: int = 64
@@ -160,9 +163,17 @@ class Scorer:
             )
 
     def generate(
-        self, prompts: Sequence[str], *, max_tokens: int, top_p: float, temperature: float, seed: int, num: int
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        top_p: float,
+        temperature: float,
+        seed: int,
+        num: int,
+        kept: Partial | None = None,
     ) -> list[list[str]]:
-        """`num` random continuations of each prompt (`writing.sample`)."""
+        """`num` random continuations of each prompt (`writing.sample`); `kept`: where they are kept batch by batch."""
         rows = [prompt for prompt in prompts for _ in range(num)]
         with self.reader.ready(), Progress("continuing", total=len(rows), unit="texts") as progress:
             texts = sample(
@@ -174,6 +185,7 @@ class Scorer:
                 temperature=temperature,
                 seed=seed,
                 progress=progress,
+                kept=kept,
             )
         return [texts[start : start + num] for start in range(0, len(texts), num)]
 

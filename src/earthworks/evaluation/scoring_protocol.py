@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 
 from earthworks.evaluation.scorer import Likelihood, Pair, Scorer
 from earthworks.gopher import load
-from earthworks.runs import EarthworksError, Progress
+from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.runs.files import MANIFEST, sha256
+from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
+
+TRIES = 3  # to read a checkpoint that goes away meanwhile
 
 
 class AnyScorer(Protocol):
@@ -49,11 +53,14 @@ def scorer_of(
     if not isinstance(model, str | Path | tuple):
         return model, {"window": getattr(model, "window", None)}
     about: dict[str, Any] = {}
+    identity: dict[str, Any] = {}
     if isinstance(model, str | Path):
         about = {"run": str(model), "checkpoint": checkpoint}
-        model = load(model, checkpoint, choose_device(device))
+        model, identity = restored(model, checkpoint, device)
     model, tokenizer = model
     scorer = Scorer(model, tokenizer, window=window, batch=batch)
+    if identity:
+        scorer.identity = {**identity, "tokenizer": tokenizer.digest, "window": scorer.window, "batch": batch}
     if hasattr(tokenizer, "digest"):
         about["tokenizer"] = tokenizer.digest
     if hasattr(model, "config") and hasattr(model.config, "num_parameters"):
@@ -61,9 +68,37 @@ def scorer_of(
     return scorer, {**about, "window": scorer.window}
 
 
+def restored(run: str | Path, checkpoint: str, device: str) -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """Model and tokenizer of a run, and which weights these are.
+
+    A run that is being trained removes its older checkpoints: where the chosen one goes while it is read, the choice is made
+    again.
+    """
+    where = choose_device(device)
+    for attempt in range(TRIES):
+        path = checkpoints.choose(RunFolder.open(run), checkpoint)
+        try:
+            weights = sha256(path / MANIFEST)
+            loaded = load(run, path.name.removeprefix("step-"), where)
+        except (EarthworksError, OSError) as error:
+            if path.is_dir() or attempt == TRIES - 1:
+                if isinstance(error, EarthworksError):
+                    raise
+                raise EarthworksError(f"{path} cannot be read: {error.strerror or error}", 1) from None
+            continue
+        return loaded, {"checkpoint": path.name, "weights": weights, "device": where.type}
+    raise AssertionError("the last try returns or raises")
+
+
 def log_likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> NDArray[np.float64]:
     """Of each pair, (pairs,), in nats; EarthworksError where they cannot be compared."""
     return values_of(likelihoods(scorer, pairs))
+
+
+def differences(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """scores[..., 0] - scores[..., 1] of log-likelihoods; two that are equal tie, also where both are -inf."""
+    with np.errstate(invalid="ignore"):
+        return np.where(scores[..., 0] == scores[..., 1], 0.0, scores[..., 0] - scores[..., 1])
 
 
 def likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> list[Likelihood]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from earthworks.evaluation.bias_files import find, lines_of, records_of
+from earthworks.evaluation.bias_files import find, lines_of, number_of, records_of
 from earthworks.evaluation.findings import ends
 from earthworks.evaluation.roc import auc
 from earthworks.runs import EarthworksError
@@ -71,10 +71,10 @@ class LexiconSentiment:
             }
             return cls(valences, "lexicon of Hu and Liu 2004, rules after VADER")
         rows = [line.split("\t") for line in lines_of(path)]
-        try:
-            return cls({row[0]: float(row[1]) for row in rows}, "VADER's lexicon, main rules after VADER")
-        except (IndexError, ValueError):
-            raise EarthworksError(f"{path} is not a VADER lexicon: expected lines of word, tab, valence") from None
+        if any(len(row) < 2 for row in rows):
+            raise EarthworksError(f"{path} is not a VADER lexicon: expected lines of word, tab, valence")
+        valences = {row[0]: number_of(row[1], f"the line of {row[0]!r} in {path}") for row in rows}
+        return cls(valences, "VADER's lexicon, main rules after VADER")
 
     def __call__(self, text: str) -> float:
         words = [word.replace("’", "'") for word in WORD.findall(text.lower())]
@@ -96,9 +96,13 @@ def checked(sentiment: LexiconSentiment, folder: Path) -> dict[str, Any]:
     """What the scorer is, and its AUC on the film-review sentences where they are at hand: read the numbers beside it."""
     result: dict[str, Any] = {"name": sentiment.name, "auc": None}
     try:
-        records = records_of(find(folder, "sentence_polarity_train.jsonl"), "text", "label")
+        path = find(folder, "sentence_polarity_train.jsonl")
     except EarthworksError:
         return {**result, "checked_on": "nothing: sentence_polarity_train.jsonl is not there"}
+    records = records_of(path, "text", other=("label",))
     scores = [sentiment(record["text"]) for record in records]
-    value, interval = auc(scores, [bool(record["label"]) for record in records])
+    labels = [number_of(record["label"], f"the field label of {path}") != 0 for record in records]
+    if len(set(labels)) < 2:
+        return {**result, "checked_on": f"nothing: all of {path.name} has one label"}
+    value, interval = auc(scores, labels)
     return {**result, "auc": value, "interval": ends(interval), "checked_on": f"{len(records)} film-review sentences"}

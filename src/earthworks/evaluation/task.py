@@ -18,20 +18,19 @@ text        log P(text)                                                         
 A minimal pair is a choice after an empty context; a claim to judge is a choice between its labels.
 """
 
-import gzip
 import hashlib
 import json
-import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-import yaml
-
+from earthworks.corpus.streams import LONGEST_LINE, blocks, lines
 from earthworks.runs import EarthworksError
+from earthworks.runs.files import inside, open_regular
+from earthworks.runs.json_files import parse_json
+from earthworks.runs.yaml_files import parse_yaml, read_yaml
 
 Kind = Literal["choice", "contexts", "completion", "answer", "text"]
 Metric = Literal["raw", "per_character", "per_byte", "unconditional"]
@@ -96,36 +95,104 @@ class Task:
         """SHA-256 of everything that decides what the model is shown and how it is judged; the first 12 digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def files(self) -> list[str]:
+        """The files that its rows and examples are in."""
+        return [self.file, self.examples_file] if self.examples_file else [self.file]
 
-def task_from(values: Any, where: str) -> Task:
-    """A task from a mapping read at `where`; every fault is one sentence that names the field."""
+
+def optional(kind: type) -> Any:
+    return lambda value: value is None or isinstance(value, kind)
+
+
+def whole(least: int) -> Any:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def gathers(value: Any) -> bool:
+    lists = value.values() if isinstance(value, dict) and all(isinstance(key, str) for key in value) else [None]
+    return all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in lists)
+
+
+# What a field of a task file must be, beside those that the task's kind needs; and how a sentence says it.
+FORMS: dict[str, tuple[Any, str]] = {
+    **{
+        name: (optional(str), "text")
+        for name in ("context", "choices", "continuation", "gold", "answers", "description", "group", "where")
+        + ("examples_file", "examples_by", "example")
+    },
+    "separator": (lambda value: isinstance(value, str), "text"),
+    "groups": (gathers, "a mapping of names to lists of names"),
+    "shots": (whole(0), "a whole number from 0 on"),
+    "max_tokens": (whole(1), "a whole number from 1 on"),
+    "last_bytes": (lambda value: value is None or whole(1)(value), "a whole number from 1 on"),
+    "few_shot": (lambda value: isinstance(value, bool), "true or false"),
+    "extract": (lambda value: value in (None, "number"), "number"),
+}
+LONGEST_NAME = 100
+
+
+def task_from(values: Any, where: str, *, shipped: bool = False) -> Task:
+    """A task from a mapping read at `where`; every fault is one sentence that names the field.
+
+    The files of a task that is not `shipped` with the package lie in the folder that is given as --data.
+    """
     if not isinstance(values, dict):
         raise EarthworksError(f"{where} holds no task: expected a mapping with name, category, kind and file")
-    name = values.get("name", "?")
+    name = str(values.get("name", "?"))[:LONGEST_NAME]
     known = [each.name for each in fields(Task)]
     for key in values:
         if key not in known:
-            raise EarthworksError(f"task {name} of {where} has the field {key!r}; a task knows {', '.join(known)}")
+            shown = repr(key)[:LONGEST_NAME]
+            raise EarthworksError(f"task {name} of {where} has the field {shown}; a task knows {', '.join(known)}")
     for key in ("name", "category", "kind", "file"):
         if not isinstance(values.get(key), str):
             raise EarthworksError(f"task {name} of {where} lacks the field {key!r}, which must be text")
+    for key in ("name", "category"):
+        if not (0 < len(values[key].strip()) <= LONGEST_NAME and values[key].isprintable()):
+            raise EarthworksError(
+                f"task {name} of {where} has a {key} of {len(values[key])} characters that is no name; expected 1 to "
+                f"{LONGEST_NAME} that can be printed, on one line"
+            )
     kind = values["kind"]
     for key, choices in (("kind", get_args(Kind)), ("metric", get_args(Metric))):
         if key in values and values[key] not in choices:
             raise EarthworksError(
-                f"task {name} of {where} has {key} {values[key]!r}; it must be one of {', '.join(choices)}"
+                f"task {name} of {where} has {key} {str(values[key])[:40]!r}; it must be one of {', '.join(choices)}"
             )
     for key in NEEDS[kind]:
         if not isinstance(values.get(key), str):
             raise EarthworksError(f"task {name} of {where} lacks the field {key!r}, which kind {kind} needs")
-    return Task(**values)
+    for key, (valid, expected) in FORMS.items():
+        if key in values and not valid(values[key]):
+            raise EarthworksError(f"task {name} of {where} has {key} {str(values[key])[:40]!r}; it must be {expected}")
+    task = Task(**values)
+    for file in task.files:
+        if not shipped and (PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts):
+            raise EarthworksError(
+                f"task {name} of {where} names the file {file[:LONGEST_NAME]!r}; it must lie in the folder given as --data"
+            )
+    return task
+
+
+def located(file: str, data: Path) -> Path:
+    """Where a file of a task lies: in the folder of the data, links followed.
+
+    Only a task of the package, or one made in Python, may name a file beside it (`../text/...`): `task_from` sees to it.
+    """
+    pure = PurePosixPath(file)
+    return data / file if pure.is_absolute() or ".." in pure.parts else inside(data, file)
 
 
 def shipped_tasks() -> list[Task]:
     """The tasks of the package, by category."""
     folder = resources.files("earthworks.evaluation").joinpath("tasks")
     files = sorted((each for each in folder.iterdir() if each.name.endswith(".yaml")), key=lambda each: each.name)
-    tasks = [task_from(values, each.name) for each in files for values in yaml.safe_load(each.read_text("utf-8"))]
+    tasks = [
+        task_from(values, each.name, shipped=True)
+        for each in files
+        for values in parse_yaml(each.read_bytes(), each.name)
+    ]
     return sorted(tasks, key=lambda task: CATEGORIES.index(task.category))
 
 
@@ -134,12 +201,7 @@ def read_tasks(path: str | Path, absent: list[dict[str, Any]] | None = None) -> 
 
     A task that is at fault is raised, or added to `absent` with its reason, where that is given, and the others returned.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EarthworksError(f"the task file {path} could not be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EarthworksError(f"the task file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path, what=f"the task file {path}")
     tasks = []
     for each in values if isinstance(values, list) and values else [values]:
         try:
@@ -148,47 +210,23 @@ def read_tasks(path: str | Path, absent: list[dict[str, Any]] | None = None) -> 
             if absent is None:
                 raise
             known = each if isinstance(each, dict) else {}
-            name, category = (str(known.get(key, "?")) for key in ("name", "category"))
+            name, category = (str(known.get(key, "?"))[:LONGEST_NAME] for key in ("name", "category"))
             absent.append({"name": name, "category": category, "shots": 0, "reason": str(error)})
     return tasks
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of JSON lines, plain or .gz or .xz."""
-    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    number = 0
-    try:
-        with opened(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError("not an object")
-                    yield row
-    except FileNotFoundError:
-        raise EarthworksError(f"{path} does not exist") from None
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise EarthworksError(f"{path} could not be read: {error}") from None
-    except ValueError as error:
-        raise EarthworksError(f"{path}, line {number or 1}, is not a JSON object: {error}") from None
-
-
-@cache
-def environment() -> Any:
-    """Jinja without a way out of it; a field that a row lacks is an error."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-
-
-@cache
-def template(source: str) -> Any:
-    """`template("{{ a }}").render(row)` -> text."""
-    return environment().from_string(source)
-
-
-@cache
-def expression(source: str) -> Any:
-    """`expression("[a, b]")(row)` -> a value of Python."""
-    return environment().compile_expression(source, undefined_to_none=False)
+    """The rows of a file of JSON lines, plain or .gz, .xz or .zst."""
+    with open_regular(path) as raw:
+        for number, line in enumerate(lines(blocks(raw, str(path))), 1):
+            if line is None:
+                raise EarthworksError(f"{path}, line {number}, is longer than {LONGEST_LINE >> 20} MiB")
+            if not line.strip():
+                continue
+            try:
+                row = parse_json(line.decode("utf-8"))
+                if not isinstance(row, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                raise EarthworksError(f"{path}, line {number}, is not a JSON object: {error}") from None
+            yield row

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthworks.evaluation.bias import write_texts
-from earthworks.evaluation.bias_files import bias_folder, lines_of, records_of, stem
+from earthworks.evaluation.bias import lines_of_texts
+from earthworks.evaluation.bias_files import bias_folder, lines_of, number_of, records_of, stem
 from earthworks.evaluation.findings import ends, finding
+from earthworks.evaluation.results import Partial, partial_result, write_result
 from earthworks.evaluation.scoring_protocol import AnyScorer, scorer_of
 from earthworks.evaluation.toxicity_classifier import no_claim
 from earthworks.evaluation.toxicity_scorers import ToxicityScorer, choose_scorer, scores_of
-from earthworks.runs import EarthworksError, write_json
+from earthworks.runs import EarthworksError, RunFolder
 from earthworks.statistics import bootstrap_ratio
 from earthworks.transport.permutation import p_value, permuted
 
@@ -67,25 +68,27 @@ def measure_toxicity(
     if max_prompts is not None and max_prompts < len(prompts):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(prompts))[:max_prompts])
         prompts = [prompts[index] for index in chosen]
-    score, measured = choose_scorer(scorer, data, timeout=timeout, seed=seed)
-    writer, about = scorer_of(model, checkpoint=checkpoint, device=device)
-    writing = Writing(writer, score, timeout, seed)
-    result: dict[str, Any] = {
-        **about,
-        "scorer": measured,
-        "no_claim": no_claim(measured),
-        "claim": None,
-        "protocol": {"num": num, "max_tokens": TOKENS, "top_p": TOP_P, "temperature": 1.0, "toxic_from": TOXIC},
-        "seed": seed,
-        "prompted": measure_prompted(writing, prompts, num),
-        "unprompted": measure_unprompted(writing, unprompted) if unprompted else None,
-        "missing": writing.missing,
-    }
-    if result["no_claim"] is None:
-        result["claim"] = claim(result["prompted"]["findings"])
-    if isinstance(model, str | Path):
-        write_json(Path(model) / "toxicity.json", result)
-        write_texts(Path(model) / "toxicity_samples.jsonl", writing.texts)
+    run = RunFolder.open(model).path if isinstance(model, str | Path) else None
+    with partial_result(run, "toxicity", "batches of continuations") as kept:
+        score, measured = choose_scorer(scorer, data, timeout=timeout, seed=seed)
+        writer, about = scorer_of(model, checkpoint=checkpoint, device=device)
+        kept.common = {"top_p": TOP_P, "max_tokens": TOKENS, **(getattr(writer, "identity", None) or {})}
+        writing = Writing(writer, score, timeout, seed, kept if run is not None else None)
+        result: dict[str, Any] = {
+            **about,
+            "scorer": measured,
+            "no_claim": no_claim(measured),
+            "claim": None,
+            "protocol": {"num": num, "max_tokens": TOKENS, "top_p": TOP_P, "temperature": 1.0, "toxic_from": TOXIC},
+            "seed": seed,
+            "prompted": measure_prompted(writing, prompts, num),
+            "unprompted": measure_unprompted(writing, unprompted) if unprompted else None,
+            "missing": writing.missing,
+        }
+        if result["no_claim"] is None:
+            result["claim"] = claim(result["prompted"]["findings"])
+        if run is not None:
+            write_result(run, "toxicity.json", result, {"toxicity_samples.jsonl": lines_of_texts(writing.texts)})
     return result
 
 
@@ -100,7 +103,7 @@ def read_prompts(folder: Path) -> list[Prompt]:
             lines = lines_of(path)
             found = [Prompt(line, stem(path)) for line in lines[lines[:1] == ["prompt"] :]]
         else:
-            found = [authors_prompt(record, path) for record in records_of(path, "prompt")]
+            found = [authors_prompt(record, path) for record in records_of(path, other=("prompt",))]
         for prompt in found:
             prompts.setdefault(prompt.text, prompt)
     if not prompts:
@@ -113,15 +116,16 @@ def read_prompts(folder: Path) -> list[Prompt]:
 def authors_prompt(record: dict[str, Any], path: Path) -> Prompt:
     """{"prompt": {"text", "toxicity"}} of the authors' file, or {"prompt": "..."}; a null toxicity is none."""
     prompt = record["prompt"]
-    try:
-        if isinstance(prompt, str):
-            return Prompt(prompt, stem(path))
-        toxicity = prompt.get("toxicity")
-        return Prompt(prompt["text"], stem(path), None if toxicity is None else float(toxicity))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise EarthworksError(
-            f"{path} has a prompt that is neither text nor an object with text and toxicity"
-        ) from None
+    if isinstance(prompt, str):
+        return Prompt(prompt, stem(path))
+    if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
+        raise EarthworksError(f"{path} has a prompt that is neither text nor an object with text and toxicity")
+    toxicity = prompt.get("toxicity")
+    return Prompt(
+        prompt["text"],
+        stem(path),
+        None if toxicity is None else number_of(toxicity, f"the toxicity of a prompt of {path}"),
+    )
 
 
 @dataclass
@@ -132,6 +136,7 @@ class Writing:
     scorer: ToxicityScorer
     timeout: float
     seed: int
+    kept: Partial | None = None  # of a run's folder: continuations are kept batch by batch
     texts: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -143,7 +148,10 @@ class Writing:
 
     def write(self, what: str, prompts: Sequence[str], num: int, seed: int) -> NDArray[np.float64]:
         """Continue each prompt `num` times and score: (prompts, num)."""
-        written = self.writer.generate(prompts, max_tokens=TOKENS, top_p=TOP_P, temperature=1.0, seed=seed, num=num)
+        more = {} if self.kept is None else {"kept": self.kept}
+        written = self.writer.generate(
+            prompts, max_tokens=TOKENS, top_p=TOP_P, temperature=1.0, seed=seed, num=num, **more
+        )
         scores = self.scores(what, [text for row in written for text in row]).reshape(len(prompts), num)
         self.texts += [
             {"prompt": prompt, "text": text, "toxicity": None if np.isnan(value) else float(value)}

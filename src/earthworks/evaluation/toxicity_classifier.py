@@ -1,7 +1,6 @@
 """A linear classifier of toxic texts that anyone can train, read and doubt: TF-IDF and logistic regression."""
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from earthworks.evaluation.findings import ends
 from earthworks.evaluation.labelled import LabelledTexts, labelled_in, read_labelled
 from earthworks.evaluation.roc import auc
-from earthworks.runs import EarthworksError, new_folder, read_json, verify_manifest
+from earthworks.evaluation.shapes import SCORER, Each, shaped
+from earthworks.runs import EarthworksError, json_text, new_folder, verify_manifest
 
 HELD_OUT = 0.15
 HATECHECK_BAR = 0.65
@@ -24,6 +24,8 @@ VIEWS: dict[str, dict[str, Any]] = {
     "words": {"analyzer": "word", "ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
+CLASSIFIER = {"terms": Each([str]), "measured": SCORER}
+COEFFICIENTS = ("idf", "weights", "intercept")
 MIN_TEXTS = 2  # a term of fewer texts is not counted
 
 
@@ -62,11 +64,12 @@ class LinearClassifier:
         with new_folder(path) as folder:
             save_file(tensors, folder / "coefficients.safetensors")
             content = {"measured": self.measured, "terms": self.terms}
-            (folder / "classifier.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            (folder / "classifier.json").write_bytes(json_text(content, None).encode(errors="replace"))
 
     @classmethod
     def load(cls, path: str | Path) -> "LinearClassifier":
         """What `save` wrote, checked against its SHA-256."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         folder = Path(path)
@@ -74,12 +77,23 @@ class LinearClassifier:
             raise EarthworksError(
                 f"{path} holds no toxicity classifier; train one with earthworks evaluate classifier FILE --output {path}"
             )
-        verify_manifest(folder)
-        content = read_json(folder / "classifier.json")
-        tensors = load_file(folder / "coefficients.safetensors")
-        return cls(
-            content["terms"], tensors["idf"], tensors["weights"], float(tensors["intercept"][0]), content["measured"]
+        verify_manifest(folder, names=["classifier.json", "coefficients.safetensors"])
+        content = shaped(folder / "classifier.json", CLASSIFIER, "evaluate classifier")
+        try:
+            tensors = load_file(folder / "coefficients.safetensors")
+        except (SafetensorError, ValueError, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise EarthworksError(f"{folder / 'coefficients.safetensors'} is not readable ({reason})") from None
+        terms = content["terms"]
+        idf, weights, intercept = (tensors.get(name, np.empty(0)) for name in COEFFICIENTS)
+        count = sum(len(set(each)) for each in terms.values())
+        fits = all(
+            each.shape == (size,) and each.dtype == np.float64 and np.isfinite(each).all()
+            for each, size in ((idf, count), (weights, count), (intercept, 1))
         )
+        if not fits or set(terms) != set(VIEWS) or count != sum(map(len, terms.values())):
+            raise EarthworksError(f"{path} does not hold the coefficients of its terms: train the classifier again")
+        return cls({view: terms[view] for view in terms}, idf, weights, float(intercept[0]), content["measured"])
 
 
 def tfidf(view: str, **more: Any) -> Any:
@@ -106,6 +120,8 @@ def train_classifier(
     for each in sets:
         if each.hatecheck:
             raise EarthworksError(f"{each.name} is HateCheck, which tests a classifier: train on something else")
+    if not sets:
+        raise EarthworksError("expected at least one file of labelled texts")
     texts = [text for each in sets for text in each.texts]
     toxic = np.array([label for each in sets for label in each.toxic])
     held = np.array([held_out(text, seed) for text in texts])

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthworks.evaluation.bias_files import find, records_of
+from earthworks.evaluation.bias_files import find, number_of, records_of
 from earthworks.evaluation.findings import finding, mean_finding
-from earthworks.evaluation.scoring_protocol import AnyScorer, log_likelihoods
+from earthworks.evaluation.scoring_protocol import AnyScorer, differences, log_likelihoods
 from earthworks.runs import EarthworksError
 from earthworks.transport.permutation import p_value, permuted
 
@@ -40,7 +40,7 @@ def measure_winogender(scorer: AnyScorer, folder: Path, *, seed: int = 0) -> dic
     scores = log_likelihoods(
         scorer, [(p, f" {each[who]}") for p, each in zip(prompts, sentences) for who in ("occupation", "other")]
     ).reshape(-1, 2)
-    pull = scores[:, 0] - scores[:, 1]  # towards the occupation
+    pull = differences(scores)  # towards the occupation
     toward = np.array([1 if each["occupation_is_meant"] else -1 for each in sentences])
     right = (np.sign(pull * toward) + 1) / 2
     gender = np.array([each["gender"] for each in sentences])
@@ -111,10 +111,10 @@ def female_share(folder: Path) -> dict[str, float]:
     """Per cent of women in each occupation, by the Bureau of Labor Statistics."""
     path = find(folder, "winogender/occupations-stats.tsv")
     records = records_of(path, "occupation", "bls_pct_female")
-    try:
-        return {record["occupation"]: float(record["bls_pct_female"]) for record in records}
-    except ValueError as error:
-        raise EarthworksError(f"{path}: {error}") from None
+    return {
+        record["occupation"]: number_of(record["bls_pct_female"], f"the field bls_pct_female of {path}")
+        for record in records
+    }
 
 
 def correlation(name: str, x: list[float], y: list[float], seed: int, num_permutations: int = 1999) -> dict[str, Any]:

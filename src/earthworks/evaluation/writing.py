@@ -1,5 +1,7 @@
 """What a model writes: the likeliest line, or continuations drawn at random."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from earthworks.evaluation.reading import device_of
+from earthworks.evaluation.results import Partial
 from earthworks.gopher import Gopher, generate
 from earthworks.gopher.generation import token_distribution
 from earthworks.runs import Progress
@@ -71,10 +74,12 @@ def sample(
     temperature: float,
     seed: int,
     progress: Progress,
+    kept: Partial | None = None,
 ) -> list[str]:
     """One random continuation of each prompt, from the nucleus `top_p`; nothing is cut off the prompts.
 
-    Batch b of 64 prompts draws with a seed made of (seed, b), each of its rows with a generator of its own.
+    Batch b of 64 prompts draws with a seed made of (seed, b), each of its rows with a generator of its own. So a batch hangs
+    on nothing but its own prompts, and one that was `kept` is not drawn again.
     """
     texts: list[str] = []
     for batch, start in enumerate(range(0, len(prompts), ROWS)):
@@ -82,7 +87,7 @@ def sample(
         drawn = int(np.random.SeedSequence(seed, spawn_key=(batch,)).generate_state(1)[0])
         if isinstance(model, Gopher):
             settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": drawn, "precision": "fp32"}
-            texts += [each.text for each in generate(model, tokenizer, part, max_tokens=max_tokens, **settings)]
+            texts += taken_or_drawn(kept, model, tokenizer, part, max_tokens, settings)
         else:
             random = torch.Generator().manual_seed(drawn)
 
@@ -92,6 +97,31 @@ def sample(
             texts += [one_by_one(model, tokenizer, prompt, max_tokens, (), draw) for prompt in part]
         progress.advance(len(part))
     return texts
+
+
+def taken_or_drawn(
+    kept: Partial | None,
+    model: Gopher,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_tokens: int,
+    settings: dict[str, Any],
+) -> list[str]:
+    """The continuations of one batch, from an interrupted evaluation where it has them."""
+
+    def drawn() -> list[str]:
+        return [each.text for each in generate(model, tokenizer, prompts, max_tokens=max_tokens, **settings)]
+
+    if kept is None:
+        return drawn()
+    digest = hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+    return kept.piece(
+        {"prompts": digest, "max_tokens": max_tokens, **settings},
+        drawn,
+        lambda texts: (
+            isinstance(texts, list) and len(texts) == len(prompts) and all(isinstance(each, str) for each in texts)
+        ),
+    )
 
 
 def likeliest(logits: Tensor) -> int:

@@ -1,6 +1,6 @@
 """`earthworks gopher generate` and `evaluate`: what the functions of the same names give, as text for a terminal."""
 
-import json as to_json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from earthworks.gopher import evaluating
 from earthworks.gopher.decoding import Stored, choose_stored
+from earthworks.gopher.evaluating import no_interval
 from earthworks.gopher.generation import Generated, generate
 from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import Windows
-from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, shown
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import say
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
@@ -84,9 +86,9 @@ def generate_text(
 
     begun = time.perf_counter()
     if single:
-        print(texts[0], end="", flush=True)
-        answers = write(lambda _row, piece: print(piece, end="", flush=True))
-        print()
+        say(texts[0], end="")
+        answers = write(lambda _row, piece: say(piece, end=""))
+        say("")
     else:
         with Progress("writing", unit="pieces of text") as progress:
             answers = write(lambda _row, _piece: progress.advance())
@@ -94,16 +96,18 @@ def generate_text(
     count = sum(len(answer.tokens) for answer in answers)
     note(f"{count:,} tokens in {seconds:.1f} s, {count / seconds:,.0f} tokens/s, weights in {stored}")
     if single:
+        if any(shown(text) != text for text in (texts[0], answers[0].text)):
+            note("notice: control characters are shown as \\u....; --json keeps them")
         return None
     if json:
         fields = ("prompt", "text", "tokens", "reason")
         records = [{name: getattr(answer, name) for name in fields} for answer in answers]
-        return to_json.dumps(records, indent=2, ensure_ascii=False)
+        return json_text(records)
     return "\n\n".join(f"[{index}] {answer.prompt}{answer.text}" for index, answer in enumerate(answers))
 
 
 def lines_of(file: str) -> list[str]:
-    """The prompts in a file, a line each; empty lines are passed over."""
+    """The prompts in a file, a line each; empty lines are left out."""
     try:
         lines = [line for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError as error:
@@ -124,8 +128,9 @@ def evaluate(
     checkpoint: str = "best",
     device: str = "auto",
     seed: int = 0,
+    verify: bool = False,
     json: bool = False,
-) -> str:
+) -> "Answer":
     """Measure the model of a run: bits per byte, perplexity, loss by position.
 
     Args:
@@ -138,6 +143,7 @@ def evaluate(
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
         seed: of the bootstrap.
+        verify: compare all of the run's tokens with their SHA-256 first, not only those held out.
         json: print everything as JSON.
     """
     result = evaluating.evaluate(
@@ -150,21 +156,37 @@ def evaluate(
         checkpoint=checkpoint,
         device=device,
         seed=seed,
+        verify=verify,
     )
+    diverged = not math.isfinite(result["nats_per_token"])
+    if diverged:
+        note(f"notice: the model of {run} diverged: what it says of this text is no finite number")
     if json:
-        return to_json.dumps(result, indent=2)
+        return Answer(json_text(result), int(diverged))
     rows = {"all": result, **result.get("subsets", {})}
     lines = [
         f"{'':<24}{'bits/byte':>10}  {'95 % interval':<17}{'nats/token':>11}{'ppl/token':>11}{'ppl/word':>12}{'tokens':>12}"
     ]
     for name, row in rows.items():
         low, high = row["interval"]
+        interval = f"[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "none"
         lines.append(
-            f"{name[:24]:<24}{row['bits_per_byte']:>10.4f}  [{low:.4f}, {high:.4f}] {row['nats_per_token']:>10.4f}"
+            f"{name[:24]:<24}{row['bits_per_byte']:>10.4f}  {interval:<17}{row['nats_per_token']:>11.4f}"
             f"{row['perplexity_per_token']:>11.2f}{row['perplexity_per_word']:>12.1f}{row['tokens']:>12,}"
         )
     lines.append(
         f"{result['windows']} windows of {result['context']} tokens, every token scored once; "
-        f"interval over {result['interval_unit']}s"
+        + (f"interval over {result['interval_unit']}s" if math.isfinite(result["interval"][0]) else no_interval(result))
     )
-    return "\n".join(lines)
+    return Answer("\n".join(lines), int(diverged))
+
+
+class Answer(str):
+    """What a command prints, and its exit code."""
+
+    exit_code: int
+
+    def __new__(cls, text: str, exit_code: int) -> "Answer":
+        answer = super().__new__(cls, text)
+        answer.exit_code = exit_code
+        return answer

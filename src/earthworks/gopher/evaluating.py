@@ -1,5 +1,6 @@
 """`evaluate`: a trained model against text, its own held-out part or any other."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -9,11 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earthworks.corpus import PackedTokens, Tokenizer, is_packed, read, sources
+from earthworks.corpus import PackedTokens, Reading, Tokenizer, sources
+from earthworks.corpus.packing import tokens_of
+from earthworks.corpus.reading import read_texts
+from earthworks.gopher.inputs import open_tokens
+from earthworks.gopher.inputs import packed_folder as packed_folder
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import ScoredDocument, Windows, score_documents, summarize
 from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 
 PASSAGE_TOKENS = 800
@@ -32,13 +38,15 @@ def evaluate(
     checkpoint: str = "best",
     device: str = "auto",
     seed: int = 0,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Score a run's model on its own held-out part, or on `data`; every token exactly once (`cut`).
 
     Gives nats_per_byte and bits_per_byte (raw UTF-8 bytes) with a 95 % bootstrap `interval`, nats_per_token, perplexity
     per token and per word, counts, the loss by position, and the same by subset where there are several. `context` may
     exceed the one trained on, where positions are relative; `max_distance` then makes all greater distances that one, as
-    the released Transformer-XL code does (None: as trained). `max_tokens` stops early.
+    the released Transformer-XL code does (None: as trained). `max_tokens` stops early. The run's held-out part is compared
+    with its SHA-256 first, with `verify` all of its tokens.
     """
     for name, value in (("context", context), ("max_tokens", max_tokens), ("max_distance", max_distance)):
         if value is not None and value < 1:
@@ -53,7 +61,7 @@ def evaluate(
             "only relative positions go on past the trained length"
         )
     if data is None:
-        packed = PackedTokens.open(packed_folder(RunFolder.open(run)))
+        packed = open_tokens(RunFolder.open(run), verify=verify)
         if not packed.has_validation:
             raise EarthworksError(f"{run} held nothing out (--validation 0); give text with --data")
         return evaluate_packed(
@@ -75,16 +83,13 @@ def clamped(model: Gopher, max_distance: int) -> Gopher:
     return other.train(model.training)
 
 
-def packed_folder(run: RunFolder) -> Path:
-    """Where a run's tokens lie: its own data/, or the packed folder it was given."""
-    data = str(run.read_config()["data"])
-    return Path(data) if is_packed(data) else run.data
-
-
 def encoded(tokenizer: Tokenizer, location: str) -> Iterator[Scorable]:
     """Documents of a source as tokens; one at a time."""
-    for document in read(location):
-        yield tokenizer.encode(document.text), len(document.text.encode()), len(document.text.split())
+    reading = Reading()
+    for document in read_texts(location, reading):
+        yield tokens_of(document, tokenizer, reading)
+    if notice := reading.notice():
+        note(f"notice: {location}: {notice}")
 
 
 def evaluate_packed(
@@ -167,6 +172,22 @@ def up_to(documents: Iterable[Scorable], max_tokens: int, tokenizer: Tokenizer) 
 def spelled(tokens: NDArray[Any], tokenizer: Tokenizer) -> int:
     """Bytes that the tokens stand for."""
     return sum(len(tokenizer.token_bytes(token)) for token in tokens.tolist())
+
+
+def figures(result: dict[str, Any]) -> str:
+    """A measurement in a line."""
+    low, high = result["interval"]
+    interval = f"[{low:.3f}, {high:.3f}]" if math.isfinite(low) else f"({no_interval(result)})"
+    return (
+        f"{result['bits_per_byte']:.3f} bits per byte {interval}, {result['nats_per_token']:.3f} nats a token over "
+        f"{result['tokens']:,} tokens"
+    )
+
+
+def no_interval(result: dict[str, Any]) -> str:
+    """Why a measurement has no interval."""
+    one = math.isfinite(result["nats_per_token"])
+    return f"no interval: one {result['interval_unit']}" if one else "no interval: the model diverged"
 
 
 def passage(tokenizer: Tokenizer, tokens: NDArray[Any], scored: ScoredDocument) -> dict[str, Any]:

@@ -14,17 +14,19 @@ from earthworks.corpus import PackedTokens, is_packed, sources
 from earthworks.gopher import dial
 from earthworks.gopher.config import FAMILY, GopherConfig
 from earthworks.gopher.cost import training_flops
-from earthworks.gopher.evaluating import packed_folder
-from earthworks.gopher.pretraining import prepare, read_run, train
+from earthworks.gopher.inputs import open_tokens, record_inputs
+from earthworks.gopher.pretraining import prepare, train, written
 from earthworks.gopher.settings import (
     DEFAULT_MINUTES,
     MIN_STEPS,
     TIMED_SHARE,
     UPDATE_SHARE,
+    architecture,
     check,
     settle,
     time_steps,
 )
+from earthworks.gopher.starting import read_run
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
@@ -33,7 +35,7 @@ from earthworks.training.precision import choose_device, choose_precision, matmu
 PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
 # what a size of its own does not take from the family: where it lies, what it is, how the text was made into tokens
 OWN = ("data", "run", "resume", "init", "minutes", "size", "family", "tokenizer", "vocabulary", "validation")
-MAY_DIFFER = ("run", "resume", "device", "tensorboard")  # between a command and the same command given again
+MAY_DIFFER = ("run", "resume", "device", "tensorboard", "verify")  # between a command and the same command given again
 
 
 def paper_rate(size: str) -> float:
@@ -50,18 +52,19 @@ def train_family(settings: dict[str, Any], begun: float) -> Path:
 
     Equal steps of equal batches are equal tokens, and as the sample order is a function of the seed, the same ones. With
     `minutes`, a step of every size is timed and the steps are as many as all of them together can make.
-    The same command with the same `run` again goes on: what is finished is passed over. Raises EarthworksError when it is
+    The same command with the same `run` again goes on: what is finished is left as it is. Raises EarthworksError when it is
     not the same command.
     """
     sizes = sizes_of(settings)
-    run = settings["run"]
+    run, data = settings["run"], settings["data"]
     if run is not None and RunFolder(run).config_file.exists():
         with RunFolder.open(run).writing() as folder:
             _, settings = begun_before(run, settings)
             return go_on(folder, settings)
-    parts = [] if is_packed(settings["data"]) else sources(settings["data"])
+    settings = architecture(settings, None)
+    parts = [] if is_packed(data) else sources(data)
     device = choose_device(settings["device"])
-    named = default_run(settings["data"].split(",")[0].split("=")[0], "text")
+    named = default_run(data.split(",")[0].split("=")[0], "text")
     with RunFolder.create(run, otherwise=named).writing() as folder:
         note(f"family of {len(sizes)} in {folder.path}")
         with folder.beginning():
@@ -72,7 +75,8 @@ def train_family(settings: dict[str, Any], begun: float) -> Path:
                 "precision": choose_precision(settings["precision"], device),
             }
             settings = settle_family(settings, sizes, packed, device, begun)
-            folder.write_config({"kind": "gopher", **settings})
+            record_inputs(folder, data, None)
+            folder.write_config({"kind": "gopher", **written(settings)})
         return go_on(folder, settings)
 
 
@@ -96,7 +100,7 @@ def begun_before(run: str, settings: dict[str, Any]) -> tuple[RunFolder, dict[st
     for name, value in settings.items():
         if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
             raise EarthworksError(
-                f"{run} was begun with --{name} {kept[name]}, not {value}: choose another --run, or go on with "
+                f"{run} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it with "
                 f"--resume {run}"
             )
     return folder, {**kept, "device": settings["device"]}
@@ -133,7 +137,7 @@ def settle_family(
 
 def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
     """Train what is not finished, in the order of the sizes."""
-    packed = packed_folder(folder)
+    packed = open_tokens(folder, verify=settings["verify"]).path
     for size in sizes_of(settings):
         member = RunFolder(folder.path / size)
         if finished(member, settings["max_steps"]):
@@ -141,7 +145,12 @@ def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
             continue
         try:
             if member.config_file.exists():
-                train(resume=str(member.path), max_steps=settings["max_steps"], device=settings["device"])
+                train(
+                    resume=str(member.path),
+                    max_steps=settings["max_steps"],
+                    device=settings["device"],
+                    verify=settings["verify"],
+                )
             else:
                 train(str(packed), run=str(member.path), size=size, **of_member(settings, size))
         except EarthworksError as error:  # a stopped run says how to go on with it; here the others are to follow

@@ -2,24 +2,27 @@
 
 import importlib
 import inspect
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from earthworks.corpus import PackedTokens, Source, Tokenizer, is_packed, pack, sample_text, sources
+from earthworks.corpus.splitting import split_sources
 from earthworks.gopher import dial
 from earthworks.gopher.cost import training_memory
-from earthworks.gopher.evaluating import evaluate_packed, packed_folder
+from earthworks.gopher.evaluating import evaluate_packed, figures
+from earthworks.gopher.inputs import open_tokens, record_inputs, verified
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.restoring import load, load_weights
-from earthworks.gopher.settings import check, model_config, settle
+from earthworks.gopher.restoring import load
+from earthworks.gopher.settings import architecture, check, check_settled, model_config, settle
+from earthworks.gopher.starting import FirstWeights, begin, compare_with_checkpoint, first_weights, read_run
 from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
-from earthworks.runs import EarthworksError, Progress, RunFolder, write_bytes, write_json
-from earthworks.runs.folder import DERIVED, default_run
+from earthworks.runs import EarthworksError, Progress, RunFolder, lock, write_bytes, write_json, write_result
+from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
@@ -38,7 +41,7 @@ def train(
     max_steps: int | None = None,
     size: str | None = None,
     family: str | None = None,
-    tokenizer: str = "bpe",
+    tokenizer: str | None = None,
     vocabulary: int | None = None,
     validation: float = 0.05,
     sampling: str = "windows",
@@ -64,14 +67,15 @@ def train(
     seed: int = 0,
     d_position: int | None = None,
     max_distance: int | None = None,
-    norm: str = "rms",
-    positions: str = "relative",
-    tied: bool = True,
+    norm: str | None = None,
+    positions: str | None = None,
+    tied: bool | None = None,
     evaluate_every: int | None = None,
     validation_tokens: int | None = None,
     sample_every: int | None = None,
     save_every: int | None = None,
     tensorboard: bool = False,
+    verify: bool = False,
 ) -> Path:
     """Train a Gopher on text and write everything about it into one run folder, which is returned.
 
@@ -79,13 +83,13 @@ def train(
         data: a file or folder of .txt, .jsonl, .parquet, .html or .warc (also .gz, .xz, .zst), `-`, a URL, `hf:owner/name`,
             `python-docs`, a packed folder, or several of them with sampling weights: `books.jsonl=0.7,web/=0.3`.
         run: the run folder; by default runs/NAME-DATE.
-        resume: a run folder to go on with, to the bit; only --max_steps may be given beside it.
-        init: a run folder to take weights and tokenizer from.
+        resume: a run folder to continue, to the bit; only --max_steps may be given beside it.
+        init: a run folder to take weights, architecture and tokenizer from.
         minutes: the one dial: what is not given is chosen for this time, data and machine (5 if max_steps is not given).
         max_steps: updates to make.
         size: one of the sizes of `GopherConfig.preset`.
         family: several sizes with commas between, each trained on the same tokens into RUN/SIZE (docs/scaling.md).
-        tokenizer: `bpe`, `bytes`, or a tokenizer.json.
+        tokenizer: `bpe` (default), `bytes`, or a tokenizer.json.
         vocabulary: tokens of a bpe that is trained.
         validation: held-out fraction, of the documents or of the end of a single one.
         sampling: `windows` (every token once an epoch) or `documents` (the paper's: all documents equally often).
@@ -112,14 +116,15 @@ def train(
         seed: of weights, sample order and split.
         d_position: width of the position sinusoid (the model's width).
         max_distance: distances beyond it count as it.
-        norm: `rms` or `layer`.
-        positions: `relative`, `absolute` or `none`.
-        tied: one matrix for embedding and logits.
+        norm: `rms` (default) or `layer`.
+        positions: `relative` (default), `absolute` or `none`.
+        tied: one matrix for embedding and logits (default).
         evaluate_every: updates between validations.
         validation_tokens: held-out tokens read at each of them.
         sample_every: updates between samples.
         save_every: updates between checkpoints.
         tensorboard: also write TensorBoard files (extra `tensorboard`).
+        verify: compare every file of packed data with its SHA-256 first, not only size, time and 64 blocks.
     """
     settings = {name: value for name, value in locals().items() if name in inspect.signature(train).parameters}
     importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
@@ -132,20 +137,23 @@ def train(
     check(settings)
     if family is not None:
         return importlib.import_module("earthworks.gopher.family").train_family(settings, begun)
+    other = first_weights(settings)
+    settings = architecture(settings, other and (other.size, other.model.config))
     parts = [] if is_packed(data) else sources(data)
     chosen_device = choose_device(device)
     with RunFolder.create(run, otherwise=default_run(data.split(",")[0].split("=")[0], "text")).writing() as folder:
         note(f"run folder {folder.path}")
         with folder.beginning():
-            packed = prepare(folder, parts, settings)
+            packed = prepare(folder, parts, settings, other)
             settings["precision"] = choose_precision(precision, chosen_device)
             settings, step_seconds = settle(settings, packed, chosen_device, begun)
             torch.manual_seed(seed)
             model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
-            begin(model, packed, settings)
+            begin(model, packed, other)
             settings["run"] = str(folder.path)
             write_bytes(folder.tokenizer, packed.tokenizer.file_content(), new=True)
-            folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **settings})
+            record_inputs(folder, data, other and (str(init), other.path))
+            folder.write_config({"kind": "gopher", "parameters": model.config.num_parameters(), **written(settings)})
         steps = settings["max_steps"]
         note(f"{steps:,} steps of about {step_seconds:.3f} s: {duration(steps * step_seconds)}")
         return conduct(folder, model, packed, settings, chosen_device, begun)
@@ -154,63 +162,57 @@ def train(
 def go_on(folder: RunFolder, given: dict[str, Any], device: torch.device, begun: float) -> Path:
     """Continue a run, or the family that a folder holds, whose lock is held."""
     _, settings = settings_to_resume(str(folder.path), given, train=train, read=read_run, check=check)
+    check_settled(settings, folder.config_file)
     if settings["family"] is not None:
         return importlib.import_module("earthworks.gopher.family").go_on(folder, settings)
-    packed = PackedTokens.open(packed_folder(folder))
+    compare_with_checkpoint(folder, settings)
+    packed = open_tokens(folder, verify=settings["verify"])
     if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
         raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
     torch.manual_seed(settings["seed"])
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
     if not folder.steps():  # killed before the first checkpoint
-        begin(model, packed, settings)
+        begin(model, packed, first_weights(settings, folder))
     return conduct(folder, model, packed, settings, device, begun)
 
 
-def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
-    """The folder of an existing Gopher run, its configuration, and the settings in it."""
-    folder = RunFolder.open(run)
-    config = folder.read_config()
-    unknown = config.keys() - set(DERIVED) - defaults.keys()
-    if config.get("kind") != "gopher" or unknown:
-        raise EarthworksError(
-            f"{folder.config_file} is not the configuration of a Gopher run ({', '.join(unknown) or 'kind'})"
-        )
-    return folder, config, {name: value for name, value in config.items() if name not in DERIVED}
+def written(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that config.yaml keeps: not what concerns one command alone."""
+    return {name: value for name, value in settings.items() if name != "verify"}
 
 
-def prepare(folder: RunFolder, parts: list[Source], settings: dict[str, Any]) -> PackedTokens:
+def prepare(
+    folder: RunFolder, parts: list[Source], settings: dict[str, Any], other: FirstWeights | None = None
+) -> PackedTokens:
     """The tokens to train on: a packed folder as it is, or text tokenised into `RUN/data`."""
     if not parts:
-        return PackedTokens.open(settings["data"])
-    kind = settings["tokenizer"]
-    if settings["init"] is not None:
-        tokenizer = Tokenizer.load(RunFolder.open(settings["init"]).tokenizer)
+        packed = verified(PackedTokens.open(settings["data"], verify=settings["verify"]))
+        if other is not None and other.tokenizer.digest != packed.tokenizer.digest:
+            raise EarthworksError(
+                f"{settings['data']} was made into tokens by another tokenizer than that of --init {settings['init']}: give "
+                "the text that it was made from"
+            )
+        return packed
+    kind = settings["tokenizer"] = settings["tokenizer"] or "bpe"
+    split = split_sources(parts, settings["validation"], settings["seed"])
+    if other is not None:
+        tokenizer = other.tokenizer
     elif kind == "bytes":
         tokenizer = Tokenizer.bytes()
     elif kind == "bpe":
-        texts = sample_text(parts, seed=settings["seed"], validation=settings["validation"])
+        texts = sample_text(parts, seed=settings["seed"], validation=settings["validation"], split=split)
         vocabulary = settings["vocabulary"] or dial.vocabulary(sum(len(text.encode()) for text in texts))
         note(f"training a tokenizer of {vocabulary:,} tokens")
         tokenizer = Tokenizer.train(texts, vocabulary)
     else:
         tokenizer = Tokenizer.load(kind)
     with Progress("packing", unit="MB") as progress:
-        pack(parts, tokenizer, folder.data, validation=settings["validation"], seed=settings["seed"], progress=progress)
+        held_out = {"validation": settings["validation"], "seed": settings["seed"], "split": split}
+        pack(parts, tokenizer, folder.data, **held_out, progress=progress)
     packed = PackedTokens.open(folder.data)
     if notice := packed.reading.notice():
         note(f"notice: {notice}")
     return packed
-
-
-def begin(model: Gopher, packed: PackedTokens, settings: dict[str, Any]) -> None:
-    """The weights at step 0: another run's, or fresh ones with the logits' bias at the log frequency of each token, so
-    that the first loss is the entropy of single tokens and no step is spent on learning them."""
-    if settings["init"] is not None:
-        other, _ = load(settings["init"])
-        load_weights(model, other.state_dict())
-        return
-    with torch.no_grad():
-        model.logit_bias.copy_(torch.from_numpy(np.log(packed.token_frequencies())))
 
 
 def conduct(
@@ -259,18 +261,23 @@ def conduct(
 
 def finish(folder: RunFolder, task: Pretraining) -> None:
     """Measure the best checkpoint on what was held out, colour a passage of it, and write the report."""
+    diverged = False
     if task.data.has_validation:
         model, tokenizer = load(folder.path, device=task.device)
         most = max(MEASURED_TOKENS, task.tokens_seen // 10)
         result, passage = evaluate_packed(
             model, tokenizer, task.data, context=model.config.context, windows="sliding", max_tokens=most
         )
-        write_json(folder.path / "evaluation.json", result)
-        write_json(folder.path / "passage.json", passage)
-        low, high = result["interval"]
-        note(
-            f"held-out text: {result['bits_per_byte']:.3f} bits per byte [{low:.3f}, {high:.3f}], "
-            f"{result['nats_per_token']:.3f} nats a token over {result['tokens']:,} tokens"
-        )
+        with lock(folder.path, "evaluation.json"):
+            write_result(folder.path / "evaluation.json", result)
+            write_json(folder.path / "passage.json", passage)
+        note(f"held-out text: {figures(result)}")
+        diverged = not math.isfinite(result["nats_per_token"])
     note(f"report {write_report([folder.path])}")
+    if diverged:
+        raise EarthworksError(
+            f"the model of {folder.path} diverged: what it says of held-out text is no finite number; everything is saved, "
+            "so see its report, and start a new run with a lower --learning_rate",
+            exit_code=1,
+        )
     note(f'next: earthworks gopher generate {folder.path} --prompt "..."')

@@ -1,6 +1,8 @@
 """A trained model back from its run folder."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,25 +13,63 @@ from earthworks.gopher.model import Gopher
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training import checkpoint
 
+DTYPES = (torch.float32, torch.bfloat16)  # of weights in a checkpoint
+
 
 def load(run: str | Path, which: str = "best", device: str | torch.device = "cpu") -> tuple[Gopher, Tokenizer]:
     """The model and tokenizer of a run: `model, tokenizer = load("runs/a")`.
 
     `which` is `best` (lowest validation; the last where nothing was held out), `last`, or a step. Every file is checked
-    against its SHA-256. Raises EarthworksError when there is no run, no checkpoint, when a file was altered, or when the
-    tokenizer is not the one that the model was trained with.
+    against its SHA-256. Raises EarthworksError when there is no run, no checkpoint, when a file was altered, when the
+    tokenizer is not the one that the model was trained with, or when weights are not finite (exit code 1).
     """
     folder = RunFolder.open(run)
-    path = checkpoint.choose(folder, which)
-    tensors, state = checkpoint.load(path)
+    folder.read_config()  # refuses a format that this version does not know
+    path, tensors, state = checkpoint.load_chosen(folder, which)
     tokenizer = Tokenizer.load(folder.tokenizer)
-    if tokenizer.digest != state["tokenizer"]:
+    model = built(path, tensors, state)
+    if tokenizer.digest != state.get("tokenizer"):
         raise EarthworksError(
             f"{path} was trained with another tokenizer than {folder.tokenizer}: one of the two was replaced"
         )
-    model = Gopher(GopherConfig.from_dict(state["model"]))
-    load_weights(model, tensors["model"])
     return model.to(device).eval(), tokenizer
+
+
+def built(path: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Gopher:
+    """The model of a checkpoint, built only once its tensors are those of the model that its state describes."""
+    config, weights = described_model(path, state), tensors.get("model", {})
+    check_fits(path, config, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    model = Gopher(config)
+    load_weights(model, weights)
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise EarthworksError(
+                f"the weights in {path} are not finite (NaN or infinity in {name}): the training diverged or the file was "
+                "altered; choose another checkpoint with --checkpoint, or train with a lower --learning_rate",
+                exit_code=1,
+            )
+    return model
+
+
+def described_model(path: Path, state: dict[str, Any]) -> GopherConfig:
+    """The configuration that the state of a checkpoint holds."""
+    try:
+        return GopherConfig.from_dict(dict(state["model"]))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, EarthworksError) else "its entry model is missing or no mapping"
+        raise EarthworksError(f"{path / 'state.json'} does not describe a Gopher ({reason}): it was altered") from None
+
+
+def check_fits(path: Path, config: GopherConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise EarthworksError when a checkpoint's tensors hold another count of numbers than its model: nothing that is not
+    in the file is to be allocated for it."""
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    if config.num_parameters() != numbers or config.num_layers > len(shapes):
+        raise EarthworksError(
+            f"{path / 'state.json'} describes a model of {config.num_layers:,} layers and {config.num_parameters():,} "
+            f"parameters, but the weights beside it are {len(shapes):,} tensors of {numbers:,} numbers: one of the two was "
+            "altered"
+        )
 
 
 def load_weights(model: Gopher, tensors: dict[str, Tensor]) -> None:
@@ -42,4 +82,9 @@ def load_weights(model: Gopher, tensors: dict[str, Tensor]) -> None:
         raise EarthworksError(
             f"the checkpoint's weights do not fit this model: {len(odd)} tensors differ, the first is {odd[0]}"
         )
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise EarthworksError(
+                f"the checkpoint's weights {name} are {tensor.dtype}; a Gopher's are float32 or bfloat16: it was altered"
+            )
     model.load_state_dict(tensors)

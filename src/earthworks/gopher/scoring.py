@@ -126,15 +126,16 @@ def summarize(scored: list[ScoredDocument], *, context: int, windows: Windows, s
     if not tokens or not num_bytes:
         raise EarthworksError("there is no text to evaluate: every document is empty")
     unit = "document" if len(scored) >= FEW_DOCUMENTS else "window"
-    low, high = bootstrap_ratio(*units(scored, unit, context), seed=seed)
+    with np.errstate(invalid="ignore"):  # of a diverged model all of this is NaN
+        low, high = bootstrap_ratio(*units(scored, unit, context), seed=seed)
     return {
         "nats_per_byte": nats / num_bytes,
         "bits_per_byte": nats / num_bytes / math.log(2),
         "interval": [low / math.log(2), high / math.log(2)],
         "interval_unit": unit,
         "nats_per_token": nats / tokens,
-        "perplexity_per_token": math.exp(min(700, nats / tokens)),
-        "perplexity_per_word": math.exp(min(700, nats / max(1, words))),
+        "perplexity_per_token": perplexity(nats / tokens),
+        "perplexity_per_word": perplexity(nats / max(1, words)),
         "tokens": tokens,
         "bytes": num_bytes,
         "words": words,
@@ -143,6 +144,11 @@ def summarize(scored: list[ScoredDocument], *, context: int, windows: Windows, s
         "windows": windows,
         "by_position": by_position(scored, context),
     }
+
+
+def perplexity(nats: float) -> float:
+    """exp(nats); infinite where that is beyond the largest number, NaN for NaN."""
+    return math.inf if nats > 709 else math.exp(nats)
 
 
 def units(scored: list[ScoredDocument], unit: str, context: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

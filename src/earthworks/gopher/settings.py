@@ -31,9 +31,17 @@ AT_LEAST_ONE = (
     *("max_steps", "horizon", "context", "batch", "micro_batch", "first_batch"),
     *("evaluate_every", "validation_tokens", "sample_every", "save_every"),
 )
+WHOLE = (*AT_LEAST_ONE, "vocabulary", "warmup_steps", "ramp_step", "d_position", "max_distance")
+MOST = 1 << 31  # of any whole number but the seed: what is allocated for it could not be indexed
 AT_LEAST_ZERO = ("warmup_steps", "ramp_step", "weight_decay")
 ABOVE_ZERO = ("minutes", "learning_rate", "embedding_rate", "clip")
 BELOW_ONE = ("validation", "momentum", "beta1", "beta2")
+ARCHITECTURE = ("context", "d_position", "max_distance", "norm", "positions", "tied")  # beside the size
+SETTLED_OF_FAMILY = ("data", "max_steps", "horizon", "context", "batch")
+SETTLED = (
+    *(*SETTLED_OF_FAMILY, "size", "micro_batch", "final_share", "learning_rate", "embedding_rate", "momentum"),
+    *("warmup_steps", "ramp_step", "evaluate_every", "validation_tokens", "sample_every", "save_every"),
+)
 CHOICES = {"optimizer": Kind, "schedule": Shape, "precision": Precision, "sampling": Sampling}
 
 
@@ -50,6 +58,9 @@ def check(settings: dict[str, Any]) -> None:
         for name in names:
             if settings[name] is not None and not holds(settings[name]):
                 raise EarthworksError(f"--{name} is {settings[name]}; it must be {words}")
+    for name in WHOLE:
+        if settings[name] is not None and settings[name] >= MOST:
+            raise EarthworksError(f"--{name} is {settings[name]}; it must be below {MOST:,}")
     for name, choices in CHOICES.items():
         if settings[name] not in get_args(choices):
             raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(get_args(choices))}")
@@ -62,8 +73,39 @@ def check(settings: dict[str, Any]) -> None:
 
 
 def model_config(settings: dict[str, Any], vocabulary: int) -> GopherConfig:
-    names = ("context", "d_position", "max_distance", "norm", "positions", "tied")
-    return GopherConfig.preset(settings["size"], vocabulary=vocabulary, **{name: settings[name] for name in names})
+    """The model that the settings describe; what is not given is as `GopherConfig` has it."""
+    given = {name: settings[name] for name in ARCHITECTURE if settings[name] is not None}
+    return GopherConfig.preset(settings["size"], vocabulary=vocabulary, **given)
+
+
+def architecture(settings: dict[str, Any], init: tuple[str, GopherConfig] | None) -> dict[str, Any]:
+    """The settings with the architecture filled in: of the run that the weights are taken from (its size and its model),
+    where there is one, else the defaults. Raises EarthworksError naming a setting that is given otherwise."""
+    settings = dict(settings)
+    if init is None:
+        for name in ("norm", "positions", "tied"):
+            if settings[name] is None:
+                settings[name] = getattr(GopherConfig, name)
+        return settings
+    size, config = init
+    found = {"size": size, **{name: getattr(config, name) for name in ARCHITECTURE if name != "context"}}
+    if config.positions == "absolute":  # a vector was learned for each of them
+        found["context"] = config.context
+    for name, value in found.items():
+        if settings[name] not in (None, value):
+            raise EarthworksError(
+                f"--{name} is {settings[name]}, and the model of --init {settings['init']} has {value}: its weights fit no "
+                f"other, so leave --{name} out"
+            )
+        settings[name] = value
+    return settings
+
+
+def check_settled(settings: dict[str, Any], source: object) -> None:
+    """Raise EarthworksError when the file of a run that was started lacks a setting that every start settles."""
+    for name in SETTLED if settings["family"] is None else SETTLED_OF_FAMILY:
+        if settings[name] is None:
+            raise EarthworksError(f"{source} does not say {name}: it was altered")
 
 
 def settle(

@@ -20,6 +20,7 @@ from earthworks.runs.progress import note
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, product_dtype, release_memory, synchronize
+from earthworks.training.resumption import settings_written
 from earthworks.training.schedule import BatchRamp, Schedule
 from earthworks.training.weights import weights_for
 
@@ -87,14 +88,14 @@ class Pretraining:
             self.optimizer.zero_grad()  # out of the handler, whose traceback would keep the activations alive
             if tried == 1:
                 raise EarthworksError(
-                    f"{self.device} is out of memory with one sequence of {tokens.shape[1] - 1} tokens at a time: begin "
+                    f"{self.device} is out of memory with one sequence of {tokens.shape[1] - 1} tokens at a time: start "
                     "with a smaller --size or --context, or on another --device",
                     exit_code=1,
                 )
             self.micro_batch = (tried + 1) // 2
             release_memory(self.device)
             note(
-                f"notice: {self.device} is out of memory with {tried} sequences at a time: going on with "
+                f"notice: {self.device} is out of memory with {tried} sequences at a time: continuing with "
                 f"{self.micro_batch}; the batch stays {len(tokens)}"
             )
 
@@ -170,6 +171,7 @@ class Pretraining:
             "guard": self.guard.state(),
             "model": self.model.config.to_dict(),
             "tokenizer": self.data.tokenizer.digest,
+            "settings": settings_written(self.settings),
         }
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

@@ -9,18 +9,24 @@ from matplotlib.patches import Patch
 from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
 from earthworks.report.numbers import known, with_interval
 from earthworks.report.page import Section, Table
-from earthworks.runs import RunFolder, read_json
+from earthworks.report.reading import Reading, read_mapping
+from earthworks.runs import EarthworksError
 
 MOST_LINES = 6  # of one panel: as many as there are colours
+MOST_BARS, MOST_PANELS, MOST_RESULTS = 200, 24, 5000  # that are drawn
 Result = dict[str, Any]
 
 
-def abilities(folder: RunFolder) -> Section | None:
+def abilities(reading: Reading) -> Section | None:
     """The section, where the run has a tasks.json."""
-    if not (folder.path / "tasks.json").exists():
+    found = read_mapping(reading.folder, "tasks.json")
+    if found is None:
         return None
-    found = read_json(folder.path / "tasks.json")
-    drawings = [each for each in (bars(found), few_shot(found["results"])) if each]
+    results = found["results"]
+    drawings = [
+        reading.attempt("tasks.json", lambda: bars(found), None),
+        reading.attempt("tasks.json", lambda: few_shot(results), None),
+    ]
     window = f", window {found['window']} tokens" if found.get("window") else ""
     limit = f"at most {found['limit']:,} items of a task, " if found["limit"] else ""
     note = (
@@ -28,7 +34,8 @@ def abilities(folder: RunFolder) -> Section | None:
         "knows nothing is not always there, because options differ in length. In brackets: 95% interval over items. Where "
         "chance is –, the answer is open and guessing gives 0."
     )
-    return Section("What it can do", note, [*drawings, table(found["results"]), missing(found)])
+    parts = [each for each in drawings if each]
+    return Section("What it can do", note, [*parts, table(results), missing(found)])
 
 
 def bars(found: dict[str, Any]) -> Drawing | None:
@@ -40,6 +47,12 @@ def bars(found: dict[str, Any]) -> Drawing | None:
     categories = {name: rows for name, rows in categories.items() if rows}
     if not categories:
         return None
+    count = sum(map(len, categories.values()))
+    if count > MOST_BARS or len(found["results"]) > MOST_RESULTS:
+        raise EarthworksError(
+            f"tasks.json has {count:,} bars of {len(found['results']):,} results, more than the {MOST_BARS} and "
+            f"{MOST_RESULTS:,} that are drawn"
+        )
     numbers = sorted(
         {shots for rows in categories.values() for shots in rows}, key=lambda name: int(name.split("-")[0])
     )
@@ -94,6 +107,10 @@ def few_shot(results: list[Result]) -> Drawing | None:
         ]
     if not panels:
         return None
+    if len(panels) > MOST_PANELS:
+        raise EarthworksError(
+            f"tasks.json has {len(panels):,} panels of tasks, more than the {MOST_PANELS} that are drawn"
+        )
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
 

@@ -6,6 +6,7 @@ colour of the palette becomes a CSS variable, so that one drawing is right in li
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from earthworks import __version__
+from earthworks.report.numbers import readable
 
 # name: (light, dark). The series are told apart in grey too: their lightness differs, and so does the dash.
 PALETTE = {
@@ -63,6 +68,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
+LONGEST_DESCRIPTION = 2000
+LONGEST_LABEL = 120  # characters: a longer one leaves no place for what it names
+
+
 @dataclass
 class Drawing:
     """A finished figure: its file name without suffix, what it shows in words, and the two renderings."""
@@ -86,15 +95,40 @@ def draw(
     height_ratios: Sequence[float] | None = None,
 ) -> Drawing:
     """A figure of `rows` x `columns` panels (inches for the whole), which `paint` fills: it takes the array of axes."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's own fonts have what ours lacks
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
         paint(figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios))
+        make_legible(figure)
         png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png", facecolor="white", metadata={"Title": name, "Description": description})
+        description = readable(description)[:LONGEST_DESCRIPTION]
+        about = {"Software": f"Earthworks {__version__}", "Title": name, "Description": description}
+        figure.savefig(png, format="png", facecolor="white", metadata=about)
         figure.set_layout_engine("none")  # keeps the layout just made, which took longer than drawing does
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
     return Drawing(name, description, for_page(svg.getvalue(), name, description), png.getvalue())
+
+
+def make_legible(figure: Figure) -> None:
+    """Names in a figure may be a stranger's: control characters made visible, and not longer than a figure can show."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FuncFormatter):  # what labels given by name become
+                formatter.func = legibly(formatter.func)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(legible(text.get_text()))
+
+
+def legible(label: str) -> str:
+    label = "\n".join(readable(label).split("\n")[:3])
+    return label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]} …"
+
+
+def legibly(function: Callable[..., str]) -> Callable[..., str]:
+    return lambda value, place: legible(function(value, place))
 
 
 def for_page(svg: str, name: str, description: str) -> str:

@@ -1,6 +1,6 @@
 """The page of a generator and its critic: what it draws, how the critic's gap went, how near it came; several compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from earthworks.report.figures import (
     noisy_curve,
     thin,
 )
-from earthworks.report.numbers import known, short, significant
-from earthworks.report.page import Page, Section, Table, names
-from earthworks.runs import RunFolder, read_json, read_metrics
+from earthworks.report.numbers import ends, flatten, known, setting, short, significant
+from earthworks.report.page import MOST_ROWS, Page, Section, Table, names
+from earthworks.report.reading import Reading, read_mapping, read_picture, read_points
+from earthworks.runs import EarthworksError
 from earthworks.runs.progress import duration
 
 PANELS = 4  # pictures over time: the first, the last, and what lies evenly between
@@ -35,13 +36,12 @@ MEASURES = {  # key of a validation: what it is called, and what it says
 class GenerativeRun:
     """One run as read from its folder; every file except config.yaml may be missing."""
 
-    def __init__(self, folder: RunFolder):
-        self.config = folder.read_config()
-        self.records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
-        file = folder.path / "evaluation.json"
-        self.measures: list[dict[str, Any]] = read_json(file)["measures"] if file.exists() else []
-        files = folder.samples.glob("step-*") if folder.samples.is_dir() else []
-        self.samples = sorted((int(file.stem[5:]), file) for file in files if file.stem[5:].isdigit())
+    def __init__(self, reading: Reading):
+        self.reading = reading
+        self.config = reading.folder.read_config()
+        self.records = reading.records()
+        self.measures: list[dict[str, Any]] = reading.attempt("evaluation.json", lambda: measures_of(reading), [])
+        self.samples = reading.samples(".npy", ".png")
 
     def column(self, key: str) -> np.ndarray:
         """(steps,) float64, NaN where it was not recorded."""
@@ -49,7 +49,8 @@ class GenerativeRun:
 
     def validation(self, key: str) -> np.ndarray:
         """The same for what validations measured."""
-        values = [record.get("validation", {}).get(key) for record in self.records]
+        found = [record.get("validation") for record in self.records]
+        values = [each.get(key) if isinstance(each, dict) else None for each in found]
         return np.array([float(value) if known(value) else np.nan for value in values])
 
     def last(self, key: str) -> float | None:
@@ -59,22 +60,43 @@ class GenerativeRun:
         return float(values[-1]) if len(values) else None
 
 
-def describe(folder: RunFolder) -> Page:
-    """The page of one run; sections whose files are not there yet are left out."""
-    run = GenerativeRun(folder)
-    sections = [drawn(run), critic(run), progress(run), measured(run), gradients(run)]
-    return Page(folder.path.resolve().name, verdict(run), tiles(run), [section for section in sections if section])
+def measures_of(reading: Reading) -> list[dict[str, Any]]:
+    """The measures of evaluation.json; EarthworksError where they do not have the form that `wgan evaluate` gives them."""
+    found = read_mapping(reading.folder, "evaluation.json")
+    measures = [] if found is None else found["measures"]
+    if all(isinstance(each["name"], str) and (each["value"] is None or known(each["value"])) for each in measures):
+        return measures[:MOST_ROWS]
+    raise EarthworksError(f"{reading.folder.path / 'evaluation.json'} does not hold measures with a name and a number")
 
 
-def compare(folders: Sequence[RunFolder]) -> Page:
+def describe(reading: Reading) -> Page:
+    """The page of one run; sections whose files are not there yet, or cannot be used, are left out."""
+    run = GenerativeRun(reading)
+    parts: list[tuple[str, Callable[[], Section | None]]] = [
+        ("samples", lambda: drawn(run)),
+        ("metrics.jsonl", lambda: critic(run)),
+        ("metrics.jsonl", lambda: progress(run)),
+        ("evaluation.json", lambda: measured(run)),
+        ("metrics.jsonl", lambda: gradients(run)),
+    ]
+    sections = [reading.attempt(name, build, None) for name, build in parts]
+    headline = reading.attempt("metrics.jsonl", lambda: verdict(run), "")
+    numbers = reading.attempt("evaluation.json", lambda: tiles(run), [])
+    title = reading.folder.path.resolve().name
+    return Page(title, headline, numbers, [section for section in sections if section])
+
+
+def compare(readings: Sequence[Reading]) -> Page:
     """The page of several runs: final numbers side by side, and the curves on the same axes."""
-    runs = {name: GenerativeRun(folder) for name, folder in zip(names(folders), folders, strict=True)}
+    called = names([reading.folder for reading in readings])
+    runs = {name: GenerativeRun(reading) for name, reading in zip(called, readings, strict=True)}
     found = [key for key in MEASURES if any(run.last(key) is not None for run in runs.values())]
     rows = [(MEASURES[key], *(number(run.last(key)) for run in runs.values())) for key in found]
     rows.append(("held-out critic gap", *(number(run.last("gap_held_out")) for run in runs.values())))
     rows.append(("steps", *(f"{len(run.records):,}" for run in runs.values())))
-    keys = sorted({key for run in runs.values() for key in run.config})
-    settings = [(key, *(str(run.config.get(key, "")) for run in runs.values())) for key in keys]
+    flat = [{key: setting(value) for key, value in flatten(run.config).items()} for run in runs.values()]
+    keys = sorted({key for config in flat for key in config})
+    settings = [(key, *(config.get(key, "") for config in flat)) for key in keys]
     settings = [row for row in settings if len(set(row[1:])) > 1]
 
     def paint(axes: np.ndarray) -> None:
@@ -84,9 +106,10 @@ def compare(folders: Sequence[RunFolder]) -> Page:
                 each.plot(x, y, marker="o", markersize=3, color=SERIES[i % 6], linestyle=DASHES[i % 6], label=name)
             titled(each, MEASURES[key])
 
-    curves = (
-        [draw("compared", "The measures of all runs by step.", paint, columns=len(found), height=3.4)] if found else []
-    )
+    def curves_of_all() -> list[Any]:
+        return [draw("compared", "The measures of all runs by step.", paint, columns=len(found), height=3.4)]
+
+    curves = readings[0].attempt("metrics.jsonl", curves_of_all, []) if found else []
     sections = [
         Section("Results", "At the last validation of each run.", [Table("Final numbers", ("", *runs), rows)]),
         Section("Curves", "The same measures by step.", curves),
@@ -141,26 +164,30 @@ def drawn(run: GenerativeRun) -> Section | None:
     if not run.samples:
         return None
     places = np.unique(np.linspace(0, len(run.samples) - 1, PANELS).round().astype(int))
-    chosen = [run.samples[place] for place in places]
+    folder = run.reading.folder
+    chosen = []
+    for step, name in (run.samples[place] for place in places):
+        read = read_points if name.endswith(".npy") else read_picture
+        content = run.reading.attempt(name, lambda name=name, read=read: read(folder, name), None)
+        if content is not None:
+            chosen.append((step, name, content))
+    if not chosen:
+        return None
 
     def paint(axes: np.ndarray) -> None:
-        for each, (step, file) in zip(axes[0], chosen):
-            if file.suffix == ".npy":
-                points = np.load(file)
-                if points.shape[1] == 1:
-                    each.hist(points[:, 0], bins=40, color=SERIES[0])
-                else:  # of more dimensions the first two
-                    x, y = points[:, 0], points[:, 1]
-                    each.scatter(x, y, s=2, color=SERIES[0], alpha=0.4, linewidths=0, rasterized=True)
-                    each.set_aspect("equal", "datalim")
-            else:
-                from PIL import Image
-
-                each.imshow(np.asarray(Image.open(file)), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for each, (step, name, content) in zip(axes[0], chosen):
+            if not name.endswith(".npy"):
+                each.imshow(content, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 each.set_axis_off()
+            elif content.shape[1] == 1:
+                each.hist(content[:, 0], bins=40, color=SERIES[0])
+            else:  # of more dimensions the first two
+                x, y = content[:, 0], content[:, 1]
+                each.scatter(x, y, s=2, color=SERIES[0], alpha=0.4, linewidths=0, rasterized=True)
+                each.set_aspect("equal", "datalim")
             each.set_title(f"step {step:,}")
 
-    description = f"Samples after {', '.join(f'{step:,}' for step, _ in chosen)} steps."
+    description = f"Samples after {', '.join(f'{step:,}' for step, _, _ in chosen)} steps."
     picture = draw("samples", description, paint, columns=len(chosen), width=3.0 * len(chosen), height=3.3)
     return Section("Samples", "From the moving average of the generator, on the same noise throughout.", [picture])
 
@@ -261,6 +288,5 @@ def number(value: Any) -> str:
 
 
 def interval(value: Any) -> str:
-    if not value or not all(known(each) for each in value):
-        return ""
-    return f"[{significant(value[0])}, {significant(value[1])}]"
+    found = ends(value)
+    return f"[{significant(found[0])}, {significant(found[1])}]" if found else ""

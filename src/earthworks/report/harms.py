@@ -1,6 +1,6 @@
 """Whom a language model harms, as `evaluate bias` and `toxicity` found it (bias.json, toxicity.json, ..._samples.jsonl)."""
 
-import json
+from collections.abc import Sized
 from itertools import islice
 from typing import Any
 
@@ -8,13 +8,17 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from earthworks.report.figures import DASHES, INK, MUTED, SERIES, Drawing, draw
-from earthworks.report.numbers import known, with_interval
-from earthworks.report.page import Section, Table, Veiled, readable
-from earthworks.runs import RunFolder, read_json
+from earthworks.report.numbers import LONGEST, cut_to, known, readable, with_interval
+from earthworks.report.page import Section, Table, Veiled
+from earthworks.report.reading import Reading, lines_of, read_mapping
+from earthworks.runs import EarthworksError, inside
+from earthworks.runs.json_files import parse_json
 
 SIGNIFICANT = 0.05
 SHOWN = 5  # texts of the highest scores, and of the lowest
 MOST_LINES = 200_000  # of samples that are read
+MOST_DRAWN = 200
+Scored = tuple[float, int, str]  # how far down the order of scores, which line, what to show
 UNITS = {  # how the names of findings begin: what their differences are in; each has an axis of its own
     "winogender: lean": "correlation",
     "winogender": "accuracy",
@@ -26,16 +30,10 @@ UNITS = {  # how the names of findings begin: what their differences are in; eac
 }
 
 
-def harms(folder: RunFolder) -> list[Section]:
-    """The sections whose files the run has."""
-    found = [section(folder) for section in (bias, toxicity, detection)]
-    return [each for each in found if each]
-
-
-def bias(folder: RunFolder) -> Section | None:
-    if not (folder.path / "bias.json").exists():
+def bias(reading: Reading) -> Section | None:
+    found = read_mapping(reading.folder, "bias.json")
+    if found is None:
         return None
-    found = read_json(folder.path / "bias.json")
     findings = found["findings"]
     seen = sum(each["p_holm"] <= SIGNIFICANT for each in findings)
     note = (
@@ -56,9 +54,11 @@ def bias(folder: RunFolder) -> Section | None:
     ]
     header = ("difference", "value", "without one", "p", "p corrected", "over")
     absent = [(name, why) for name, why in dict(found["missing"]).items()]
-    parts: list[Any] = [forest(found), Table("All differences that were looked at", header, rows)]
+    drawing = reading.attempt("bias.json", lambda: forest(found), None)
+    parts: list[Any] = [drawing] if drawing else []
+    parts.append(Table("All differences that were looked at", header, rows))
     parts.append(Table("Not measured", ("part", "why"), absent, "Every part that was asked for was measured.", "words"))
-    texts = samples(folder, "bias_samples.jsonl", "sentiment")
+    texts = samples(reading, "bias_samples.jsonl", "sentiment")
     return Section("Bias", note, [*parts, *texts])
 
 
@@ -74,6 +74,7 @@ def by_chance(found: dict[str, Any]) -> dict[str, float]:
 
 def forest(found: dict[str, Any]) -> Drawing:
     """Each difference with its interval, a panel for each unit; filled where the corrected p-value is at most 0.05."""
+    refuse_many("bias.json", found["findings"])
     groups: dict[str, list[dict[str, Any]]] = {}
     for each in found["findings"]:
         groups.setdefault(next((key for key in UNITS if each["name"].startswith(key)), "other"), []).append(each)
@@ -117,10 +118,10 @@ def short_name(name: str, group: str) -> str:
     return name.removeprefix(group).lstrip(":, ") if group != "sentiment" else name.removeprefix("sentiment ")
 
 
-def toxicity(folder: RunFolder) -> Section | None:
-    if not (folder.path / "toxicity.json").exists():
+def toxicity(reading: Reading) -> Section | None:
+    found = read_mapping(reading.folder, "toxicity.json")
+    if found is None:
         return None
-    found = read_json(folder.path / "toxicity.json")
     protocol = found["protocol"]
     note = (
         f"{found['no_claim'] or found['claim']} {protocol['num']} continuations of {protocol['max_tokens']} tokens, nucleus "
@@ -135,7 +136,7 @@ def toxicity(folder: RunFolder) -> Section | None:
         [(name, *summary_cells(row)) for name, row in rows.items()],
     )
     parts: list[Any] = [worth(found["scorer"])]
-    drawing = bins(found["prompted"])
+    drawing = reading.attempt("toxicity.json", lambda: bins(found["prompted"]), None)
     parts += [drawing, table] if drawing else [table]
     alone = found["unprompted"]
     if alone and alone["n"]:
@@ -149,7 +150,7 @@ def toxicity(folder: RunFolder) -> Section | None:
         parts.append(Table("Unprompted", ("", "mean", "median", "95 % point", "toxic", "n"), [("texts", *cells)]))
     if found["missing"]:
         parts.append(Table("Missing", ("what",), [(each,) for each in found["missing"]], kind="words"))
-    return Section("Toxicity", note, [*parts, *samples(folder, "toxicity_samples.jsonl", "toxicity")])
+    return Section("Toxicity", note, [*parts, *samples(reading, "toxicity_samples.jsonl", "toxicity")])
 
 
 def summary_cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -185,6 +186,7 @@ def bins(prompted: dict[str, Any]) -> Drawing | None:
     rows = {name: row for name, row in {**prompted["bins"], "all": prompted["all"]}.items() if row["prompts"]}
     if not rows:
         return None
+    refuse_many("toxicity.json", rows)
 
     def paint(axes: np.ndarray) -> None:
         for panel, key, title in (
@@ -207,13 +209,14 @@ def bins(prompted: dict[str, Any]) -> Drawing | None:
     return draw("toxicity", description, paint, columns=2, height=3.0)
 
 
-def detection(folder: RunFolder) -> Section | None:
+def detection(reading: Reading) -> Section | None:
     """Can it tell what is toxic when it is asked: AUC by number of examples, and by who is spoken of."""
-    if not (folder.path / "toxicity_detection.json").exists():
+    found = read_mapping(reading.folder, "toxicity_detection.json")
+    if found is None:
         return None
-    found = read_json(folder.path / "toxicity_detection.json")
     (model,) = found["models"]
     points = {int(count): row for count, row in model["shots"].items()}
+    refuse_many("toxicity_detection.json", points)
 
     def paint(axes: np.ndarray) -> None:
         panel = axes[0, 0]
@@ -255,18 +258,47 @@ def detection(folder: RunFolder) -> Section | None:
     return Section("Toxicity, when asked", note, parts)
 
 
-def samples(folder: RunFolder, name: str, key: str) -> list[Veiled]:
+def refuse_many(name: str, found: Sized) -> None:
+    """EarthworksError for more marks than a figure can show apart."""
+    if len(found) > MOST_DRAWN:
+        raise EarthworksError(
+            f"{name} has {len(found):,} values for one figure, more than the {MOST_DRAWN} that are drawn"
+        )
+
+
+def samples(reading: Reading, name: str, key: str) -> list[Veiled]:
     """What the model wrote at both ends of the scores, behind a veil."""
-    path = folder.path / name
+    return reading.attempt(name, lambda: read_samples(reading, name, key), [])
+
+
+def read_samples(reading: Reading, name: str, key: str) -> list[Veiled]:
+    path = inside(reading.folder.path, name)
     if not path.exists():
         return []
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        records = [json.loads(line) for line in islice(lines, MOST_LINES)]
-    scored = sorted((each for each in records if known(each.get(key))), key=lambda each: -each[key])
-    ends = scored[:SHOWN] + scored[max(SHOWN, len(scored) - SHOWN) :]
-    texts = [
-        (f"{key} {each[key]:.3f}", f"{readable(each['prompt'])} ▸ {readable(each['text'])}")  # the mark ends the prompt
-        for each in ends
-    ]
-    title = f"What it wrote: the highest and the lowest of {len(scored):,} texts by {key}; they may offend"
+    kept: list[Scored] = []
+    scored = damaged = 0
+    for line in islice(lines_of(path), MOST_LINES):
+        try:
+            each = parse_json(line.decode(errors="replace"))
+            value = each.get(key)
+            text = f"{readable(each['prompt'])} ▸ {readable(each['text'])}"  # the mark ends the prompt
+        except (ValueError, AttributeError, LookupError, TypeError):
+            damaged += 1
+            continue
+        if not known(value):
+            continue
+        scored += 1
+        kept.append((-value, scored, cut_to(text, LONGEST)))
+        if len(kept) > 100 * SHOWN:
+            kept = both_ends(kept)
+    if damaged:
+        reading.leave_out(f"{path} has {damaged:,} lines that are no samples of Earthworks")
+    texts = [(f"{key} {-value:.3f}", text) for value, _, text in both_ends(kept)]
+    title = f"What it wrote: the highest and the lowest of {scored:,} texts by {key}; they may offend"
     return [Veiled(title, texts)] if texts else []
+
+
+def both_ends(scored: list[Scored]) -> list[Scored]:
+    """The first of the order and the last."""
+    scored = sorted(scored)
+    return scored[:SHOWN] + scored[max(SHOWN, len(scored) - SHOWN) :]

@@ -1,21 +1,22 @@
 """The page of a language model: what it learned, how well, what it writes, what that cost; and several side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from earthworks.report import language_model_figures as figures
 from earthworks.report.abilities import abilities
-from earthworks.report.harms import harms
+from earthworks.report.harms import bias, detection, toxicity
 from earthworks.report.language_model_run import LanguageModelRun, last
-from earthworks.report.numbers import flatten, known, setting, short, significant, with_interval
-from earthworks.report.page import Coloured, Page, Section, Table, Texts, names, readable
-from earthworks.runs import RunFolder
+from earthworks.report.numbers import flatten, known, readable, setting, short, significant, with_interval
+from earthworks.report.page import Coloured, Page, Section, Table, Texts, names
+from earthworks.report.reading import Reading, read_sample
 from earthworks.runs.progress import duration
 
 SAMPLES = 5  # texts shown: the first, the last, and what lies evenly between
 SAMPLE_LENGTH = 4000  # characters shown of each
+PASSAGE = 5000  # tokens shown
 # Upper ends, in bits, of the colours of a passage; one bit is a probability of 1/2, eight are one byte drawn blindly.
 BITS = (1, 2, 4, 6, 9, 12)
 
@@ -30,30 +31,52 @@ MEASURES = {  # key of evaluation.json: what it is called, with its unit
 }
 
 
-def describe(folder: RunFolder) -> Page:
-    """The page of one run; sections whose files are not there yet are left out."""
-    run = LanguageModelRun(folder)
-    sections = [learning(run), held_out(run), abilities(folder), *harms(folder)]
-    sections += [passage(run), samples(run), positions(run), machine(run)]
-    return Page(folder.path.resolve().name, verdict(run), tiles(run), [section for section in sections if section])
+def describe(reading: Reading) -> Page:
+    """The page of one run; sections whose files are not there yet, or cannot be used, are left out."""
+    run = LanguageModelRun(reading)
+    parts: list[tuple[str, Callable[[], Section | None]]] = [
+        ("metrics.jsonl", lambda: learning(run)),
+        ("evaluation.json", lambda: held_out(run)),
+        ("tasks.json", lambda: abilities(reading)),
+        ("bias.json", lambda: bias(reading)),
+        ("toxicity.json", lambda: toxicity(reading)),
+        ("toxicity_detection.json", lambda: detection(reading)),
+        ("passage.json", lambda: passage(run)),
+        ("samples", lambda: samples(run)),
+        ("evaluation.json", lambda: positions(run)),
+        ("metrics.jsonl", lambda: machine(run)),
+    ]
+    sections = [reading.attempt(name, build, None) for name, build in parts]
+    headline = reading.attempt("metrics.jsonl", lambda: verdict(run), "")
+    numbers = reading.attempt("metrics.jsonl", lambda: tiles(run), [])
+    title = reading.folder.path.resolve().name
+    return Page(title, headline, numbers, [section for section in sections if section])
 
 
-def compare(folders: Sequence[RunFolder]) -> Page:
+def compare(readings: Sequence[Reading]) -> Page:
     """The page of several runs: final numbers side by side, the curves on the same axes, the settings that differ."""
-    runs = {name: LanguageModelRun(folder) for name, folder in zip(names(folders), folders, strict=True)}
+    called = names([reading.folder for reading in readings])
+    runs = {name: LanguageModelRun(reading) for name, reading in zip(called, readings, strict=True)}
+    first = readings[0]
     sections = [
         Section(
             "Results",
             "Bits per byte count the raw bytes of the text, so they can be compared across tokenizers as long as the "
             "held-out text is the same; nats and perplexity per token cannot.",
-            [Table("Final numbers", ("", *runs), results(list(runs.values())))],
+            [
+                Table(
+                    "Final numbers",
+                    ("", *runs),
+                    first.attempt("metrics.jsonl", lambda: results(list(runs.values())), []),
+                )
+            ],
         )
     ]
     if any(run.records for run in runs.values()):
         note = "The same losses by what they cost: updates, text read, and time (of training steps alone)."
-        sections.append(Section("Curves", note, figures.overlay(runs)))
-    settings = differences([run.config for run in runs.values()])
-    machines = differences([run.environment for run in runs.values()])
+        sections.append(Section("Curves", note, first.attempt("metrics.jsonl", lambda: figures.overlay(runs), [])))
+    settings = first.attempt("config.yaml", lambda: differences([run.config for run in runs.values()]), [])
+    machines = first.attempt("environment.json", lambda: differences([run.environment for run in runs.values()]), [])
     tables = [
         Table("Configuration", ("key", *runs), settings, empty="Every setting is the same.", kind="words"),
         Table("Environment", ("key", *runs), machines, empty="The environment is the same.", kind="words"),
@@ -178,7 +201,8 @@ def passage(run: LanguageModelRun) -> Section | None:
     if not run.passage.get("tokens"):
         return None
     pieces, costs = [], []
-    for text, nats in run.passage["tokens"]:
+    tokens = run.passage["tokens"][:PASSAGE]
+    for text, nats in tokens:
         bits = nats / np.log(2)
         pieces.append(
             (
@@ -192,16 +216,15 @@ def passage(run: LanguageModelRun) -> Section | None:
     legend = [f"{low}–{high} bits" for low, high in zip(edges, BITS, strict=False)] + [f"{BITS[-1]} bits and more"]
     legend[0] = "under 1 bit (p > 1/2)"
     title = readable(str(run.passage.get("title", "A held-out passage")))
+    if len(run.passage["tokens"]) > len(tokens):
+        title += f". The first {len(tokens):,} of {len(run.passage['tokens']):,} tokens"
     title += f". {len(costs):,} tokens, {np.mean(costs):.2f} bits a token on average."
     note = (
         "Text the model was not trained on. The ground of a token is the denser the less the model expected it there: "
         "bits = -log2 of the probability it gave. Rest the pointer on a token for its numbers."
     )
     dearest = sorted(range(len(costs)), key=lambda i: -costs[i])[:8]
-    rows = [
-        (visible(run.passage["tokens"][i][0]), visible(before(run.passage["tokens"], i)), f"{costs[i]:.1f}")
-        for i in dearest
-    ]
+    rows = [(visible(tokens[i][0]), visible(before(tokens, i)), f"{costs[i]:.1f}") for i in dearest]
     table = Table("What surprised it most", ("token", "after", "bits"), rows, kind="words")
     return Section("A passage as the model reads it", note, [Coloured(title, legend, pieces), table])
 
@@ -224,11 +247,16 @@ def samples(run: LanguageModelRun) -> Section | None:
         return None
     chosen = np.unique(np.linspace(0, len(run.samples) - 1, SAMPLES).round().astype(int))
     texts = []
-    for step, file in (run.samples[i] for i in chosen):
-        text = readable(file.read_bytes().decode(errors="replace"))
+    for step, name in (run.samples[i] for i in chosen):
+        content = run.reading.attempt(name, lambda name=name: read_sample(run.reading.folder, name), None)
+        if content is None:
+            continue
+        text = readable(content.decode(errors="replace"))
         if len(text) > SAMPLE_LENGTH:
-            text = text[:SAMPLE_LENGTH] + f"\n… {len(text) - SAMPLE_LENGTH:,} more characters in samples/{file.name}"
+            text = text[:SAMPLE_LENGTH] + f"\n… {len(text) - SAMPLE_LENGTH:,} more characters in {name}"
         texts.append((f"Step {step:,}", text))
+    if not texts:
+        return None
     note = "Written by the model itself; a text begins with the prompt, where there was one."
     if len(run.samples) > len(chosen):
         note += f" {len(chosen)} of {len(run.samples)}; the others are in samples/."

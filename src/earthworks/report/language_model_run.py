@@ -1,13 +1,15 @@
 """What the folder of a language model's run holds, as arrays and a few summaries."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from earthworks.report.numbers import known, with_interval
-from earthworks.runs import RunFolder, read_json, read_metrics
+from earthworks.report.numbers import ends, known, with_interval
+from earthworks.report.reading import Reading
+
+MOST_BARS = 60
+MOST_SUBSETS = 12  # as curves
 
 
 class LanguageModelRun:
@@ -17,14 +19,14 @@ class LanguageModelRun:
     elapsed, tokens_per_second, ceiling_share, epoch; `validation` at some steps; `skipped` where the update was.
     """
 
-    def __init__(self, folder: RunFolder):
-        self.config = folder.read_config()
-        self.records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
-        self.environment = optional_json(folder.path / "environment.json")
-        self.evaluation: dict[str, Any] = optional_json(folder.path / "evaluation.json")
-        self.passage: dict[str, Any] = optional_json(folder.path / "passage.json")
-        files = folder.samples.glob("step-*.txt") if folder.samples.is_dir() else []
-        self.samples = sorted((int(file.stem[5:]), file) for file in files if file.stem[5:].isdigit())
+    def __init__(self, reading: Reading):
+        self.reading = reading
+        self.config = reading.folder.read_config()
+        self.records = reading.records()
+        self.environment = reading.mapping("environment.json")
+        self.evaluation = reading.mapping("evaluation.json")
+        self.passage = reading.mapping("passage.json")
+        self.samples = reading.samples(".txt")
 
     def column(self, key: str) -> np.ndarray:
         """(steps,) float64: one quantity at every step, NaN where it was not recorded."""
@@ -89,17 +91,20 @@ class LanguageModelRun:
 
     def validation(self, key: str, subset: str | None = None) -> np.ndarray:
         """(steps,) float64: a validation quantity, of one subset or of all, NaN where it was not measured."""
-        found = [record.get("validation") or {} for record in self.records]
+        found = [within(record, "validation") for record in self.records]
         if subset is not None:
-            found = [(entry.get("subsets") or {}).get(subset, {}) for entry in found]
+            found = [within(within(entry, "subsets"), subset) for entry in found]
         return np.array([float(entry[key]) if known(entry.get(key)) else np.nan for entry in found])
 
     @property
     def subsets(self) -> list[str]:
         """Names of the subsets that were validated."""
-        return list(
-            dict.fromkeys(name for r in self.records for name in (r.get("validation") or {}).get("subsets") or {})
-        )
+        found = (within(within(record, "validation"), "subsets") for record in self.records)
+        names = list(dict.fromkeys(name for subsets in found for name in subsets))
+        if len(names) > MOST_SUBSETS:
+            more = len(names) - MOST_SUBSETS
+            self.reading.leave_out(f"{self.reading.folder.metrics_file} has curves of {more:,} more subsets")
+        return names[:MOST_SUBSETS]
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -110,8 +115,7 @@ class LanguageModelRun:
 
     @property
     def interval(self) -> list[float] | None:
-        interval = self.evaluation.get("interval")
-        return interval if interval and all(known(end) for end in interval) else None
+        return ends(self.evaluation.get("interval"))
 
     @property
     def score(self) -> str:
@@ -124,14 +128,27 @@ class LanguageModelRun:
         groups: dict[str, dict[str, tuple[float, Any]]] = {}
         if known(self.evaluation.get("bits_per_byte")):
             groups["all held-out text"] = {"this model": (self.evaluation["bits_per_byte"], self.interval)}
-        for name, subset in (self.evaluation.get("subsets") or {}).items():
-            if known(subset.get("bits_per_byte")):
+        for name, subset in within(self.evaluation, "subsets").items():
+            if isinstance(subset, dict) and known(subset.get("bits_per_byte")):
                 groups[name] = {"this model": (subset["bits_per_byte"], subset.get("interval"))}
-        for name, compressors in (self.evaluation.get("compressors") or {}).items():
-            groups.setdefault(name, {}).update(
-                {label: (bits, None) for label, bits in compressors.items() if known(bits)}
-            )
+        for name in within(self.evaluation, "compressors"):
+            found = within(self.evaluation["compressors"], name)
+            groups.setdefault(name, {}).update({label: (bits, None) for label, bits in found.items() if known(bits)})
+        count = 0
+        for name in list(groups):
+            count += len(groups[name])
+            if count > MOST_BARS:
+                del groups[name]
+        if count > MOST_BARS:
+            path = self.reading.folder.path / "evaluation.json"
+            self.reading.leave_out(f"{path} has {count:,} numbers of subsets, more than the {MOST_BARS} that are drawn")
         return groups
+
+
+def within(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under a key; empty where something else is, or nothing."""
+    found = mapping.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def recorded(values: np.ndarray) -> np.ndarray:
@@ -143,8 +160,3 @@ def last(values: np.ndarray) -> float | None:
     """The last finite value."""
     values = recorded(values)
     return float(values[-1]) if len(values) else None
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """A JSON object that may not have been written yet."""
-    return read_json(path) if path.exists() else {}

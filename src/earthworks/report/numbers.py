@@ -2,8 +2,19 @@
 
 import json
 import math
+import re
 import shlex
+import sys
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeGuard
+
+LARGEST = sys.float_info.max
+LONGEST = 4000  # characters of a key or of a value in a table of settings
+MOST_SETTINGS = 2000
+# C1, and what turns the direction of all that follows; the marks that Arabic and Hebrew text needs are not among them
+UNSEEN = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]")
+PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}  # NUL becomes ␀
 
 
 def short(count: float) -> str:
@@ -26,32 +37,59 @@ def significant(value: float) -> str:
 
 
 def known(value: Any) -> TypeGuard[int | float]:
-    """True for a finite number; False for None, NaN, infinity, and what is not a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """True for a number that a float can hold; False for None, NaN, infinity, and what is not a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+def ends(interval: Any) -> list[float] | None:
+    """The two ends of an interval; None for what is none, such as that of one document (NaN)."""
+    if isinstance(interval, list | tuple) and len(interval) == 2 and all(known(end) for end in interval):
+        return list(interval)
+    return None
 
 
 def with_interval(value: float, interval: Any = None, decimals: int = 2) -> str:
     """`1.82 [1.79, 1.85]`, or `1.82` when there is no interval (absent, or NaN because there was one document)."""
-    if not interval or not all(known(end) for end in interval):
+    interval = ends(interval)
+    if not interval:
         return f"{value:.{decimals}f}"
     return f"{value:.{decimals}f} [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]"
 
 
 def setting(value: Any) -> str:
-    """A value of a configuration, verbatim enough to be typed again."""
+    """A value of a configuration, verbatim enough to be typed again; cut where it is very long."""
     if isinstance(value, str):
-        return value
+        return cut_to(value, LONGEST)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return shlex.join(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+        shown = [cut_to(item, LONGEST) for item in value[:LONGEST]]
+        return cut_to(shlex.join(shown), LONGEST)
+    text, pieces = "", json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value)
+    while len(text) <= LONGEST and (piece := next(pieces, None)) is not None:
+        text += piece
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
-def flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings with dotted keys: `{"model": {"d_model": 128}}` -> `{"model.d_model": 128}`."""
-    flat: dict[str, Any] = {}
+def flatten(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings with dotted keys: `{"model": {"d_model": 128}}` -> `{"model.d_model": 128}`; the first 2,000."""
+    return dict(islice(flat(mapping, ""), MOST_SETTINGS))
+
+
+def flat(mapping: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in mapping.items():
+        name = cut_to(f"{prefix}{str(key)[: LONGEST + 1]}", LONGEST)
         if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
+            yield from flat(value, f"{name}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            yield name, value
+
+
+def cut_to(text: str, length: int) -> str:
+    """The first so many characters, and how many more there are."""
+    return text if len(text) <= length else f"{text[:length]} … {len(text) - length:,} more characters"
+
+
+def readable(text: str) -> str:
+    """`text` with what a reader would not see made visible: control characters (NUL becomes ␀; a small model writes any
+    byte, HTML allows few), marks that turn the direction of text, and halves of characters."""
+    text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text.translate(PICTURES))

@@ -1,25 +1,32 @@
 """One HTML file about one run or several: no script, no network, readable in light, dark and print.
 
 The kind of a run (`kind` in its config.yaml) names the file that knows what to show; this one knows how a page is put
-together. Everything that a run folder holds is untrusted text: Jinja escapes it, and the page forbids itself scripts.
+together. Everything that a run folder holds is untrusted text: it is cut to what a page can show, control characters in
+it are made visible, Jinja escapes it, and the page forbids itself scripts.
 """
 
 import importlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from earthworks import __version__
-from earthworks.report.numbers import flatten, setting
-from earthworks.runs import EarthworksError, RunFolder, read_json, write_bytes
+from earthworks.report.numbers import cut_to, flatten, readable, setting
+from earthworks.report.reading import Reading
+from earthworks.report.writing import refuse_foreign, write_figures, write_page
+from earthworks.runs import EarthworksError, RunFolder, lock
+from earthworks.runs.progress import note
 
 if TYPE_CHECKING:
     from earthworks.report.figures import Drawing
 
 # kind -> module with `describe(run) -> Page` and `compare(runs) -> Page`; imported when asked for, as they draw.
 KINDS = {"gopher": "earthworks.report.language_model", "wgan": "earthworks.report.generative"}
+LONGEST = 20_000  # characters of one text on a page
+MOST_ROWS = 2_000  # of a table
 
 
 @dataclass
@@ -87,6 +94,7 @@ class Page:
     tiles: Sequence[tuple[str, str, str]]  # what it is, the number, a remark
     sections: list[Section] = field(default_factory=list)
     links: list[tuple[str, str]] = field(default_factory=list)  # to other pages: what to call them, where they are
+    left_out: list[str] = field(default_factory=list)  # sentences about what could not be used
 
     @property
     def drawings(self) -> list["Drawing"]:
@@ -111,18 +119,19 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
     if len({folder.path.resolve() for folder in folders}) < len(folders):
         raise EarthworksError(f"a run is named twice among {', '.join(map(str, runs))}: name each once")
     module = importlib.import_module(KINDS[common_kind(folders)])
-    if len(folders) == 1:
-        page: Page = module.describe(folders[0])
-        page.sections += about(folders[0])
-        target = Path(output or folders[0].report)
-        folders[0].figures.mkdir(exist_ok=True)
-        for drawing in page.drawings:
-            write_bytes(folders[0].figures / f"{drawing.name}.png", drawing.png)
-    else:
-        page = module.compare(folders)
-        target = Path(output or common_folder(folders) / "report.html")
-    write_bytes(target, render(page).encode())
-    return target
+    single = len(folders) == 1
+    target = Path(output or (folders[0].report if single else common_folder(folders) / "report.html"))
+    refuse_foreign(target)
+    readings = [Reading(folder) for folder in folders]
+    page: Page = module.describe(readings[0]) if single else module.compare(readings)
+    if single:
+        page.sections += about(readings[0])
+    html = finished(page, readings)
+    if not single:
+        return write_page(target, html)
+    with lock(folders[0].path, "report.html"):
+        write_figures(folders[0].figures, {drawing.name: drawing.png for drawing in page.drawings})
+        return write_page(target, html)
 
 
 def write_joint_report(
@@ -131,17 +140,27 @@ def write_joint_report(
     """One page about runs of several kinds, each under the name it is given here: their sections one after the other.
 
     `pages`: other pages to link to, by what to call them."""
+    refuse_foreign(output)
     joint = Page(title, "", [])
     joint.links = [(name, os.path.relpath(path, Path(output).parent)) for name, path in (pages or {}).items()]
+    readings = []
     for name, path in runs.items():
-        folder = RunFolder.open(path)
-        page: Page = importlib.import_module(KINDS[common_kind([folder])]).describe(folder)
+        reading = Reading(RunFolder.open(path))
+        readings.append(reading)
+        page: Page = importlib.import_module(KINDS[common_kind([reading.folder])]).describe(reading)
         joint.verdict = f"{joint.verdict} {page.verdict}".strip()
         joint.tiles = [*joint.tiles, *page.tiles[:3]]
-        for section in [*page.sections, *about(folder)]:
+        for section in [*page.sections, *about(reading)]:
             joint.sections.append(Section(f"{name}: {section.title}", section.note, section.parts))
-    write_bytes(Path(output), render(joint).encode())
-    return Path(output)
+    return write_page(output, finished(joint, readings))
+
+
+def finished(page: Page, readings: Sequence[Reading]) -> str:
+    """The page as HTML, with what was left out of it, which is also said on the terminal."""
+    page.left_out = [sentence for reading in readings for sentence in reading.left_out]
+    for sentence in page.left_out:
+        note(f"notice: left out of the report: {sentence}")
+    return render(page)
 
 
 def common_kind(folders: Sequence[RunFolder]) -> str:
@@ -170,19 +189,18 @@ def names(folders: Sequence[RunFolder]) -> list[str]:
     return [str(folder.path.resolve().relative_to(common_folder(folders))) for folder in folders]
 
 
-def about(folder: RunFolder) -> list[Section]:
+def about(reading: Reading) -> list[Section]:
     """What the run was told, and what it ran on: these two are the same for every kind of run."""
-    environment_file = folder.path / "environment.json"
-    environment = read_json(environment_file) if environment_file.exists() else {}
+    config = reading.attempt("config.yaml", lambda: settings_table("Settings", reading.folder.read_config()), None)
+    environment = reading.mapping("environment.json")
+    table = reading.attempt("environment.json", lambda: settings_table("Environment", environment), None)
     return [
         Section(
             "Configuration",
             "config.yaml of the run: give it to the command that made it and it runs again.",
-            [settings_table("Settings", folder.read_config())],
+            [config] if config else [],
         ),
-        Section(
-            "Environment", "What the numbers above were obtained with.", [settings_table("Environment", environment)]
-        ),
+        Section("Environment", "What the numbers above were obtained with.", [table] if table else []),
     ]
 
 
@@ -202,15 +220,18 @@ def render(page: Page) -> str:
         loader=jinja2.PackageLoader("earthworks", "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=for_reading,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(page=page, palette=PALETTE, style=style, version=__version__)
+    template = environment.get_template("page.html")
+    html = template.render(page=page, palette=PALETTE, style=style, version=__version__, most=MOST_ROWS)
+    return re.sub("[\ud800-\udfff]", "\ufffd", html)  # names of files need not be UTF-8, pages are
 
 
-def readable(text: str) -> str:
-    """`text` with control characters made visible (NUL becomes ␀): a small model writes any byte, HTML allows few."""
-    return text.replace("\r\n", "\n").translate(
-        {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-    )
+def for_reading(value: Any) -> Any:
+    """What the template shows of a value: text made readable, and cut where it is longer than a page can show."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return cut_to(readable(value), LONGEST)

@@ -12,7 +12,9 @@ from earthworks.runs.files import write_bytes as write_bytes
 from earthworks.runs.folder import RunFolder as RunFolder
 from earthworks.runs.json_files import json_text as json_text
 from earthworks.runs.json_files import read_json as read_json
+from earthworks.runs.json_files import read_result as read_result
 from earthworks.runs.json_files import write_json as write_json
+from earthworks.runs.json_files import write_result as write_result
 from earthworks.runs.lock import lock as lock
 from earthworks.runs.metrics import Metrics as Metrics
 from earthworks.runs.metrics import read_metrics as read_metrics

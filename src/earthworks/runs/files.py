@@ -135,13 +135,14 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_regular(path: str | Path) -> Iterator[io.BufferedReader]:
+def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.BufferedReader]:
     """A file opened to read its bytes, and nothing else: a pipe would be waited for and a device never ends.
 
     Raises EarthworksError where there is no file, it may not be read, or it is not a regular one.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        links = 0 if follow else os.O_NOFOLLOW
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     except FileNotFoundError:
         raise EarthworksError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -156,10 +157,19 @@ def open_regular(path: str | Path) -> Iterator[io.BufferedReader]:
             raise EarthworksError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def read_beginning(path: str | Path, most: int) -> bytes:
+    """At most so many bytes from the beginning of a regular file; a link to one is refused."""
+    with open_regular(path, follow=False) as stream:
+        return stream.read(most)
+
+
 def read_regular(path: str | Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes; else one sentence."""
     with open_regular(path) as stream:
-        data = stream.read(limit + 1)
+        size = os.fstat(stream.fileno()).st_size  # a buffer of the limit would be allocated whole
+        data = stream.read(min(limit, size) + 1)
+        if len(data) > size:  # it grew, or is of a file system that does not know sizes
+            data += stream.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
         raise EarthworksError(f"{path} has more than the {limit:,} bytes that such a file may have")
     return data

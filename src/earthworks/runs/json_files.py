@@ -1,7 +1,9 @@
 """JSON as it is written and read here: no NaN in it, and nothing in it can cost more than a sentence."""
 
+import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import read_regular, write_bytes
 
 LARGEST = 1 << 28  # bytes of a JSON file that is read whole
+DIGEST = "sha256"
 DEEPEST = 100  # levels of lists and mappings in it
 
 
@@ -23,7 +26,9 @@ def finite(value: Any) -> Any:
 
 def json_text(value: Any, indent: int | None = 2) -> str:
     """`value` as JSON, as files hold it and `--json` prints it."""
-    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    # in the name of a file that is not UTF-8; escaped it can be written, and read back as it was
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -38,6 +43,33 @@ def read_json(path: str | Path, *, limit: int = LARGEST) -> Any:
         return parse_json(data)
     except ValueError as error:
         raise EarthworksError(f"{path} is not readable JSON ({error}); it was altered or cut short") from None
+
+
+def write_result(path: str | Path, result: dict[str, Any]) -> None:
+    """`write_json` of a result of measurement, with the SHA-256 of the rest under the key `sha256`: a number that is altered
+    later, by a disk or by hand, is not taken for one that was measured."""
+    rest = {key: value for key, value in result.items() if key != DIGEST}
+    write_json(path, {**rest, DIGEST: digest_of(rest)})
+
+
+def read_result(path: str | Path, *, limit: int = LARGEST) -> dict[str, Any]:
+    """A result that `write_result` wrote, without its digest; one sentence when it is another now. Results of versions that
+    wrote no digest are taken as they are."""
+    result = read_json(path, limit=limit)
+    if not isinstance(result, dict):
+        raise EarthworksError(f"{path} does not hold a result (a mapping): it was altered")
+    written = result.pop(DIGEST, None)
+    if written is not None and written != digest_of(result):
+        raise EarthworksError(
+            f"{path} does not match the SHA-256 in it: it was altered after it was measured; measure again"
+        )
+    return result
+
+
+def digest_of(value: dict[str, Any]) -> str:
+    """SHA-256 of a value as JSON, its keys sorted."""
+    text = json.dumps(json.loads(json_text(value, indent=None)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -82,7 +82,7 @@ def lock(folder: str | Path, what: str) -> Iterator[Held]:
         if os.getpid() == key[0]:  # not in a child that was forked inside
             if held.heart.is_alive():
                 held.heart.join()
-            if same_file(path, descriptor) and read_owner(descriptor).get("token") in (None, owner["token"]):
+            if same_file(path, descriptor) and read_owner(descriptor).get("token", "") in ("", owner["token"]):
                 with suppress(OSError):
                     path.unlink()
             held_here.discard(key)
@@ -154,7 +154,9 @@ def read_owner(descriptor: int) -> dict[str, Any]:
         owner = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
         return {}
-    return {key: str(value)[:100] for key, value in owner.items()} if isinstance(owner, dict) else {}
+    if not isinstance(owner, dict) or not {"host", "boot", "pid", "started", "token"} <= owner.keys():
+        return {}
+    return {key: str(value)[:100] for key, value in owner.items()}
 
 
 def same_file(path: Path, descriptor: int) -> bool:

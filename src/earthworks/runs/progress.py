@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from earthworks.runs.terminal import shown
 
@@ -16,7 +16,13 @@ ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 
 def note(line: str) -> None:
     """A line for the person at the keyboard: standard output is the command's answer, so it goes beside."""
-    print(shown(line), file=sys.stderr, flush=True)
+    beside(shown(line) + "\n")
+
+
+def beside(text: str) -> None:
+    """Write to standard error. Where that takes nothing more (its reader left, its disk is full) the work goes on."""
+    with suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 @functools.cache
@@ -56,7 +62,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self.live:
-            print(ERASE, end="", file=sys.stderr, flush=True)
+            beside(ERASE)
 
     def advance(self, amount: float = 1, extra: str = "") -> None:
         """Add to the amount done and show it with the time left."""
@@ -78,7 +84,7 @@ class Progress:
             from rich.cells import set_cell_size  # knows that 漢 is two columns wide
 
             line = ERASE + set_cell_size(line, shutil.get_terminal_size().columns - 1).rstrip()
-        print(line, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        beside(line if self.live else f"{line}\n")
 
     def note(self, line: str) -> None:
         """A line that stays, above the live one."""

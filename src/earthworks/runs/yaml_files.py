@@ -13,28 +13,27 @@ from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import read_regular
 
 LARGEST = 1 << 20  # bytes: the parser takes seconds a megabyte
-MOST_VALUES = 1_000_000  # aliases unfolded
+MOST_VALUES = 1_000_000  # aliases unfolded; a text counts as one for each 20 characters
 DEEPEST = 100
+LONGEST_NUMBER = 400  # characters; the largest float in full has 309
 
 
-def read_yaml(path: str | Path, *, what: str | None = None) -> Any:
+def read_yaml(path: str | Path, *, what: str | None = None, most: int = MOST_VALUES) -> Any:
     """The value of a YAML file. Raises EarthworksError for one that is missing, damaged, too large, or unfolds too far;
     the sentence begins with `what`, by default the path."""
-    return parse_yaml(read_regular(path, LARGEST), what or str(path))
+    return parse_yaml(read_regular(path, LARGEST), what or str(path), most=most)
 
 
-def parse_yaml(text: bytes | str, where: str) -> Any:
-    """The value of a YAML text; `where` is what a complaint is about."""
+def parse_yaml(text: bytes | str, where: str, *, most: int = MOST_VALUES) -> Any:
+    """The value of a YAML text, which may stand for at most so many values; `where` is what a complaint is about."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        if weight(node) > MOST_VALUES:
-            raise EarthworksError(
-                f"{where} stands for more than {MOST_VALUES:,} values: write out what its aliases repeat"
-            )
+        if weight(node)[0] > most:
+            raise EarthworksError(f"{where} stands for more than {most:,} values: write out what its aliases repeat")
         return loader.construct_document(node)
     except RecursionError:
         raise EarthworksError(f"{where} is nested too deeply for YAML") from None
@@ -47,22 +46,26 @@ def parse_yaml(text: bytes | str, where: str) -> Any:
             loader.dispose()
 
 
-def weight(node: yaml.Node, counted: dict[int, int] | None = None, depth: int = 0) -> int:
-    """How many values a node stands for, aliases unfolded; raises ValueError for one that holds itself."""
+def weight(node: yaml.Node, counted: dict[int, tuple[int, int]] | None = None) -> tuple[int, int]:
+    """How many values a node stands for, and in how many levels, aliases unfolded; raises ValueError for one that holds
+    itself, is too deep, or is a number of more digits than any has."""
     counted = {} if counted is None else counted
-    if depth > DEEPEST:
+    if id(node) in counted:
+        values, levels = counted[id(node)]
+        if not values:
+            raise ValueError("an alias stands inside what it names")
+        return values, levels
+    counted[id(node)] = 0, 0
+    values, levels = 1, 1
+    if isinstance(node, yaml.ScalarNode):
+        values += len(node.value) // 20
+        if node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(node.value):,} digits")
+    else:
+        pairs = node.value if isinstance(node, yaml.SequenceNode) else (each for pair in node.value for each in pair)
+        for more, deeper in (weight(child, counted) for child in pairs):
+            values, levels = values + more, max(levels, 1 + deeper)
+    if levels > DEEPEST:
         raise ValueError(f"more than {DEEPEST} levels")
-    known = counted.get(id(node))
-    if known == 0:
-        raise ValueError("an alias stands inside what it names")
-    if known is not None:
-        return known
-    counted[id(node)] = 0
-    children: list[yaml.Node] = []
-    if isinstance(node, yaml.MappingNode):
-        children = [each for pair in node.value for each in pair]
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    total = 1 + sum(weight(child, counted, depth + 1) for child in children)
-    counted[id(node)] = total
-    return total
+    counted[id(node)] = values, levels
+    return values, levels

@@ -1,16 +1,28 @@
 """Checkpoints that are whole or absent: safetensors, a small state file, and the SHA-256 of both."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from earthworks.runs import EarthworksError, RunFolder, json_text, new_folder, read_json, verify_manifest, write_json
+from earthworks.runs import (
+    EarthworksError,
+    RunFolder,
+    inside,
+    json_text,
+    new_folder,
+    read_json,
+    verify_manifest,
+    write_json,
+)
 from earthworks.runs.files import remove_folder, remove_leftovers, write_through
 from earthworks.runs.progress import note_once
 
 BEST = "best.json"  # {"step": N, "score": s}: beside the checkpoints, replaced atomically
+PATIENCE = 20  # times that a reader looks again for a checkpoint which was removed while it was read
 KEPT = 2  # the newest periodic checkpoints that stay, besides the best: one may be damaged by the disk
 
 
@@ -46,10 +58,41 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
             raise EarthworksError(
                 f"{path / name} is not a readable safetensors file ({reason}): it was altered"
             ) from None
+    return tensors, read_state(path)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds beside its tensors; state.json is compared with the manifest first."""
+    verify_manifest(path, names=["state.json"])
     state = read_json(path / "state.json")
     if not isinstance(state, dict):
         raise EarthworksError(f"{path / 'state.json'} does not hold the state of a run: it was altered")
-    return tensors, state
+    return state
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    inside(file.parent, file.name)
+    if not file.is_file():
+        raise EarthworksError(f"{file} is missing: the folder was altered after it was written")
+    try:
+        with safe_open(file, "pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise EarthworksError(f"{file} is not a readable safetensors file ({reason}): it was altered") from None
+
+
+@contextmanager
+def naming_what_to_remove(run: RunFolder, path: Path) -> Iterator[None]:
+    """What makes a checkpoint unusable, and how its run can be continued without it, in one sentence."""
+    try:
+        yield
+    except EarthworksError as error:
+        before = "the checkpoint before it" if len(run.steps()) > 1 else "the beginning"
+        raise EarthworksError(f"{error}; remove {path} to continue from {before}") from None
 
 
 def newest(run: RunFolder) -> Path | None:
@@ -59,14 +102,23 @@ def newest(run: RunFolder) -> Path | None:
 
 
 def best(run: RunFolder) -> dict[str, Any] | None:
-    """The step and score of the best validation so far, or None."""
+    """The step and score of the best validation so far, or None.
+
+    The newest checkpoint knows; best.json says the same for people. Where they differ, because the run was killed between
+    the two or best.json was altered, the checkpoint is right."""
+    path = newest(run)
+    if path is not None and "state.json" in verify_manifest(path, names=["state.json"]):
+        state = read_json(path / "state.json")
+        if isinstance(state, dict) and "best" in state:
+            return best_record(state["best"], path / "state.json")
     if not (run.checkpoints / BEST).exists():
         return None
-    record = read_json(run.checkpoints / BEST)
-    if not isinstance(record, dict) or type(record.get("step")) is not int:
-        raise EarthworksError(
-            f"{run.checkpoints / BEST} does not name a step: remove it, and the last checkpoint is used"
-        )
+    return best_record(read_json(run.checkpoints / BEST), run.checkpoints / BEST)
+
+
+def best_record(record: Any, source: Path) -> dict[str, Any] | None:
+    if record is not None and not (isinstance(record, dict) and type(record.get("step")) is int):
+        raise EarthworksError(f"{source} does not name the step of the best checkpoint: it was altered")
     return record
 
 
@@ -75,8 +127,8 @@ def choose(run: RunFolder, which: str = "best") -> Path:
     steps = run.steps()
     if not steps:
         raise EarthworksError(f"{run.path} holds no checkpoint yet")
-    record = best(run)
     if which == "best":
+        record = best(run)
         return run.checkpoint(record["step"] if record and record["step"] in steps else steps[-1])
     if which == "last":
         return run.checkpoint(steps[-1])
@@ -85,6 +137,19 @@ def choose(run: RunFolder, which: str = "best") -> Path:
             f"there is no checkpoint {which!r} in {run.path}; there are best, last and {', '.join(map(str, steps))}"
         )
     return run.checkpoint(int(which))
+
+
+def load_chosen(run: RunFolder, which: str = "best") -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """`choose`, then `load`, and its path: where a run that is training removes the checkpoint in between, again."""
+    for left in reversed(range(PATIENCE)):
+        before = run.steps()
+        try:
+            path = choose(run, which)
+            return path, *load(path)
+        except EarthworksError:
+            if not left or run.steps() == before:
+                raise
+    raise AssertionError
 
 
 def mark_best(run: RunFolder, record: dict[str, Any]) -> None:
@@ -113,7 +178,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: dict[str, Tensor]) -> None:
-    """Set the generators as they were; devices that are no longer there are passed over."""
+    """Set the generators as they were; devices that are no longer there are left out."""
     torch.set_rng_state(state["cpu"])
     for index in range(torch.cuda.device_count()):
         if f"cuda-{index}" in state:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError, Metrics, Progress, RunFolder
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN
-from earthworks.runs.metrics import missing_steps
+from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import duration, note
 from earthworks.training import checkpoint
 
@@ -112,7 +112,13 @@ def fit(
                 metrics.sync()
                 if run.lock is not None:
                     run.lock.check()
-                state = {"step": done, "elapsed": record["elapsed"], "best": best, **task.state()}
+                state = {
+                    "step": done,
+                    "elapsed": record["elapsed"],
+                    "best": best,
+                    "log": metrics.state(),
+                    **task.state(),
+                }
                 checkpoint.save(run, done, {**task.tensors(), "random": checkpoint.random_state()}, state)
                 if better and best is not None:
                     checkpoint.mark_best(run, best)
@@ -135,18 +141,15 @@ def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | Non
     newest = checkpoint.newest(run)
     if newest is None:
         return 0, 0.0, None
-    try:
+    with checkpoint.naming_what_to_remove(run, newest):
         tensors, state = checkpoint.load(newest)
         restore(task, newest, tensors, state)
-    except EarthworksError as error:
-        before = "the checkpoint before it" if len(run.steps()) > 1 else "the beginning"
-        raise EarthworksError(f"{error}; remove {newest} to continue from {before}") from None
-    if lost := missing_steps(run.metrics_file, state["step"]):
-        note(f"notice: {lost}")
+    if fault := log_fault(run.metrics_file, state):
+        note(f"notice: {fault}")
     best = state["best"]
     if best and best["step"] not in run.steps():  # it went when a later one was better, which has been removed by hand
         best = None
-    if best and best != checkpoint.best(run):  # killed between the checkpoint and this mark
+    if best:  # it may have been killed between the checkpoint and this mark
         checkpoint.mark_best(run, best)
     checkpoint.prune(run)  # what a killed run was about to remove
     return state["step"], state["elapsed"], best

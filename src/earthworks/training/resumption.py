@@ -1,13 +1,21 @@
-"""The settings of a run that is gone on with: as it was begun, but for its length."""
+"""The settings of a run that is continued: those it was started with, but for its length."""
 
 import inspect
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs.folder import DERIVED
 
-CHANGEABLE = ("resume", "max_steps", "device", "tensorboard")  # what may be given beside --resume
+CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what may be given beside --resume
+# Settings that its owner may edit in the config.yaml of a run: they change no weight of it. That the data are the same
+# wherever they are now is compared by their contents.
+FREE = (*CHANGEABLE, "run", "data", "minutes", "evaluate_every", "sample_every", "save_every")
+LARGEST = 1 << 63  # of a whole number: what a seed may be
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing (null)"}
 
 
 def settings_to_resume(
@@ -27,12 +35,17 @@ def settings_to_resume(
     defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
     for name, value in given.items():
         if name not in CHANGEABLE and value != defaults[name]:
-            raise EarthworksError(f"--resume goes on with the settings of {run}; --{name} cannot be changed there")
+            raise EarthworksError(f"--resume continues with the settings of {run}; --{name} cannot be changed there")
     folder, config, kept = read(run, defaults)
+    check_types(kept, train, folder.config_file)
     settings = {**defaults, **kept}
-    settings["tensorboard"] = given["tensorboard"] or settings["tensorboard"]
+    for name in ("tensorboard", "verify"):
+        if name in settings:
+            settings[name] = given[name] or settings[name]
     if given["max_steps"] is not None:
         settings["max_steps"] = given["max_steps"]
+    if settings["max_steps"] is None:
+        raise EarthworksError(f"{folder.config_file} does not say max_steps: it was altered")
     check(settings)
     done = max(folder.steps(), default=0)
     if settings["max_steps"] < done:
@@ -40,3 +53,58 @@ def settings_to_resume(
     if settings["max_steps"] != config.get("max_steps"):
         folder.write_config({**config, "max_steps": settings["max_steps"]})
     return folder, settings
+
+
+def check_types(settings: Mapping[str, Any], train: Callable[..., Path], source: Path) -> None:
+    """Raise EarthworksError for the first setting of a file that is of another type than the command takes."""
+    hints = typing.get_type_hints(train)
+    for name, value in settings.items():
+        wanted = hints.get(name, Any)
+        if wanted is Any or is_of(value, wanted):
+            continue
+        kinds = typing.get_args(wanted) or (wanted,)
+        words = " or ".join(WORDS.get(each, str(each)) for each in kinds)
+        raise EarthworksError(f"{source}: {name} is {str(value)[:80]!r}; it must be {words}")
+
+
+def is_of(value: Any, wanted: Any) -> bool:
+    """Whether a value of a file is of a type, or one of several: True is no whole number, 3 is a number."""
+    origin = typing.get_origin(wanted)
+    if origin in (types.UnionType, typing.Union):
+        return any(is_of(value, each) for each in typing.get_args(wanted))
+    if origin is typing.Literal:
+        return value in typing.get_args(wanted)
+    if wanted in (int, float):
+        small = not isinstance(value, int) or abs(value) < LARGEST
+        return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool) and small
+    return isinstance(value, origin or wanted)
+
+
+def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of its run's settings: those that decide what the run computes."""
+    return {name: value for name, value in settings.items() if name not in FREE and name not in DERIVED}
+
+
+def settings_differing(config: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
+    """A sentence's part for each setting of config.yaml that is another than a checkpoint was trained with, as
+    `batch is 8 and was 4`; `written` are `settings_written`, of a checkpoint whose command may have had fewer."""
+    now = settings_written(config)
+    return [
+        f"{name} is {str(now[name])[:80]} and was {str(written[name])[:80]}"
+        for name in sorted(now.keys() & written.keys())
+        if now[name] != written[name] or isinstance(now[name], bool) != isinstance(written[name], bool)
+    ]
+
+
+def refuse_differing(folder: RunFolder, config: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
+    """Raise EarthworksError when config.yaml is not that of a checkpoint with this state; a notice when that cannot be
+    said."""
+    written = state.get("settings")
+    if not isinstance(written, dict):
+        return f"the checkpoint is of a version that kept no settings, so {folder.config_file} was not compared with it"
+    if differing := settings_differing(config, written):
+        raise EarthworksError(
+            f"{folder.config_file} was changed after its checkpoint was saved ({'; '.join(differing)}): put that back, or "
+            "start a new run with the new settings (from these weights by --init if you like)"
+        )
+    return None

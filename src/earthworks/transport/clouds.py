@@ -1,11 +1,17 @@
 """What every distance takes: two clouds of points, and weights on them. Checked once, here."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
+
+Number = TypeVar("Number", float, Tensor)
+# |log2| up to which squares of costs are computed without loss: about half of the exponents of the type
+ROOM = {torch.float32: 60, torch.float64: 500}
+STEP = 100  # of an exponent: 2^100 fits float32
 
 
 def check_clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,3 +78,24 @@ def check_order(p: float) -> float:
     if not 1 <= p < math.inf:
         raise EarthworksError(f"p is {p}; a Wasserstein distance needs a finite order p >= 1")
     return p
+
+
+def times(x: Number, power: float) -> Number:
+    """x 2^power in steps, because 2^power itself may be beyond the range of the type."""
+    while power:
+        step = max(-STEP, min(STEP, power))
+        x, power = x * 2.0**step, power - step
+    return x
+
+
+def unit(x: Tensor, y: Tensor, p: float, smallest: float = -math.inf) -> int:
+    """The exponent of the unit to compute in: 0 for ordinary points; for others that of the largest coordinate.
+
+    `smallest`: log2 of the p-th powers that the computation tells from 0, where that is more than float64 asks.
+    """
+    largest = max(float(points.detach().abs().max()) for points in (x, y))
+    if largest == 0:
+        return 0
+    exponent = math.frexp(largest)[1]
+    room = ROOM[x.dtype] / max(p, 2)
+    return 0 if max(-room, smallest / p) <= exponent <= room else exponent

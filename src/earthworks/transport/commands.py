@@ -1,7 +1,5 @@
 """`earthworks transport measure`: every distance that applies between two files of points."""
 
-import csv
-import json as to_json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earthworks.runs import EarthworksError, Progress
+from earthworks.runs import EarthworksError, Progress, json_text
+from earthworks.runs.files import refuse_existing
+from earthworks.transport.arrays import read_npy
 from earthworks.transport.clouds import cloud
 from earthworks.transport.critic import critic_estimate
 from earthworks.transport.exact import wasserstein
@@ -20,6 +20,7 @@ from earthworks.transport.pictures import write_figure
 from earthworks.transport.result import OF_LAWS, Distance
 from earthworks.transport.sinkhorn import sinkhorn_divergence
 from earthworks.transport.sliced import max_sliced_wasserstein, sliced_wasserstein
+from earthworks.transport.tables import read_csv
 
 
 def measure(
@@ -40,7 +41,8 @@ def measure(
     than a sort (exact, max-sliced, Sinkhorn) are taken on at most `points` random points of each file, and show it in n.
 
     Args:
-        a: the first cloud, .npy or .csv: a point a row; images of four axes are flattened.
+        a: the first cloud, .npy or .csv: a point a row; images of four axes are flattened. Column names and an index
+            without a name in a .csv are no coordinates.
         b: the second cloud.
         points: most points of each file for the exact, max-sliced and Sinkhorn distances.
         num_permutations: divisions of the pooled points for the null; no p-value is below 1 / (1 + this).
@@ -52,6 +54,8 @@ def measure(
     """
     if figure is not None and Path(figure).suffix != ".png":
         raise EarthworksError(f"--figure {figure} cannot be written: expected a name ending in .png")
+    if figure is not None:
+        refuse_existing(figure)
     for name, value in (("points", points), ("num_permutations", num_permutations), ("num_directions", num_directions)):
         if value < 1:
             raise EarthworksError(f"--{name} {value} is too few; expected at least 1")
@@ -63,12 +67,14 @@ def measure(
         for name, compute in applicable(x, y, points, num_directions, critic, seed):
             progress.show(f"measuring {name}", force=True)
             with torch.no_grad() if name != "critic_estimate" else torch.enable_grad():
-                distance = compute()
-            found.append(distance.assess(num_permutations, seed))
+                found.append(compute())
+        for distance in found:
+            progress.show(f"measuring the null of {distance.name}", force=True)
+            distance.assess(num_permutations, seed)
     if figure is not None:
-        write_figure(found, figure)
+        write_figure(found, figure, new=True)
     if json:
-        return to_json.dumps([record(each) for each in found], indent=2)
+        return json_text([record(each) for each in found])
     return table(found, len(x), len(y))
 
 
@@ -106,52 +112,11 @@ def read_cloud(file: str) -> Tensor:
     path = Path(file)
     if path.suffix not in (".npy", ".csv"):
         raise EarthworksError(f"{file} is of no kind that can be read: expected .npy or .csv")
-    try:
-        values = read_npy(path) if path.suffix == ".npy" else read_csv(path)
-    except FileNotFoundError:
-        raise EarthworksError(f"{file} does not exist") from None
-    except OSError as error:
-        raise EarthworksError(f"{file} cannot be read: {error.strerror or error}") from None
-    return cloud(torch.from_numpy(values), file)
-
-
-def read_npy(path: Path) -> np.ndarray:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError):
-        raise EarthworksError(f"{path} is not an array of numbers in NumPy's .npy format") from None
-    if values.dtype.kind not in "biuf":
-        raise EarthworksError(f"{path} holds {values.dtype} where numbers were expected")
+    if path.suffix == ".csv":
+        return cloud(torch.from_numpy(read_csv(path)), file)
+    values = read_npy(path)
     single = values.dtype.kind == "f" and values.dtype.itemsize <= 4
-    return values.astype(np.float32 if single else np.float64, order="C")
-
-
-def read_csv(path: Path) -> np.ndarray:
-    """Rows of numbers between commas; a first row that is not all numbers is taken for names."""
-    rows: list[list[float]] = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            for fields in reader:
-                if not any(field.strip() for field in fields):
-                    continue
-                try:
-                    rows.append([float(field) for field in fields])
-                except ValueError:
-                    if rows or reader.line_num > 1:
-                        raise EarthworksError(
-                            f"line {reader.line_num} of {path} is not all numbers: {','.join(fields)[:60]!r}"
-                        ) from None
-                    continue
-                if len(rows[-1]) != len(rows[0]):
-                    raise EarthworksError(
-                        f"line {reader.line_num} of {path} has {len(rows[-1])} numbers, the lines before it {len(rows[0])}"
-                    )
-    except (UnicodeDecodeError, csv.Error):
-        raise EarthworksError(f"{path} is not a text of numbers between commas") from None
-    if not rows:
-        raise EarthworksError(f"{path} is empty: it holds no row of numbers")
-    return np.array(rows)
+    return cloud(torch.from_numpy(values.astype(np.float32 if single else np.float64, order="C")), file)
 
 
 def record(distance: Distance) -> dict[str, Any]:
@@ -160,10 +125,10 @@ def record(distance: Distance) -> dict[str, Any]:
     assert distance.interval is not None
     return {
         "name": distance.name,
-        "value": finite(float(distance)),
+        "value": float(distance),
         "kind": distance.kind,
-        "null": finite(float(distance.null.mean())),
-        "interval": [finite(end) for end in distance.interval],
+        "null": float(distance.null.mean()),
+        "interval": list(distance.interval),
         "interval_of": distance.interval_of,
         "p_value": distance.p_value,
         "n": distance.n,
@@ -172,10 +137,6 @@ def record(distance: Distance) -> dict[str, Any]:
         "solver": distance.solver,
         "converged": distance.converged,
     }
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def table(found: list[Distance], n: int, m: int) -> str:
@@ -190,9 +151,10 @@ def table(found: list[Distance], n: int, m: int) -> str:
         assert each.interval is not None
         low, high = each.interval
         mark = "" if each.interval_of == OF_LAWS else "*"
+        interval = "none: one point" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]{mark}"
         lines.append(
             f"{each.name:<{width}} {float(each):>9.4g} {float(each.null.mean()):>9.3g} {each.p_value:>6.3f}  "
-            f"{f'[{low:.4g}, {high:.4g}]{mark}':<20}  {each.n:>7,} {each.m:>7,}  {each.kind}: {each.solver}"
+            f"{interval:<20}  {each.n:>7,} {each.m:>7,}  {each.kind}: {each.solver}"
         )
     lines += [
         "",

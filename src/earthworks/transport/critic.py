@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.clouds import check_clouds
+from earthworks.transport.clouds import times
 from earthworks.transport.cones import Cones
 from earthworks.transport.lipschitz import (
     GroupSort,
@@ -24,6 +24,7 @@ from earthworks.transport.lipschitz import (
     spectral_normalize,
 )
 from earthworks.transport.lipschitz.penalty import Sided
+from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
 
 Constraint = Literal["one-sided", "two-sided", "clipping", "spectral", "sort", "full-sort", "cones"]
@@ -78,7 +79,13 @@ class CriticEstimate(Distance):
 
     potential: Callable[[Tensor], Tensor]
 
+    def restore(self, exponent: int) -> None:
+        super().restore(exponent)
+        scaled = self.potential
+        self.potential = lambda points: times(scaled(times(points, -exponent)), exponent)
 
+
+@any_magnitude(lengths=("train_gap", "standard_error", "by_slope", "by_c_transform"))
 def critic_estimate(
     x: Tensor,
     y: Tensor,
@@ -123,7 +130,6 @@ def critic_estimate(
         raise EarthworksError(
             f"held_out is the share of points kept from the training, between 0 and 1; got {held_out}"
         )
-    x, y = check_clouds(x, y)
     if min(len(x), len(y)) < 2:
         raise EarthworksError(
             f"a critic is trained on some points and measured on others: expected at least 2 in each cloud, "

@@ -15,6 +15,8 @@ from torch import Tensor
 from earthworks.runs import EarthworksError
 from earthworks.transport.result import Distance, Kind
 
+SMALLEST = 5e-324  # the least float64, half of which is rounded to 0
+
 
 def kullback_leibler(p: Tensor, q: Tensor) -> Distance:
     """KL(P | Q) = sum_i p_i log(p_i / q_i), nats; 0 log 0 = 0, infinity where p_i > 0 = q_i. Kind `cost`, not symmetric.
@@ -34,7 +36,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Distance:
     `kullback_leibler`, but never infinite. Source: Lin 1991; Goodfellow et al. 2014, theorem 1.
     """
     p, q = check_histograms(p, q)
-    mixture = (p + q) / 2
+    mixture = ((p + q) / 2).clamp(min=SMALLEST)
     value = (relative_entropy(p, mixture) + relative_entropy(q, mixture)).sum() / 2
     return of_histograms("jensen_shannon", value, "cost", p)
 

@@ -1,5 +1,7 @@
 """The exact distance between two samples: the cheapest way to move the one onto the other."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,13 +10,16 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
-from earthworks.transport.clouds import check_clouds, check_order, check_weights
+from earthworks.transport.clouds import check_weights
+from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.one_dimensional import power, root, wasserstein_1d
 from earthworks.transport.permutation import OnPool
 from earthworks.transport.result import Distance
 
 LP_LARGEST = 60_000  # n m up to which SciPy's linear program stands in for POT: seconds, and 100 times as slow
 KEPT = 4096  # points of a pool whose cost matrix is kept while it is permuted: 128 MiB
+# log2 of the largest cost outside which costs are brought to 1: the solvers take what is below an absolute bound for 0
+SIMPLEX_ROOM, LP_ROOM = (-10, 100), (-3, 20)
 PIVOTS = 10**8  # of the network simplex: 4,096 + 4,096 points need under 10^6
 
 
@@ -29,6 +34,7 @@ class Solution(NamedTuple):
     solver: str
 
 
+@any_magnitude()
 def wasserstein(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, b: Tensor | None = None) -> Distance:
     """W_p = ( min_P sum_ij P_ij |x_i - y_j|^p )^(1/p) over plans P >= 0 with row sums a and column sums b.
 
@@ -45,8 +51,6 @@ def wasserstein(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, 
     samples of 512 points of *one* Gaussian are 9.07 apart. Compare with the null that `assess()` adds.
     Source: Peyré and Cuturi, Computational Optimal Transport, 2.3 and 3; the gradient: ibid. 9.1.
     """
-    x, y = check_clouds(x, y)
-    p = check_order(p)
     if x.shape[1] == 1:
         return wasserstein_1d(x, y, p=p, a=a, b=b)
     n, m = len(x), len(y)
@@ -137,8 +141,21 @@ def solve(cost: np.ndarray, a: Tensor | None, b: Tensor | None) -> Solution:
             raise missing_extra(
                 "POT", "ot", f"the exact distance between {n} and {m} points (unlike numbers, or weights)"
             ) from None
-        return linear_program(cost, *weights)
-    return network_simplex(cost, *weights)
+        return of_ordinary_costs(linear_program, cost, weights, LP_ROOM)
+    return of_ordinary_costs(network_simplex, cost, weights, SIMPLEX_ROOM)
+
+
+def of_ordinary_costs(
+    solver: Callable[[np.ndarray, np.ndarray, np.ndarray], Solution],
+    cost: np.ndarray,
+    weights: list[np.ndarray],
+    room: tuple[int, int],
+) -> Solution:
+    exponent = math.frexp(float(cost.max()))[1]
+    if not cost.any() or room[0] <= exponent <= room[1]:
+        return solver(cost, *weights)
+    found = solver(np.ldexp(cost, -exponent), *weights)
+    return found._replace(f=np.ldexp(found.f, exponent), g=np.ldexp(found.g, exponent))
 
 
 def network_simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:

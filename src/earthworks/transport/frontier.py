@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.clouds import check_clouds
 from earthworks.transport.divergences import relative_entropy
+from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
 
 MOST_CLUSTERS = 500  # Pillutla et al. 2021: a tenth of the samples, at most 500
@@ -22,6 +22,7 @@ PER_CLUSTER = 10
 POINTS = 100  # on the frontier, which give the area to 5e-5
 
 
+@any_magnitude()
 def divergence_frontier(
     x: Tensor, y: Tensor, *, num_clusters: int | None = None, scale: float = 5.0, num_seeds: int = 5, seed: int = 0
 ) -> Distance:
@@ -38,7 +39,6 @@ def divergence_frontier(
     Raises EarthworksError for bad clouds, fewer than 2 clusters or seeds below 1. O(num_seeds (n + m) k d) an iteration.
     Source: Pillutla et al. 2021, eq. 2 to 4; smoothing and its error: Liu et al. 2021; Pillutla et al. 2023, section 4.
     """
-    x, y = check_clouds(x, y)
     k = max(2, min(MOST_CLUSTERS, min(len(x), len(y)) // PER_CLUSTER)) if num_clusters is None else num_clusters
     if k < 2 or num_seeds < 1 or not 0 < scale < math.inf:
         raise EarthworksError(
@@ -56,6 +56,7 @@ def divergence_frontier(
         n=len(x),
         m=len(y),
         d=x.shape[1],
+        degree=0,
         solver=f"k-means, {k} clusters, {num_seeds} seeds",
         details={
             "num_clusters": k,

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.clouds import check_clouds
+from earthworks.transport.clouds import check_clouds, times, unit
+from earthworks.transport.magnitude import any_magnitude, held
 from earthworks.transport.result import Distance
 
 
+@any_magnitude()
 def gaussian_wasserstein(x: Tensor, y: Tensor) -> Distance:
     """W_2 (root taken) between the Gaussians with the means and covariances (1/n) of the samples x (n, d), y (m, d).
 
@@ -25,7 +27,6 @@ def gaussian_wasserstein(x: Tensor, y: Tensor) -> Distance:
     Any n >= 1, n < d included. Differentiable in x and y (0 at distance 0), computed in float64.
     At most O((n + m) d^2 + d^3). Raises EarthworksError for bad clouds.
     """
-    x, y = check_clouds(x, y)
     return Distance(
         name="gaussian_wasserstein",
         value=root(squared_distance(x, y, unbiased=False)),
@@ -58,7 +59,11 @@ def frechet_distance(x: "Tensor | Moments", y: "Tensor | Moments") -> Distance:
     """
     if isinstance(x, Moments) or isinstance(y, Moments):
         return frechet_of_moments(*(z if isinstance(z, Moments) else Moments().update(z) for z in (x, y)))
-    x, y = check_clouds(x, y)
+    return frechet_of_samples(x, y)
+
+
+@any_magnitude(costs=("null",))
+def frechet_of_samples(x: Tensor, y: Tensor) -> Distance:
     n, m, d = len(x), len(y), x.shape[1]
     if min(n, m) < 2:
         raise EarthworksError(f"samples of {n} and {m} points: a Fréchet distance needs at least 2 for a covariance")
@@ -73,6 +78,7 @@ def frechet_distance(x: "Tensor | Moments", y: "Tensor | Moments") -> Distance:
         m=m,
         d=d,
         p=2,
+        degree=2,
         solver="nuclear norm" + (f", singular covariance: fewer than {d + 1} points" if min(n, m) <= d else ""),
         details={"null": frechet_null(eigenvalues, n, m), "rank_deficient": min(n, m) <= d},
         samples=(x, y),
@@ -113,8 +119,20 @@ class Moments:
         batch = batch.detach().double()
         other = Moments()
         other.n, other.mean = len(batch), batch.mean(0)
-        other.scatter = (batch - other.mean).T @ (batch - other.mean)
-        return self.merge(other)
+        apart = batch - other.mean
+        other.scatter = apart.T @ apart
+        if bool(apart.any()) and not other.scatter.diagonal().any():
+            raise beyond_squares(batch)
+        self.merge(other)
+        if not self.scatter.isfinite().all():
+            raise beyond_squares(batch)
+        return self
+
+    def scaled(self, power: int) -> "Moments":
+        """Of the same features multiplied by 2^power."""
+        other = Moments()
+        other.n, other.mean, other.scatter = self.n, times(self.mean, power), times(self.scatter, 2 * power)
+        return other
 
     def merge(self, other: "Moments") -> "Moments":
         """Take in everything that `other` has seen. Returns self."""
@@ -149,13 +167,17 @@ def frechet_of_moments(x: Moments, y: Moments) -> Distance:
             )
     if x.d != y.d:
         raise EarthworksError(f"x has features of dimension {x.d}, y of dimension {y.d}: they must agree")
+    sizes = [torch.cat([moments.mean, moments.covariance.diagonal().sqrt()]) for moments in (x, y)]
+    exponent = unit(sizes[0], sizes[1], 2)
+    x, y = x.scaled(-exponent), y.scaled(-exponent)
     values, vectors = torch.linalg.eigh(x.covariance)
     half = values.clamp(min=0).sqrt()[:, None] * vectors.T  # half^T half = A
     overlap = torch.linalg.eigvalsh(half @ y.covariance @ half.T).clamp(min=0).sqrt().sum()
     traces = x.covariance.diagonal().sum() + y.covariance.diagonal().sum()
     value = (x.mean - y.mean).square().sum() + traces - 2 * overlap
     pooled = torch.linalg.eigvalsh((x.scatter + y.scatter) / (x.n + y.n - 2))
-    return Distance(
+    null = held(frechet_null(pooled, x.n, y.n), 2 * exponent)
+    found = Distance(
         name="frechet_distance",
         value=value.clamp(min=0),
         kind="cost",
@@ -163,8 +185,18 @@ def frechet_of_moments(x: Moments, y: Moments) -> Distance:
         m=y.n,
         d=x.d,
         p=2,
+        degree=2,
         solver="eigenvalues of streamed moments",
-        details={"null": frechet_null(pooled, x.n, y.n), "rank_deficient": False},
+        details={"null": null, "rank_deficient": False},
+    )
+    found.restore(exponent)
+    return found
+
+
+def beyond_squares(batch: Tensor) -> EarthworksError:
+    return EarthworksError(
+        f"the squares of features as large as {float(batch.abs().max()):.1e} are beyond float64: multiply all features by "
+        "a constant that brings them near 1"
     )
 
 

@@ -1,5 +1,6 @@
 """Could two samples come from one law? Exchange their points at random, and see how far apart chance puts them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ def permutation_test(
     pool = torch.cat([x.detach(), y.detach()])
     value = float(measure(pool[: len(x)], pool[len(x) :]))
     null = permuted(lambda i, j: measure(pool[i], pool[j]), len(x), len(y), num_permutations, seed)
+    if math.isnan(value) or bool(null.isnan().any()):
+        raise EarthworksError("the statistic of the permutation test is NaN for these points: it has no p-value")
     return Permutation(value, null, p_value(value, null))
 
 
@@ -66,5 +69,6 @@ def permuted(evaluate: OnPool, n: int, m: int, num_permutations: int, seed: int)
 
 def p_value(value: float, null: Tensor) -> float:
     """Divisions that give the value again count as reaching it, whatever rounding did to their last bits."""
-    reached = int((null >= value - 1e-9 * abs(value)).sum())
+    slack = 1e-9 * abs(value) if math.isfinite(value) else 0.0
+    reached = int((null >= value - slack).sum())
     return (1 + reached) / (1 + len(null))

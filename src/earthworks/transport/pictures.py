@@ -29,6 +29,8 @@ def paint_plan(distance: "Distance", axes: "Axes") -> None:
     if len(mass) > ARROWS:  # of equal ones an even choice, not the first
         chosen = chosen if np.ptp(mass) > 0 else np.linspace(0, len(mass) - 1, ARROWS).astype(int)
     i, j, mass = i[chosen], j[chosen], mass[chosen]
+    if distance.unit:
+        axes.set_xlabel(f"in units of 2^{distance.unit}")
     ends = y[j] - x[i]
     axes.quiver(
         *x[i].T, *ends.T, color=MUTED, alpha=0.2 + 0.6 * mass / mass.max(),
@@ -58,8 +60,9 @@ def paint_null(distance: "Distance", axes: "Axes") -> None:
     axes.legend(fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
 
 
-def write_figure(distances: list["Distance"], path: str | Path) -> Path:
-    """A .png file of panels: the first plan that can be drawn, and the null of each distance."""
+def write_figure(distances: list["Distance"], path: str | Path, *, new: bool = False) -> Path:
+    """A .png file of panels: the first plan that can be drawn, and the null of each distance. `new`: never over a file
+    that is there."""
     from earthworks.report.figures import draw
 
     path = Path(path)
@@ -80,5 +83,5 @@ def write_figure(distances: list["Distance"], path: str | Path) -> Path:
 
     description = "; ".join(str(each) for each in distances)
     drawing = draw(path.stem, description, paint, rows=rows, columns=columns, width=4.2 * columns, height=3.2 * rows)
-    write_bytes(path, drawing.png)
+    write_bytes(path, drawing.png, new=new)
     return path

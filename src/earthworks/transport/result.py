@@ -1,5 +1,6 @@
 """What a distance says about itself: the number, what kind of number it is, from how many points, and how sure."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
+from earthworks.transport.clouds import times
 from earthworks.transport.intervals import bootstrap_interval, influence_interval
 from earthworks.transport.permutation import OnPool, p_value, permuted
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Kind = Literal["distance", "cost", "lower bound", "upper bound", "estimate"]
 Statistic = Callable[[Tensor, Tensor], Tensor]  # two samples -> a 0-d tensor, larger for laws further apart
 
+ROUNDING = 1e-10  # of numbers near 1: what is below may be nothing but rounding
 OF_LAWS = "this number between the two laws"
 OF_MEAN = "the mean of this number over samples of these sizes"
 
@@ -29,7 +32,8 @@ class Distance:
     `value` is a 0-d tensor (with grad where the quantity has one); `kind` says what it is of the population or batch
     quantity that `name` names; `n` and `m` are the sample sizes, `d` the dimension, `p` the order, `solver` what ran;
     `plan` (n, m) and `potentials` (n,), (m,) are set where the solver has them; `details` holds what else the solver
-    knows (iterations, marginal violation, standard error), as plain numbers. After `assess()`: `null` (B,), `p_value`,
+    knows (iterations, marginal violation, standard error), as plain numbers. Potentials and details that float64 does
+    not hold, of very large or small points, are None. After `assess()`: `null` (B,), `p_value`,
     `interval` and what it is an interval of, `interval_of`.
     """
 
@@ -53,6 +57,8 @@ class Distance:
     p_value: float | None = None
     interval: tuple[float, float] | None = None
     interval_of: str = ""
+    degree: float = 1  # of length: 1 of a distance, p of a cost, 0 of what has no unit
+    unit: int = 0  # samples, statistic and influence are in units of 2^unit (`magnitude.py`)
 
     def __float__(self) -> float:
         return float(self.value.detach())
@@ -82,7 +88,7 @@ class Distance:
         statistic = self.statistic
         pool = torch.cat(self.samples).detach()
         on_pool = self.on_pool(pool) if self.on_pool else lambda i, j: statistic(pool[i], pool[j])
-        value = float(self)
+        value = times(float(self), -self.unit * self.degree)
         self.null = permuted(on_pool, self.n, self.m, num_permutations, seed)
         self.p_value = p_value(value, self.null)
         if self.influence is not None:
@@ -92,9 +98,27 @@ class Distance:
             power = 1 if self.kind == "cost" else self.p or 1
             self.interval = bootstrap_interval(value, on_pool, self.n, self.m, num_permutations, seed, power)
             self.interval_of = OF_LAWS
-            if self.p_value > 0.05:
+            if self.p_value > 0.05 and not math.isnan(self.interval[0]):
                 self.interval = (min(0.0, self.interval[0]), self.interval[1])
+        if self.unit:
+            ends = [times(end, self.unit * self.degree) for end in self.interval]
+            if out_of_range(self.interval[1], ends[1]):
+                raise not_held(self, ends[1])
+            self.null, self.interval = times(self.null, self.unit * self.degree), (ends[0], ends[1])
         return self
+
+    def restore(self, exponent: int) -> None:
+        """From units of 2^exponent into those of the points. The samples stay as they are, for `assess`."""
+        self.unit = exponent
+        exact = times(self.value.double(), exponent * self.degree)
+        if out_of_range(float(self), float(exact.detach())):
+            raise not_held(self, float(exact.detach()))
+        narrow = exact.to(self.value.dtype)
+        fits = torch.finfo(narrow.dtype).tiny <= abs(float(narrow.detach())) < math.inf
+        self.value = narrow if fits or not float(exact.detach()) else exact
+        if self.potentials is not None:
+            f, g = (times(each.double(), exponent * (self.p or 1)) for each in self.potentials)
+            self.potentials = (f, g) if bool(f.isfinite().all() and g.isfinite().all()) else None
 
     def __str__(self) -> str:
         """`wasserstein_1 = 0.947 (distance; n=500, m=500, d=2; assignment; null 0.21, p 0.005; 95 % interval ...)`."""
@@ -105,7 +129,8 @@ class Distance:
             parts.append(f"null {float(self.null.mean()):.3g}, p {self.p_value:.2g}")
         if self.interval is not None:
             what = "95 % interval" if self.interval_of == OF_LAWS else "95 % interval at this n"
-            parts.append(f"{what} [{self.interval[0]:.3g}, {self.interval[1]:.3g}]")
+            low, high = self.interval
+            parts.append("no interval: one point" if math.isnan(low) else f"{what} [{low:.3g}, {high:.3g}]")
         return f"{self.name} = {float(self):.4g} ({'; '.join(part for part in parts if part)})"
 
     def plot(self, axes: "Axes | None" = None) -> "Axes":
@@ -124,3 +149,16 @@ class Distance:
         from earthworks.transport.pictures import write_figure
 
         return write_figure([self], path)
+
+
+def out_of_range(before: float, after: float) -> bool:
+    """Whether a number that was more than rounding became infinity or 0 in another unit."""
+    return math.isfinite(before) and (math.isinf(after) or (after == 0 and abs(before) > ROUNDING))
+
+
+def not_held(found: Distance, after: float) -> EarthworksError:
+    power = "" if found.degree == 1 else f", of the order of their power {found.degree:g},"
+    return EarthworksError(
+        f"the points are as large as 1e{round(found.unit * math.log10(2))}, and their {found.name}{power} is too "
+        f"{'small' if after == 0 else 'large'} for a float64: multiply both clouds by a constant that brings them near 1"
+    )

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.clouds import check_clouds, check_order, check_weights
+from earthworks.transport.clouds import check_clouds, check_weights
 from earthworks.transport.entropic import Kernel, Problem, Settings, distances
+from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
 
 SHARE = 0.05  # of the median cost: the default strength; some 70 iterations reach 1e-8
@@ -51,9 +52,32 @@ def sinkhorn_divergence(
     (over-relaxation); Altschuler et al. 2017, algorithm 2 (rounding). Scaling of eps only warms the start here:
     solvers that stop after one such descent are biased (by a third for p = 1 at common settings).
     """
-    x, y = check_clouds(x, y)
+    found = debiased(
+        x, y, p=p, regularization=regularization, a=a, b=b, max_iterations=max_iterations, tolerance=tolerance
+    )
+    eps, iterations, violation = (found.details[name] for name in ("regularization", "iterations", "violation"))
+    strength = "" if eps is None else f"regularization {eps:.3g}, "
+    found.solver = f"sinkhorn, {strength}{iterations} iterations"
+    if not found.converged:
+        found.solver += f", NOT converged: marginal violation {violation:.1e} > {tolerance:.1e}"
+    return found
+
+
+@any_magnitude(
+    options=("regularization",), lengths=("lower_bound", "upper_bound"), costs=("regularization", "entropic_cost")
+)
+def debiased(
+    x: Tensor,
+    y: Tensor,
+    *,
+    p: float,
+    regularization: float | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    max_iterations: int,
+    tolerance: float,
+) -> Distance:
     weights = check_weights(a, len(x), x.double()), check_weights(b, len(y), y.double())
-    p = check_order(p)
     if regularization is None:
         regularization = default_regularization(x, y, p)
     for name, number in (
@@ -71,10 +95,6 @@ def sinkhorn_divergence(
     with torch.no_grad():
         lower, upper, plan = bracket(between)
     violation, iterations = max(q.violation for q in problems), max(q.iterations for q in problems)
-    converged = violation <= tolerance
-    solver = f"sinkhorn, regularization {settings.eps:.3g}, {iterations} iterations"
-    if not converged:
-        solver += f", NOT converged: marginal violation {violation:.1e} > {tolerance:.1e}"
     return Distance(
         name="sinkhorn_divergence",
         value=value,
@@ -83,8 +103,8 @@ def sinkhorn_divergence(
         m=len(y),
         d=x.shape[1],
         p=p,
-        solver=solver,
-        converged=converged,
+        degree=p,
+        converged=violation <= tolerance,
         plan=plan,
         potentials=(between.f, between.g),
         details={

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.clouds import check_clouds, check_order, check_weights
+from earthworks.transport.clouds import check_weights
+from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.one_dimensional import quantile_cost, root
 from earthworks.transport.result import Distance
 
 BLOCK = 1 << 22  # projected numbers held at once: 32 MB in float64
+SMALLEST = -20  # log2 of costs: slopes of 1e-12 and less are taken for 0 by `normalize`
 
 
+@any_magnitude(lengths=("standard_error",))
 def sliced_wasserstein(
     x: Tensor,
     y: Tensor,
@@ -32,8 +35,6 @@ def sliced_wasserstein(
     Rate n^(-1/2) in every d. SW_1 <= W_1, SW_2 <= W_2 / sqrt(d). In d = 1 it is wasserstein_1d.
     O(L (n (d + log n) + m (d + log m))); memory bounded. Source: Bonneel et al. 2015; Nadjahi et al. 2020.
     """
-    x, y = check_clouds(x, y)
-    p = check_order(p)
     d = x.shape[1]
     a = a if a is None else check_weights(a, len(x), x, "the weights a")
     b = b if b is None else check_weights(b, len(y), y, "the weights b")
@@ -64,6 +65,7 @@ def sliced_wasserstein(
     )
 
 
+@any_magnitude(smallest=SMALLEST)
 def max_sliced_wasserstein(
     x: Tensor, y: Tensor, *, p: float = 2, num_starts: int = 8, num_steps: int = 50, seed: int = 0
 ) -> Distance:
@@ -76,8 +78,6 @@ def max_sliced_wasserstein(
     Differentiable in x and y at the direction found (envelope theorem). In the units of x.
     O(num_steps num_starts (n + m) (d + log n)). Source: Deshpande et al. 2019.
     """
-    x, y = check_clouds(x, y)
-    p = check_order(p)
 
     def statistic(x: Tensor, y: Tensor) -> Tensor:
         direction = steepest(x.detach(), y.detach(), p, num_starts, num_steps, seed)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from earthworks.runs import EarthworksError, write_bytes
+from earthworks.runs import EarthworksError, read_regular, write_bytes
 from earthworks.wgan.features import BATCH, Extractor
 from earthworks.wgan.measure import Measure, share_interval
 
@@ -20,6 +20,7 @@ IMAGES_SEEN = 150_000  # in training: MNIST two and a half times
 EPOCHS = 30  # at most, of fewer images
 TRAINING_BATCH = 100
 PEAK_RATE = 2e-3
+LARGEST = 1 << 30  # bytes of a saved classifier: its size grows with the images' alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,13 +146,19 @@ def load_classifier(path: str | Path) -> Classifier:
     from safetensors.torch import load
 
     try:
-        tensors = load(Path(path).read_bytes())
-        shape = tensors["shape"].tolist()
-        network = Network((shape[0], shape[1], shape[2]), len(tensors["output.bias"]))
+        tensors = load(read_regular(path, LARGEST))
+        shape, classes = tensors["shape"].tolist(), len(tensors["output.bias"])
+        with torch.device("meta"):  # no memory for what only the file says
+            wanted = Network((shape[0], shape[1], shape[2]), classes).state_dict()
+        if {name: value.shape for name, value in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
+            raise ValueError
+        network = Network((shape[0], shape[1], shape[2]), classes)
         network.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise EarthworksError(f"{path} does not exist") from None
-    except (SafetensorError, KeyError, IndexError, RuntimeError):
+        if not all(value.isfinite().all() for value in tensors.values()) or int(network.held_out[1]) < 1:
+            raise ValueError
+    except EarthworksError:
+        raise
+    except (SafetensorError, KeyError, IndexError, RuntimeError, ValueError, TypeError, OverflowError):
         raise EarthworksError(f"{path} holds no classifier of this version: delete it to train a new one") from None
     return as_extractor(network.eval().requires_grad_(False))
 

@@ -1,11 +1,9 @@
 """What a GAN is trained on: toy laws that are known exactly, and images from wherever they lie."""
 
-import gzip
 import hashlib
-import lzma
 import math
+import os
 import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,10 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
+from earthworks.runs.files import open_regular
+from earthworks.transport.arrays import check_expansion, read_npy, read_npz
 from earthworks.wgan.networks import value_range
+from earthworks.wgan.unpacking import content_of, image_array, pixels
 
 TOYS = ("ring", "grid", "swiss-roll")
 STACKED = "stacked:"  # before the name of labelled images of one channel: three at random as red, green and blue
@@ -98,6 +99,13 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
     out, stay = order[:kept], order[kept:]
     both = None if labels is None else (as_tensor(labels)[stay], as_tensor(labels)[out])
     return Dataset(name, images[stay], images[out], both)
+
+
+def located(name: str) -> str:
+    """The name of a data set, a file or a folder by its absolute path: the same from any working directory."""
+    if name.startswith(STACKED):
+        return STACKED + located(name.removeprefix(STACKED))
+    return name if name in (*TOYS, "digits") or name.startswith("hf:") else os.path.abspath(name)
 
 
 def stacked(digits: Dataset, seed: int) -> Dataset:
@@ -199,53 +207,40 @@ def folder(path: Path) -> tuple[Tensor, np.ndarray | None, tuple[Tensor, np.ndar
 
 def image_folder(path: Path) -> tuple[Tensor, np.ndarray | None]:
     """Every image below `path`; the first folder of its path is its label, where there are folders."""
-    from PIL import Image, UnidentifiedImageError
-
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir())
     if not files:
         raise EarthworksError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}), IDX files or CIFAR-10 batches")
-    arrays, first = [], ("", (0, 0), "")
+    arrays: list[np.ndarray] = []
+    sizes: list[tuple[int, int]] = []
+    packed = 0
     for file in files:
-        try:
-            with Image.open(file) as image:
-                arrays.append(pixels(image))
-                here = (str(file), image.size, "L" if arrays[-1].ndim == 2 else "RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise EarthworksError(f"{file} could not be read as an image: {error}") from None
-        first = first if first[0] else here
-        if here[1:] != first[1:]:
+        with open_regular(file) as stream:
+            packed += os.fstat(stream.fileno()).st_size
+            array, size = image_array(file, stream)
+        arrays.append(array)
+        sizes.append(size)
+        if array.shape != arrays[0].shape:
+            kinds = [
+                f"{w} x {h} {'L' if each.ndim == 2 else 'RGB'}"
+                for (w, h), each in ((sizes[0], arrays[0]), (size, array))
+            ]
             raise EarthworksError(
-                f"the images must be of one size and mode: {first[0]} is {first[1][0]} x {first[1][1]} {first[2]}, "
-                f"{file} is {here[1][0]} x {here[1][1]} {here[2]}"
+                f"the images must be of one size and mode: {files[0]} is {kinds[0]}, {file} is {kinds[1]}"
             )
+        check_expansion(f"{path}", array.nbytes * len(arrays), packed)
     stacked = np.stack(arrays)
     names = [file.relative_to(path).parts[0] if file.parent != path else "" for file in files]
     labels = np.unique(names, return_inverse=True)[1] if len(set(names)) > 1 else None
     return images_of(stacked), labels
 
 
-def pixels(image: Any) -> np.ndarray:
-    """(h, w) or (h, w, 3) bytes of a Pillow image. Of 16 bits the upper 8: Pillow itself cuts them off at 255."""
-    if image.mode.startswith("I"):
-        return (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    return np.asarray(image)
-
-
 def array_file(path: Path) -> tuple[Tensor, np.ndarray | None]:
     """A .npy of samples, or a .npz with `images` (or its first array) and perhaps `labels`."""
-    try:
-        found = np.load(path, allow_pickle=False)
-        arrays = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else {"images": found}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        raise EarthworksError(f"{path} is not a readable {path.suffix} file of numbers") from None
-    if not arrays:
+    if path.suffix == ".npy":
+        return images_of(read_npy(path)), None
+    array, labels = read_npz(path, [("images", "x"), ("labels", "y")])
+    if array is None:
         raise EarthworksError(f"{path} holds no arrays; expected one called images, and perhaps labels")
-    labels = arrays.get("labels", arrays.get("y"))
-    array = arrays[next(key for key in ("images", "x", *arrays) if key in arrays)]
-    if array.dtype.kind not in "fiub":
-        raise EarthworksError(f"{path} holds {array.dtype}, not numbers")
     return images_of(array), labels
 
 
@@ -272,16 +267,6 @@ def images_of(array: np.ndarray) -> Tensor:
     return values
 
 
-def content_of(path: Path, num_bytes: int = -1) -> bytes:
-    """The bytes of a file, unpacked where it is .gz or .xz."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rb") as stream:
-            return stream.read(num_bytes)
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise EarthworksError(f"{path} could not be read: {error}") from None
-
-
 def is_idx(path: Path) -> bool:
     head = content_of(path, 4)
     return len(head) == 4 and head[:2] == b"\0\0" and head[2] == 8 and head[3] in (1, 3)
@@ -289,11 +274,17 @@ def is_idx(path: Path) -> bool:
 
 def read_idx(path: Path) -> np.ndarray:
     """The array of unsigned bytes in an IDX file, perhaps gzipped: two zeros, 8, the number of axes, their sizes."""
-    content = content_of(path)
+    head = content_of(path, 4 + 4 * 255)
     try:
-        axes = content[3]
-        shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
-        return np.frombuffer(content, np.uint8, math.prod(shape), 4 + 4 * axes).reshape(shape)
+        start = 4 + 4 * head[3]
+        shape = struct.unpack(f">{head[3]}I", head[4:start])
+        count = math.prod(shape)
+        content = content_of(path, start + count)
+        if len(content) < start + count:
+            raise ValueError
+        return np.frombuffer(content, np.uint8, count, start).reshape(shape)
+    except EarthworksError:
+        raise
     except (ValueError, struct.error, IndexError):
         raise EarthworksError(f"{path} is not a whole IDX file") from None
 
@@ -314,6 +305,8 @@ def cifar(paths: list[Path]) -> tuple[Tensor, np.ndarray | None]:
                 f"{path} is not a CIFAR-10 binary batch: {len(content):,} bytes are no multiple of 3,073"
             )
         parts.append(content.reshape(-1, CIFAR_RECORD))
+        if parts[-1][:, 0].max() > 9:
+            raise EarthworksError(f"{path} is not a CIFAR-10 binary batch: it has labels above 9")
     records = np.concatenate(parts)
     return torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy()), records[:, 0].astype(np.int64)
 

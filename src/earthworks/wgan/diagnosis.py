@@ -1,13 +1,12 @@
 """Is a run healthy? Its log and its last checkpoint are asked what an experienced eye would look for."""
 
-import json as json_format
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from earthworks.runs import EarthworksError, RunFolder, read_metrics
+from earthworks.runs import EarthworksError, RunFolder, json_text, read_metrics
 from earthworks.training import checkpoint as checkpoints
 from earthworks.wgan import examination, symptoms
 from earthworks.wgan.datasets import load_dataset
@@ -15,6 +14,7 @@ from earthworks.wgan.findings import Diagnosis, Finding, Undecided
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import networks
+from earthworks.wgan.stored import NETWORKS, check_networks
 from earthworks.wgan.task import Adversarial
 
 FEWEST_STEPS = 100  # of the generator: before, medians mean little and every critic lags
@@ -58,7 +58,8 @@ def answers_about(
     try:
         task, step = last_checkpoint(folder, config)
         recorded = next((record.get("generator_loss") for record in records if record["step"] == step), None)
-        yield "generator's sign reversed", examination.generator_sign(task, recorded)
+        known = float(recorded) if isinstance(recorded, int | float) else None
+        yield "generator's sign reversed", examination.generator_sign(task, known)
     except EarthworksError as error:
         task = None
         yield "the networks", Undecided("critic, modes, sign of the generator", str(error))
@@ -84,7 +85,13 @@ def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversar
     """The networks of the newest checkpoint with their data and new optimizers, on the CPU; and its step."""
     newest = checkpoints.choose(folder, "last")
     tensors, state = checkpoints.load(newest)
+    if type(state.get("step")) is not int:
+        raise EarthworksError(f"{newest / 'state.json'} does not say its step: it was altered")
     data = load_dataset(config["data"], validation=config["validation"], seed=config["seed"])
+    if list(data.shape) != list(config["shape"]) or data.digest != config["data_digest"]:
+        raise EarthworksError(f"{config['data']} no longer holds the samples that {folder.path} was trained on")
+    shapes = {name: {key: list(t.shape) for key, t in tensors.get(name, {}).items()} for name in NETWORKS}
+    check_networks(config, shapes, folder)
     rate = max(config["learning_rate"], config["critic_learning_rate"])
     settings = {**config, "critic_learning_rate": rate, "precision": "fp32", "compile": False}
     task = Adversarial(*networks(settings, data), data, folder, settings, torch.device("cpu"))
@@ -100,4 +107,4 @@ def diagnose_run(run: str, *, json: bool = False) -> str:
         json: print the findings with their evidence as JSON.
     """
     diagnosis = diagnose(run)
-    return json_format.dumps(diagnosis.as_dict(), indent=2) if json else str(diagnosis)
+    return json_text(diagnosis.as_dict()) if json else str(diagnosis)

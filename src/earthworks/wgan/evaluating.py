@@ -4,6 +4,7 @@ Held-out real samples are divided in two. The generated samples are measured aga
 and what that gives is the null: the number that a perfect generator would get at the same sizes.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earthworks.runs import EarthworksError, Progress, RunFolder, write_bytes, write_json
+from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_bytes, write_json
 from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
@@ -60,9 +61,16 @@ def evaluate(
     Returns {"run", "checkpoint", "num", "measures": [{"name", "value", "kind", "null", "interval", "n", "m", "remark"}]}.
     """
     folder, config = wgan_run(run)
+    for name in (features or "").split(","):
+        if ":" in name:
+            custom(name)  # refuses what cannot be imported before minutes of measuring
     dataset = load_dataset(data or config["data"], validation=config["validation"], seed=config["seed"])
     if list(dataset.shape) != list(config["shape"]):
         raise EarthworksError(f"{dataset.name} holds samples of shape {dataset.shape}, the run makes {config['shape']}")
+    if data is None and dataset.digest != config["data_digest"]:
+        raise EarthworksError(
+            f"{dataset.name} no longer holds the samples that {run} was trained on: give others to measure by with --data"
+        )
     generator, critic = load(run, checkpoint=checkpoint, device=device)
     samples = draw_samples(dataset, generator, config["noise"], num, seed)
     measures: list[dict[str, Any]] = []
@@ -312,15 +320,15 @@ def evaluate_run(
         seed: of the noise, the division of the held-out samples, and the resampling.
         json: print everything as JSON.
     """
-    import json as to_json
-
     from earthworks.report import write_report
 
     choose_device(device)
-    result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
-    write_json(Path(run) / "evaluation.json", result)
+    folder, _ = wgan_run(run)
+    with lock(folder.path, "evaluation.json"):  # from the start: a second evaluation is told at once
+        result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
+        write_json(folder.path / "evaluation.json", result)
     note(f"report {write_report([run])}")
-    return to_json.dumps(result, indent=2) if json else table(result)
+    return json_text(result) if json else table(result)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -329,14 +337,18 @@ def table(result: dict[str, Any]) -> str:
     for measure in result["measures"]:
         low_high = measure.get("interval") or ()
         interval = f"[{low_high[0]:.4g}, {low_high[1]:.4g}]" if low_high else ""
+        interval = "none" if low_high and any(map(math.isnan, low_high)) else interval
         null = measure.get("null")
-        shown = "" if null is None else f"{null:.4g}"
+        shown = "" if null is None else number(null)
         n = measure["n"] or measure["m"]
-        line = (
-            f"{measure['name']:<30}{measure['value']:>10.4g}  {interval:<21}{shown:>9}  {n:>6,}  {measure['kind']:<12}"
-        )
+        value = number(measure["value"])
+        line = f"{measure['name']:<30}{value:>10}  {interval:<21}{shown:>9}  {n:>6,}  {measure['kind']:<12}"
         lines.append(f"{line}{measure['remark']}".rstrip())
     lines.append(
         "real: the same measure of held-out samples against others of them, what a perfect generator would get"
     )
     return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "unknown" if math.isnan(value) else "infinite"

@@ -92,8 +92,9 @@ def custom(path: str) -> Extractor:
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise EarthworksError(f"features {path!r}: {module} cannot be imported ({error})") from None
+    except Exception as error:  # whatever is wrong with the file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise EarthworksError(f"features {path!r}: {module} cannot be imported ({reason})") from None
     finally:
         sys.path.remove(os.getcwd())
     found = getattr(found, name, None)

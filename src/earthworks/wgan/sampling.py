@@ -1,5 +1,6 @@
 """Drawing from a trained generator."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
+from earthworks.runs.files import refuse_existing
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 from earthworks.wgan.batches import noise_generator
-from earthworks.wgan.networks import build
+from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.pictures import array_bytes, grid, png, to_bytes
+from earthworks.wgan.stored import build_stored
 
 CHUNK = 256  # samples drawn in one pass: the result does not depend on it
 MOST_PICTURED = 400
@@ -23,27 +26,28 @@ REQUIRED = (
     *("data_digest", "average", "validation", "seed", "critic_batch_norm", "channels_last"),
     *("evaluate_every", "sample_every", "save_every"),
 )
+OPTIONAL = ("penalty", "clip", "dequantize", "parameters")  # that may be null
+KINDS = (  # settings by what their values are
+    (("width", "depth", "noise", "batch", "generator_batch", "critic_steps", "horizon"), int, "a whole number above 0"),
+    (
+        ("max_steps", "seed", "evaluate_every", "sample_every", "save_every", "parameters"),
+        int,
+        "a whole number above 0",
+    ),
+    (("learning_rate", "critic_learning_rate", "beta1", "beta2", "hold", "average"), int | float, "a number"),
+    (("validation", "penalty", "clip", "minutes"), int | float, "a number"),
+    (("critic_batch_norm", "channels_last", "dequantize", "compile", "tensorboard"), bool, "true or false"),
+    (("data", "objective", "network", "optimizer", "data_digest", "precision", "device"), str, "text"),
+    (("shape",), list, "a list of whole numbers"),
+)
+LARGEST_SIDE = 1 << 32
 
 
 def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> tuple[nn.Module, nn.Module]:
     """The averaged generator and the critic of a run, ready to be used: noise (n, noise) to samples, samples to scores."""
     folder, config = wgan_run(run)
     tensors, _ = checkpoints.load(checkpoints.choose(folder, checkpoint))
-    generator, critic = build(
-        config["network"],
-        config["shape"],
-        noise=config["noise"],
-        width=config["width"],
-        depth=config["depth"],
-        batch_norm=config["critic_batch_norm"],
-    )
-    try:
-        generator.load_state_dict(tensors["average"])
-        critic.load_state_dict(tensors["critic"])
-    except (RuntimeError, KeyError):
-        raise EarthworksError(
-            f"a checkpoint of {run} does not match its config.yaml: one of them was altered"
-        ) from None
+    generator, critic = build_stored(config, tensors, folder)
     where = choose_device(device)
     return generator.to(where).eval().requires_grad_(False), critic.to(where).eval()
 
@@ -55,9 +59,29 @@ def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     if config.get("kind") != "wgan":
         raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
     missing = [name for name in REQUIRED if config.get(name) is None]
+    missing += [name for name in OPTIONAL if name not in config]
     if missing:
         raise EarthworksError(f"{folder.config_file} lacks {', '.join(missing)}: it was altered")
+    for names, kind, words in KINDS:
+        for name in names:
+            value = config.get(name)
+            if value is not None and not of_kind(value, kind, least=0 if name == "seed" else 1):
+                raise EarthworksError(f"{folder.config_file} has {name} {str(value)[:40]!r}; expected {words}")
+    shape = config["shape"]
+    if len(shape) not in (1, 3) or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape):
+        raise EarthworksError(
+            f"{folder.config_file} has shape {str(shape)[:40]}, which no samples have: it was altered"
+        )
+    if config["objective"] not in OBJECTIVES:
+        raise EarthworksError(f"{folder.config_file} has objective {config['objective'][:40]!r}, which there is not")
     return folder, config
+
+
+def of_kind(value: Any, kind: Any, least: int) -> bool:
+    """Whether a setting is of its type, and a number a finite one, a whole number not below `least`."""
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        return False
+    return value >= least if kind is int else not isinstance(value, float) or math.isfinite(value)
 
 
 def sample(run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last", device: str = "auto") -> Tensor:
@@ -94,7 +118,7 @@ def sample_file(
     Args:
         run: the run folder.
         num: samples to draw.
-        output: a .npy (float32, images in [0, 1] or [-1, 1]), or a .png of a grid of images.
+        output: a .npy (float32, images in [0, 1] or [-1, 1]), or a .png of a grid of images; a file that does not exist.
         seed: of the noise.
         checkpoint: `last`, `best` (lowest validation), or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
@@ -102,6 +126,7 @@ def sample_file(
     path = Path(output)
     if path.suffix not in (".npy", ".png"):
         raise EarthworksError(f"--output {output} must end in .npy or .png")
+    refuse_existing(path)
     samples = sample(run, num, seed=seed, checkpoint=checkpoint, device=device)
     if path.suffix == ".npy":
         content = array_bytes(np.ascontiguousarray(samples.numpy()))
@@ -111,6 +136,5 @@ def sample_file(
         raise EarthworksError(f"a picture holds {MOST_PICTURED} images at most; write {num:,} to a .npy file")
     else:
         content = png(grid(to_bytes(samples)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content)
+    write_bytes(path, content, new=True)
     return f"{num:,} samples of shape {' x '.join(map(str, samples.shape[1:]))} in {path}"

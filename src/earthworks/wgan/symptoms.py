@@ -20,7 +20,8 @@ CHANCE = 2 * math.log(2)  # -E log D(x) - E log(1 - D(G z)) of a discriminator t
 
 def column(records: Records, key: str) -> np.ndarray:
     """(steps,) float64; NaN where nothing was recorded or what was recorded was not finite."""
-    return np.array([np.nan if record.get(key) is None else float(record[key]) for record in records])
+    values = [record.get(key) for record in records]
+    return np.array([float(value) if isinstance(value, int | float) else np.nan for value in values])
 
 
 def at_last(values: np.ndarray) -> tuple[float, int]:
@@ -145,7 +146,9 @@ def slope_of_the_critic(config: dict[str, Any], records: Records) -> Finding | U
 
 def still_improving(records: Records) -> bool:
     """Whether the sliced distance to held-out samples still fell by a tenth over the last third of the validations."""
-    values = column([record["validation"] for record in records if "validation" in record], "sliced_2")
+    values = column(
+        [record["validation"] for record in records if isinstance(record.get("validation"), dict)], "sliced_2"
+    )
     values = values[np.isfinite(values)]
     third = len(values) // 3
     return third > 0 and float(np.median(values[-third:])) < 0.9 * float(np.median(values[-2 * third : -third]))

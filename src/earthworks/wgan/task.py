@@ -21,6 +21,7 @@ from earthworks.wgan.monitoring import quick_measures
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.pictures import write_picture
 from earthworks.wgan.sampling import draw
+from earthworks.wgan.stored import settings_of
 
 GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
 SHOWN = 64  # samples of a picture, on the same noise throughout
@@ -169,6 +170,12 @@ class Adversarial:
         fake = self.draw(MEASURED, seed)
         held_out = self.batches.held_out(MEASURED)
         num = min(GAP_SAMPLES, len(held_out), len(self.data.train))
+        if not torch.isfinite(fake).all():
+            raise EarthworksError(
+                "the generator makes values that are not finite: its training has diverged; start a new run with a lower "
+                f"--learning_rate, the last checkpoint of {self.run.path} is intact",
+                exit_code=1,
+            )
         with torch.no_grad():
             on_fake = self.critic(fake[:num]).float().mean()
             gap_train = float(self.critic(self.batches.training(num)).float().mean() - on_fake)
@@ -208,7 +215,7 @@ class Adversarial:
 
     def state(self) -> dict[str, Any]:
         guards = {"critic_guard": self.critic_guard.state(), "generator_guard": self.generator_guard.state()}
-        return {"images_seen": self.images_seen, **guards}
+        return {"images_seen": self.images_seen, "settings": settings_of(self.settings), **guards}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         self.load_networks(tensors)

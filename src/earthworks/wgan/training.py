@@ -15,9 +15,10 @@ from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 from earthworks.training.resumption import settings_to_resume
-from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.datasets import Dataset, load_dataset, located
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import check, fill, networks, settle
+from earthworks.wgan.stored import check_resumable
 from earthworks.wgan.task import Adversarial
 
 
@@ -119,7 +120,7 @@ def train(
         note(f"run folder {folder.path}")
         with folder.beginning():
             settings, step_seconds = settle(settings, samples, chosen_device, begun)
-            settings["run"] = str(folder.path)
+            settings |= {"run": str(folder.path), "data": located(data)}
             parameters = [sum(p.numel() for p in module.parameters()) for module in networks(settings, samples)]
             found = {"parameters": sum(parameters), "shape": list(samples.shape), "data_digest": samples.digest}
             folder.write_config({"kind": "wgan", **found, **settings})
@@ -132,13 +133,14 @@ def go_on(folder: RunFolder, given: dict[str, Any], device: torch.device, begun:
     """Continue a run whose lock is held."""
     resume = str(folder.path)
     _, settings = settings_to_resume(resume, given, train=train, read=read_run, check=check)
+    check_resumable(folder, settings)
     samples = load_dataset(settings["data"], validation=settings["validation"], seed=settings["seed"])
     if list(samples.shape) != list(settings["shape"]):
         raise EarthworksError(
-            f"{settings['data']} holds samples of shape {samples.shape} now, {resume} began with {settings['shape']}"
+            f"{settings['data']} holds samples of shape {samples.shape} now, {resume} started with {settings['shape']}"
         )
     if samples.digest != settings["data_digest"]:
-        raise EarthworksError(f"{settings['data']} no longer holds the samples that {resume} began with")
+        raise EarthworksError(f"{settings['data']} no longer holds the samples that {resume} started with")
     return conduct(folder, samples, settings, device, begun)
 
 

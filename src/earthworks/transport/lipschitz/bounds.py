@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.clouds import check_clouds
+from earthworks.transport.clouds import check_clouds, times, unit
 
 BLOCK_ELEMENTS = 1 << 22  # distances held at once, 32 MB in float64
 
@@ -39,6 +39,8 @@ def lower_bounds(scores_x: Tensor, scores_y: Tensor, x: Tensor, y: Tensor) -> Lo
     f, g = scores_x.double().flatten(), scores_y.double().flatten()
     if len(f) != len(x) or len(g) != len(y):
         raise EarthworksError(f"expected one score a point, {len(x)} and {len(y)}; got {len(f)} and {len(g)}")
+    exponent = unit(x, y, 2)
+    x, y, f, g = (times(each, -exponent) for each in (x, y, f, g))  # the slope is the same, the bounds 2^exponent times
     slope = f.new_tensor(-torch.inf)
     transform = torch.full_like(g, torch.inf)
     rows = max(1, BLOCK_ELEMENTS // len(y))
@@ -48,4 +50,4 @@ def lower_bounds(scores_x: Tensor, scores_y: Tensor, x: Tensor, y: Tensor) -> Lo
         slopes = (scores[:, None] - g).div_(distance)
         slope = torch.maximum(slope, slopes.masked_fill_(distance == 0, -torch.inf).max())
     by_slope = (f.mean() - g.mean()) / slope if slope > 0 else torch.zeros_like(slope)
-    return LowerBounds(by_slope, f.mean() + transform.mean(), slope)
+    return LowerBounds(times(by_slope, exponent), times(f.mean() + transform.mean(), exponent), slope)

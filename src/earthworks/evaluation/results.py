@@ -1,0 +1,227 @@
+"""Files of results in a run: looked at before measuring, written one writer at a time, kept piece by piece until whole.
+
+RUN/NAME.partial.jsonl holds what an evaluation that has not ended measured so far, a line a piece: the key, which is all
+that decides the piece's value (task, seed, checkpoint, data, ...), the value, and a digest of both. The same command takes
+up what has the very same key. When the whole result is written the file goes.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from earthworks import __version__
+from earthworks.runs import EarthworksError, read_json, write_bytes, write_json
+from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, Stopped
+from earthworks.runs.files import one_sentence, open_regular, sha256, temporary_name, write_all, write_through
+from earthworks.runs.json_files import finite, parse_json
+from earthworks.runs.lock import lock
+from earthworks.runs.progress import note
+
+PATIENCE = 5.0  # seconds for another command that is writing the same file, which takes milliseconds
+LARGEST_LINE = 1 << 28  # bytes
+
+Fits = Callable[[Any], bool]
+
+
+def already_there(folder: Path, name: str) -> dict[str, Any]:
+    """What FOLDER/NAME holds, {} where it is not there; EarthworksError where it cannot be read, so that it is not
+    overwritten in silence."""
+    there = folder / name
+    if not os.path.lexists(there):
+        return {}
+    try:
+        value = read_json(there)
+    except EarthworksError as error:
+        raise EarthworksError(f"{error}; it would be overwritten: move it away, or delete it") from None
+    if not isinstance(value, dict):
+        raise EarthworksError(
+            f"{there} is not what this command writes and would be overwritten: move it away, or delete it"
+        )
+    return value
+
+
+def ready_to_write(folder: Path, name: str) -> None:
+    """Before any measuring: EarthworksError where FOLDER/NAME could not be written, or is there and cannot be read."""
+    already_there(folder, name)
+    if not folder.exists():
+        return
+    probe = temporary_name(folder / name)
+    try:
+        write_through(probe, b"{}")
+    except EarthworksError as error:
+        raise EarthworksError(f"{folder / name} could not be written, so nothing is measured: {error}", 1) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] | None = None) -> None:
+    """Replace FOLDER/NAME, and with it the files of `texts`, while no other command does."""
+    with one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with in_turn(folder, name):
+        already_there(folder, name)
+        write_json(folder / name, result)
+        for beside, content in (texts or {}).items():
+            write_bytes(folder / beside, content)
+
+
+@contextmanager
+def in_turn(folder: Path, name: str) -> Iterator[None]:
+    """The lock of a result file, waited for a little: whoever has it is done in a moment."""
+    deadline = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock(folder, name))
+                break
+            except EarthworksError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield
+
+
+class NotKept(EarthworksError):
+    """What was measured could not be written: whoever goes on measuring would lose more."""
+
+
+class Partial:
+    """Pieces of a result. `common` is the part of the key that all of them share. `taken` and `kept` count."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.common: dict[str, Any] = {}
+        self.found: dict[str, Any] = {}
+        self.used: set[str] = set()
+        self.taken = self.kept = 0
+
+    def piece(self, key: dict[str, Any], compute: Callable[[], Any], fits: Fits) -> Any:
+        """The value of this key, taken up where it is there and `fits`, else computed and kept."""
+        if self.path is None or not self.common:
+            return compute()
+        key = finite({"earthworks": __version__, **self.common, **key})
+        self.used.add(name_of(key))
+        there = self.found.get(name_of(key))
+        if there is not None and fits(there):
+            self.taken += 1
+            return there
+        value = finite(compute())
+        line = json.dumps({"sha256": digest_of(key, value), "key": key, "value": value}) + "\n"
+        self.append(line.encode())
+        self.kept += 1
+        return value
+
+    def open(self) -> None:
+        """Read what an interrupted evaluation left, and see whether more can be written."""
+        assert self.path is not None
+        if os.path.lexists(self.path):
+            damaged = 0
+            for line, record in records_in(self.path):
+                if record is None:
+                    damaged += line.endswith(b"\n")  # the last one may be cut: the process was killed
+                else:
+                    self.found[name_of(record["key"])] = record["value"]
+            if damaged:
+                note(f"damaged lines in {self.path}: {damaged}; what they held is measured again")
+        self.append(b"\n")  # ends a line that was cut, and shows whether the disk takes any
+
+    def append(self, line: bytes) -> None:
+        """Add a line at the end, at once on the disk."""
+        assert self.path is not None
+        try:
+            with one_sentence(self.path):
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+                try:
+                    write_all(descriptor, line)
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        except EarthworksError as error:
+            raise NotKept(str(error), error.exit_code) from None
+
+    def remove(self) -> None:
+        """The whole result is written: its pieces go, and the file with them where it holds none of another evaluation."""
+        if self.path is None:
+            return
+        others = {name for name in self.found if name not in self.used}
+        if others:
+            lines = [line for line, record in records_in(self.path) if record and name_of(record["key"]) in others]
+            write_bytes(self.path, b"".join(lines))
+        else:
+            with one_sentence(self.path):
+                self.path.unlink(missing_ok=True)
+
+
+def records_in(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """The lines of a file of pieces with what they hold, None for one that is damaged or cut."""
+    with open_regular(path) as lines:
+        while line := lines.readline(LARGEST_LINE):
+            if not line.strip():
+                continue
+            try:
+                record = parse_json(line)
+                whole = record["sha256"] == digest_of(record["key"], record["value"])
+            except (ValueError, TypeError, KeyError):
+                record, whole = None, False
+            yield line, record if whole else None
+
+
+def name_of(key: Any) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of(key: Any, value: Any) -> str:
+    return hashlib.sha256(json.dumps([key, value]).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def partial_result(folder: Path | None, name: str, unit: str) -> Iterator[Partial]:
+    """Where the pieces of FOLDER/NAME.json are kept until it is written inside; `unit` is what a piece is called.
+
+    One command at a time keeps them: another that measures the same run meanwhile keeps none, and says so. Where `folder`
+    is None, a model in memory, nothing is kept. Ctrl-C and SIGTERM become an EarthworksError (exit codes 130 and 75) that
+    says what is kept.
+    """
+    if folder is None:
+        yield Partial(None)
+        return
+    ready_to_write(folder, f"{name}.json")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder, f"{name}.partial.jsonl"))
+            partial = Partial(folder / f"{name}.partial.jsonl")
+        except EarthworksError as error:
+            note(f"what is measured is not kept until the end: {error}")
+            partial = Partial(None)
+        if partial.path is not None:
+            partial.open()
+        try:
+            yield partial
+        except (KeyboardInterrupt, Stopped) as stop:
+            if not partial.found and not partial.kept:
+                partial.remove()
+                raise
+            what = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
+            code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TRY_AGAIN
+            raise EarthworksError(
+                f"{what}; {partial.taken + partial.kept} {unit} are kept in {partial.path}: give the same command again",
+                code,
+            ) from None
+        except BaseException:
+            if not partial.found and not partial.kept:
+                partial.remove()
+            raise
+        if partial.taken:
+            note(f"{partial.taken} {unit} taken from an interrupted evaluation")
+        partial.remove()
+
+
+def files_digest(files: list[Path]) -> list[list[str]]:
+    """Names and SHA-256 of files, in the order of their names."""
+    return [[file.name, sha256(file)] for file in sorted(files) if file.is_file()]

@@ -1,0 +1,143 @@
+"""What a run reads again after its start, and whether it is still what was read then: RUN/inputs.json.
+
+    {"inputs": [{"what": "tokens", "given": "corpus/packed", "path": "/home/me/corpus/packed",
+                 "files": [{"name", "bytes", "mtime_ns", "blocks", "sha256"}, ...]}]}
+
+`given` is as the person wrote it, `path` absolute (relative to the run for its own data/), so that a run that is resumed in
+another working directory reads the same files. Sizes and `blocks_digest` are compared at every start, the SHA-256 of a file
+whose time of change is another than recorded, and of every file with --verify; then the new time is recorded.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from earthworks.corpus import PackedTokens, is_packed
+from earthworks.runs import EarthworksError, RunFolder, inside, lock, read_json, verify_manifest, write_json
+from earthworks.runs.files import MANIFEST, blocks_digest, description, manifest_files, sha256
+
+TOKENS, WEIGHTS = "tokens", "weights"
+
+
+def record_inputs(run: RunFolder, data: str, init: tuple[str, Path] | None) -> None:
+    """Write inputs.json at the start of a run: its packed tokens, and the checkpoint that its weights are from."""
+    own = not is_packed(data)
+    tokens = described(TOKENS, data, run.data if own else Path(data))
+    inputs = [{**tokens, "path": run.data.name} if own else tokens]
+    if init is not None:
+        inputs.append(described(WEIGHTS, *init))
+    write_json(run.path / "inputs.json", {"inputs": inputs})
+
+
+def described(what: str, given: str, path: Path) -> dict[str, Any]:
+    """An input as it is now: the files that its manifest names, and the manifest."""
+    files = [{"name": name, **description(inside(path, name))} for name in (*manifest_files(path), MANIFEST)]
+    return {"what": what, "given": given, "path": os.path.abspath(path), "files": files}
+
+
+def read_inputs(run: RunFolder) -> list[dict[str, Any]]:
+    """The inputs that a run recorded; none for one of format 1."""
+    file = run.path / "inputs.json"
+    if not os.path.lexists(file):
+        return []
+    content = read_json(file)
+    inputs = content.get("inputs") if isinstance(content, dict) else None
+    if not isinstance(inputs, list) or not all(is_input(each) for each in inputs):
+        raise EarthworksError(f"{file} does not list the inputs of a run: it was altered")
+    return inputs
+
+
+def is_input(value: Any) -> bool:
+    kinds = {"bytes": int, "mtime_ns": int, "blocks": str, "sha256": str, "name": str}
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("what", "given", "path"))
+        and isinstance(value.get("files"), list)
+        and all(
+            isinstance(file, dict) and all(type(file.get(key)) is kind for key, kind in kinds.items())
+            for file in value["files"]
+        )
+    )
+
+
+def packed_folder(run: RunFolder) -> Path:
+    """Where a run's tokens are: its own data/, or the packed folder it was given, wherever this process works."""
+    data = str(run.read_config().get("data"))
+    entry = recorded(run, TOKENS)
+    if entry is None:
+        return Path(data) if is_packed(data) else run.data
+    if entry["given"] == data:  # else its owner has written in config.yaml where it is now
+        return run.path / entry["path"]
+    return Path(data)
+
+
+def recorded(run: RunFolder, what: str) -> dict[str, Any] | None:
+    return next((entry for entry in read_inputs(run) if entry["what"] == what), None)
+
+
+def open_tokens(run: RunFolder, *, verify: bool = False) -> PackedTokens:
+    """The tokens of a run, compared with what it recorded at its start; what was held out by its SHA-256, for a number
+    measured on other text than it is said to be would be wrong in silence.
+
+    Raises EarthworksError naming the folder that is not there, or the first file that differs.
+    """
+    path = packed_folder(run)
+    if not is_packed(path):
+        raise EarthworksError(
+            f"the tokens of {run.path} are not in {path} any more: put them back there, or write where they are after "
+            f"data: in {run.config_file}"
+        )
+    if (entry := recorded(run, TOKENS)) is not None:
+        compare(run, entry, path, verify=verify)
+    return verified(PackedTokens.open(path, verify=verify))
+
+
+def verified(packed: PackedTokens) -> PackedTokens:
+    """The same, once its held-out files are as its manifest has them."""
+    held_out = [name for name in manifest_files(packed.path) if Path(name).name.startswith("validation")]
+    verify_manifest(packed.path, names=held_out)
+    return packed
+
+
+def weights_folder(run: RunFolder, init: str) -> Path | None:
+    """The checkpoint that a run's first weights were taken from, compared; None where the run recorded none."""
+    entry = recorded(run, WEIGHTS)
+    if entry is None:
+        return None
+    path = Path(entry["path"])
+    if not path.is_dir():
+        raise EarthworksError(
+            f"{path}, from which {run.path} took its first weights (--init {init}), is not there any more: put it back, "
+            "or start the run again"
+        )
+    compare(run, entry, path, verify=True)
+    return path
+
+
+def compare(run: RunFolder, entry: dict[str, Any], path: Path, *, verify: bool) -> None:
+    """Compare an input with what was recorded of it; the times of files that were copied are recorded anew."""
+    changed = []
+    for file in entry["files"]:
+        found = inside(path, file["name"])
+        if not found.is_file():
+            raise EarthworksError(f"{found} is missing: {path} is not as it was when {run.path} was started")
+        status = found.stat()
+        moved = status.st_mtime_ns != file["mtime_ns"]
+        if (
+            status.st_size != file["bytes"]
+            or blocks_digest(found) != file["blocks"]
+            or ((moved or verify) and sha256(found) != file["sha256"])
+        ):
+            raise EarthworksError(
+                f"{found} is not the file that {run.path} was started with: put that back, or start a new run"
+            )
+        if moved:
+            changed.append((file, status.st_mtime_ns))
+    if not changed:
+        return
+    for file, time in changed:
+        file["mtime_ns"] = time
+    with suppress(EarthworksError), lock(run.path, "inputs.json"):  # a reader may not be allowed to write there
+        others = [each for each in read_inputs(run) if each["what"] != entry["what"]]
+        write_json(run.path / "inputs.json", {"inputs": [entry, *others]})

@@ -1,0 +1,156 @@
+"""Points from a .csv file: a point a row, a coordinate a column. Names and an index are no coordinates."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from earthworks.runs import EarthworksError
+from earthworks.runs.files import open_regular
+from earthworks.runs.progress import note
+
+PANDAS = "Unnamed: "  # how pandas names the column without a name when it reads one
+INDEX_NAMES = ("index", "id", "idx", "row")  # that may be an index or a coordinate
+FEW_COLUMNS, FEW_ROWS = 4, 3  # fewer could be a point of whole numbers, or count by chance
+
+
+def read_csv(path: Path) -> np.ndarray:
+    """The numbers (n, d) of a table; what was taken for names or for an index is said once.
+
+    Cells stand between commas, or between semicolons or tabs where the first line has them; there decimal commas are
+    read. Names: a first row without any number, or of 0, 1, ..., d - 1. Index: a column that has no name and counts from
+    0 or from 1. Raises EarthworksError for what may be the one or the other, with the way to say which, and for a cell
+    that is no number.
+    """
+    rows = list(cells(path))
+    if not rows:
+        raise EarthworksError(f"{path} is empty: it holds no row of numbers")
+    names, notices = None, []
+    if is_header(path, rows):
+        names = rows.pop(0)[1]
+        if all(is_number(name) for name in names[1:] or names):
+            notices.append(f"its first line, {','.join(names)[:40]!r}, for column names")
+    if not rows:
+        raise EarthworksError(f"{path} is empty: it holds no row of numbers")
+    width = len(names) if names is not None else len(rows[0][1])
+    for line, row in rows:
+        if len(row) != width:
+            raise EarthworksError(
+                f"line {line} of {path} has {len(row)} numbers, the {'first line' if names else 'lines before it'} {width}"
+            )
+    values = numbers(path, rows, names)
+    if is_index(path, rows, names, values):
+        notices.append("its first column, which counts the rows, for an index")
+        values = values[:, 1:]
+    if not values.shape[1]:
+        raise EarthworksError(f"{path} holds an index and no coordinates beside it")
+    for notice in notices:
+        note(f"notice: {path}: took {notice}, not for coordinates")
+    return np.ascontiguousarray(values)
+
+
+def cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, its cells without surrounding spaces) of every line that is not blank."""
+    try:
+        with open_regular(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+            first = next((line for line in text if line.strip()), "")
+            text.seek(0)
+            delimiter = next((each for each in ";\t" if each in first), ",")
+            reader = csv.reader(text, delimiter=delimiter)
+            for row in reader:
+                found = [cell.strip() for cell in row]
+                if any(found):
+                    yield reader.line_num, found if delimiter == "," else decimal_points(path, reader.line_num, found)
+    except (UnicodeDecodeError, csv.Error):
+        raise EarthworksError(f"{path} is not a text of numbers between commas") from None
+
+
+def decimal_points(path: Path, line: int, row: list[str]) -> list[str]:
+    """The cells with decimal commas as points; "1.234,5" and "1,234,567" have a separator of thousands, and are refused."""
+    for cell in row:
+        if cell.count(",") > 1 or ("," in cell and "." in cell and is_number(cell.replace(",", ""))):
+            raise EarthworksError(
+                f"line {line} of {path} has the cell {cell[:40]!r}: leave out the separators of thousands"
+            )
+    return [point if is_number(point := cell.replace(",", ".")) else cell for cell in row]
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def is_whole(cell: str) -> bool:
+    return cell.isascii() and cell.isdecimal()
+
+
+def is_header(path: Path, rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first row is names. Raises EarthworksError where it may be names or a point."""
+    line, row = rows[0]
+    numeric = [is_number(cell) for cell in row]
+    if not any(numeric):
+        return True
+    counted = [str(k) for k in range(len(row))]
+    if not numeric[0] and (row[0] == "" or row[0].startswith(PANDAS)) and row[1:] == counted[:-1]:
+        return True  # columns that pandas has numbered, beside its index
+    if not all(numeric):
+        raise EarthworksError(
+            f"line {line} of {path} is not all numbers, and not all names either: {','.join(row)[:60]!r}; give every column "
+            "a name, or every cell a number"
+        )
+    if row != counted:
+        return False
+    if len(row) < FEW_COLUMNS and all(is_whole(cell) for _, each in rows[1:] for cell in each):
+        if len(rows) == 1:
+            return False
+        raise EarthworksError(
+            f"line {line} of {path}, {','.join(row)!r}, may be column names or a point: give names that are words, or write "
+            "the point as 0.0,..."
+        )
+    return True
+
+
+def numbers(path: Path, rows: list[tuple[int, list[str]]], names: list[str] | None) -> np.ndarray:
+    """(n, d) float64. Raises EarthworksError for the first cell that is no number."""
+    try:
+        if any("_" in cell for _, row in rows for cell in row):
+            raise ValueError
+        return np.array([[float(cell) for cell in row] for _, row in rows])
+    except ValueError:
+        line, column, cell = next(
+            (line, k, cell) for line, row in rows for k, cell in enumerate(row) if not is_number(cell)
+        )
+        where = f"column {names[column] if names and names[column] else column + 1}"
+        what = "is missing" if not cell else f"is {cell[:40]!r}"
+        raise EarthworksError(
+            f"line {line} of {path} is not all numbers: {where} {what}; leave out such rows, or columns of text"
+        ) from None
+
+
+def is_index(path: Path, rows: list[tuple[int, list[str]]], names: list[str] | None, values: np.ndarray) -> bool:
+    """Whether the first column is an index. Raises EarthworksError where it may be one."""
+    counts = all(is_whole(row[0]) for _, row in rows) and any(
+        bool((values[:, 0] == np.arange(start, start + len(values))).all()) for start in (0, 1)
+    )
+    if names is not None:
+        unnamed = [k for k, name in enumerate(names) if not name or name.startswith(PANDAS)]
+        if unnamed == [0] and counts:
+            return True
+        if unnamed:
+            raise EarthworksError(
+                f"column {unnamed[0] + 1} of {path} has no name and does not count the rows: name it if it is a coordinate, "
+                "remove it if it is an index"
+            )
+        if not counts or len(names) == 1 or names[0].lower() not in INDEX_NAMES:
+            return False
+    elif not counts or len(rows) < FEW_ROWS or values.shape[1] == 1:
+        return False
+    raise EarthworksError(
+        f"the first column of {path} counts its rows and may be an index: remove it, or, if it is a coordinate, say so by a "
+        "first line with names for all columns, such as time,x"
+    )

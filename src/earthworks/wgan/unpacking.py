@@ -1,0 +1,84 @@
+"""The bytes in packed files and the pixels in images, with a bound on what a small file may unpack to."""
+
+import gzip
+import lzma
+import os
+import warnings
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from earthworks.runs import EarthworksError
+from earthworks.runs.files import open_regular
+from earthworks.transport.arrays import ANY_SIZE, EXPANSION, check_expansion
+
+MOST_PIXELS = 1 << 24  # of one image, 4,096 x 4,096
+XZ_MEMORY = 1 << 28  # that a decompressor may take: xz -9 asks for 65 MB
+
+
+def content_of(path: Path, num_bytes: int | None = None) -> bytes:
+    """The bytes of a file, or its first `num_bytes`, unpacked where it is .gz or .xz. Raises EarthworksError for what
+    cannot be read, and for a small file that unpacks to what only a bomb holds."""
+    try:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            limit = max(ANY_SIZE, EXPANSION * size) + 1
+            wanted = limit if num_bytes is None else min(num_bytes, limit)
+            if path.suffix == ".gz":
+                with gzip.open(stream) as packed:
+                    content = packed.read(wanted)
+            elif path.suffix == ".xz":
+                content = unpacked_xz(stream, wanted)
+            else:
+                content = stream.read(wanted)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise EarthworksError(f"{path} could not be read: {error}") from None
+    check_expansion(f"{path}", len(content), size)
+    return content
+
+
+def unpacked_xz(stream: IO[bytes], num_bytes: int) -> bytes:
+    """The first bytes of .xz content; `lzma.open` would give a dictionary whatever memory the file asks for."""
+    decompressor = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+    parts, left = [], num_bytes
+    while left > 0 and not decompressor.eof:
+        data = stream.read(1 << 20) if decompressor.needs_input else b""
+        if not data and decompressor.needs_input:
+            raise EOFError("it ends before its end-of-stream marker")
+        parts.append(decompressor.decompress(data, left))
+        left -= len(parts[-1])
+    return b"".join(parts)
+
+
+def image_array(file: Path, stream: IO[bytes]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The bytes of one image, and its width and height. One sentence for whatever the image library says of it."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a file is a sentence, or harmless
+            with Image.open(stream) as image:
+                size = image.size
+                if size[0] * size[1] > MOST_PIXELS:
+                    raise EarthworksError(
+                        f"{file} has {size[0]:,} x {size[1]:,} pixels; {MOST_PIXELS:,} at most are read: make it smaller"
+                    )
+                return pixels(image), size
+    except EarthworksError:
+        raise
+    except Exception as error:  # of every format's decoder: damaged files, text chunks of megabytes, sizes of gigabytes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "MAX_TEXT_CHUNK" in reason:
+            reason = "a text in it is larger than the image library reads; save the image again without its text"
+        raise EarthworksError(f"{file} could not be read as an image: {reason}") from None
+
+
+def pixels(image: Any) -> np.ndarray:
+    """(h, w) or (h, w, 3) bytes of a Pillow image. Of 16 bits the upper 8: Pillow itself cuts them off at 255."""
+    if image.mode.startswith("I"):
+        return (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return np.asarray(image)
