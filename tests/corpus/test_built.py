@@ -203,7 +203,9 @@ def test_what_is_damaged_between_two_commands_is_done_again(raw, tmp_path, small
         [*json.loads(record.read_text())["written"], record.relative_to(tmp_path / "broken")]
     ):
         file = tmp_path / "broken" / name
-        if number % 2 and file != record:
+        if file.stat().st_size == 0:
+            file.write_bytes(b"more")
+        elif number % 2 and file != record:
             file.unlink()
         else:
             flip(file, file.stat().st_size // 2)
@@ -386,7 +388,7 @@ def refusal(raw: Path, output: Path) -> EarthworksError | None:
 def test_a_full_disk_is_one_sentence_in_every_stage_and_the_same_command_continues(
     raw, tmp_path, small_shards, monkeypatch
 ):
-    """The disk is full at each write in turn."""
+    """The disk is full after ever more writes, so that each stage is met."""
     run(raw, tmp_path / "whole")
     fsync, calls, budget = os.fsync, [0], [0]
 
@@ -397,8 +399,8 @@ def test_a_full_disk_is_one_sentence_in_every_stage_and_the_same_command_continu
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    for tries in range(200):
-        calls[0], budget[0] = 0, 3 + 5 * (tries % 3)
+    for tries in range(100):
+        calls[0], budget[0] = 0, 1 + 2 * tries
         if (error := refusal(raw, tmp_path / "corpus")) is None:
             break
         assert error.exit_code == 1
@@ -414,15 +416,18 @@ def test_a_full_disk_is_one_sentence_in_every_stage_and_the_same_command_continu
 OTHER = [None, [], {}, "x", -1, 1.5, {"a": [1]}, [[["deep"]]], True]
 
 
-def test_a_strangers_manifest_is_one_sentence_or_what_it_says(corpus, command):
+def test_a_strangers_manifest_is_one_sentence_or_what_it_says(corpus, command, monkeypatch):
+    from earthworks.report.page import Table
+
+    for picture in ("flow", "histograms"):  # which take a second to draw
+        monkeypatch.setattr(f"earthworks.corpus.pictures.{picture}", lambda *_: Table("", (), ()))
     manifest = json.loads((corpus / "manifest.json").read_text())
     del manifest["sha256"]
     for name in manifest:
         for value in OTHER:
             (corpus / "manifest.json").write_bytes(sealed({**manifest, name: value}))
-            for line in ("corpus inspect", "corpus inspect --json"):
-                outcome = command(line, corpus)
-                assert outcome.code in (0, 2), (name, value, outcome.err)
+            outcome = command("corpus inspect", corpus)
+            assert outcome.code in (0, 2), (name, value, outcome.err)
 
 
 @pytest.mark.parametrize("shard", ["../../etc/passwd", "/etc/passwd", "all/../../x", "other/00000", "all", ""])

@@ -81,7 +81,7 @@ def state(file: InputFile) -> str | None:
         if not file.bytes:  # a link that led nowhere from the beginning
             return ""
         raise EarthworksError(
-            f"{file.path} vanished while the corpus was built: put it back, and give the same command"
+            f"{file.path} vanished while the corpus was built: put it back, and give the same command", exit_code=1
         ) from None
     except OSError:
         return ""  # may not be looked at: reading it says so
