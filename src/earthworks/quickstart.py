@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from earthworks.corpus.python_docs import WEIGHTS
-from earthworks.runs import RunFolder, read_json, write_json
+from earthworks.runs import RunFolder, read_result, write_result
 from earthworks.runs.progress import note
 
 # Reference text and code, as the curated subsets of the paper, pass no rule for web pages: copies alone go.
@@ -69,10 +69,10 @@ def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> No
     for temperature in (0.5, 0.8):
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
         print()
-    result = read_json(path / "evaluation.json")
+    result = read_result(path / "evaluation.json")
     prose = result.get("subsets", {}).get(PROSE, result)
     result["compressors"] = {PROSE: compressed(RunFolder(path), seed)}
-    write_json(path / "evaluation.json", result)
+    write_result(path / "evaluation.json", result)
     low, high = prose["interval"]
     note("Held-out prose, bits per byte (lower is better):")
     rows = {"this model": f"{prose['bits_per_byte']:.3f}  [{low:.3f}, {high:.3f}]"}
@@ -88,7 +88,7 @@ def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
 
     train(DIGITS, run=str(path), minutes=minutes, validation=DIGITS_HELD_OUT, seed=seed)
     result = evaluate(path, seed=seed)
-    write_json(path / "evaluation.json", result)
+    write_result(path / "evaluation.json", result)
     measures = {measure["name"]: measure for measure in result["measures"]}
     exact, gap = measures["wasserstein_1"], measures["critic_gap"]
     proved, modes = measures["critic_by_c_transform"], measures["modes"]

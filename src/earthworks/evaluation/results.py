@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from earthworks import __version__
-from earthworks.runs import EarthworksError, read_json, write_bytes, write_json
+from earthworks import __version__, runs
+from earthworks.runs import EarthworksError, read_result, write_bytes
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, Stopped
 from earthworks.runs.files import one_sentence, open_regular, sha256, temporary_name, write_all, write_through
 from earthworks.runs.json_files import finite, parse_json
@@ -35,13 +35,9 @@ def already_there(folder: Path, name: str) -> dict[str, Any]:
     if not os.path.lexists(there):
         return {}
     try:
-        value = read_json(there)
+        value = read_result(there)
     except EarthworksError as error:
         raise EarthworksError(f"{error}; it would be overwritten: move it away, or delete it") from None
-    if not isinstance(value, dict):
-        raise EarthworksError(
-            f"{there} is not what this command writes and would be overwritten: move it away, or delete it"
-        )
     return value
 
 
@@ -66,7 +62,7 @@ def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] |
         folder.mkdir(parents=True, exist_ok=True)
     with in_turn(folder, name):
         already_there(folder, name)
-        write_json(folder / name, result)
+        runs.write_result(folder / name, result)
         for beside, content in (texts or {}).items():
             write_bytes(folder / beside, content)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from earthworks.runs import EarthworksError, read_json
+from earthworks.runs import EarthworksError, read_result
 
 Shape = Any
 NUMBER = (int, float)
@@ -69,7 +69,7 @@ def first(places: Any) -> str | None:
 
 def shaped(path: Path, shape: Shape, written_by: str) -> Any:
     """A JSON file that has the shape; one sentence with the file and the place where it has not."""
-    value = read_json(path)
+    value = read_result(path)
     place = misfit(value, shape)
     if place is not None:
         raise EarthworksError(

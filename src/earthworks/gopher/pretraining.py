@@ -21,7 +21,7 @@ from earthworks.gopher.settings import architecture, check, check_settled, model
 from earthworks.gopher.starting import FirstWeights, begin, compare_with_checkpoint, first_weights, read_run
 from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
-from earthworks.runs import EarthworksError, Progress, RunFolder, lock, write_bytes, write_json, write_result
+from earthworks.runs import EarthworksError, Progress, RunFolder, lock, write_bytes, write_result
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
@@ -272,7 +272,7 @@ def finish(folder: RunFolder, task: Pretraining) -> None:
         )
         with lock(folder.path, "evaluation.json"):
             write_result(folder.path / "evaluation.json", result)
-            write_json(folder.path / "passage.json", passage)
+            write_result(folder.path / "passage.json", passage)
         note(f"held-out text: {figures(result)}")
         diverged = not math.isfinite(result["nats_per_token"])
     note(f"report {write_report([folder.path])}")

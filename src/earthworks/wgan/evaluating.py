@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_bytes, write_json
+from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_bytes, write_result
 from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
@@ -326,7 +326,7 @@ def evaluate_run(
     folder, _ = wgan_run(run)
     with lock(folder.path, "evaluation.json"):  # from the start: a second evaluation is told at once
         result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
-        write_json(folder.path / "evaluation.json", result)
+        write_result(folder.path / "evaluation.json", result)
     note(f"report {write_report([run])}")
     return json_text(result) if json else table(result)
 
