@@ -1,12 +1,14 @@
 """The main job on what every machine has: a Gopher on the installed Python's documentation, a Wasserstein GAN on digits."""
 
 import lzma
-from datetime import datetime
 from pathlib import Path
 
 from earthworks.corpus.python_docs import WEIGHTS
-from earthworks.runs import RunFolder, read_result, write_result
+from earthworks.report.writing import refuse_foreign
+from earthworks.runs import RunFolder, lock, read_result, write_result
+from earthworks.runs.folder import default_run
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import say
 
 # Reference text and code, as the curated subsets of the paper, pass no rule for web pages: copies alone go.
 SUBSETS = {name: {"input": f"python-docs/{name}", "weight": weight, "stages": []} for name, weight in WEIGHTS.items()}
@@ -29,8 +31,11 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     """
     from earthworks.report import write_joint_report
 
-    folder = Path(run or f"runs/quickstart-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = own_folder(run)
     corpus, language_model, images = folder / "corpus", folder / "gopher", folder / "wgan"
+    for each in (language_model, images):  # before minutes are spent on the corpus
+        RunFolder(each).refuse_run()
+    refuse_foreign(folder / "report.html")
     note("1 of 3: a corpus from the documentation of this Python\n")
     inspection = curate(corpus, seed)
     note("\n2 of 3: a Gopher on it\n")
@@ -49,12 +54,19 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     return str(page)
 
 
+def own_folder(run: str | None) -> Path:
+    """The folder that was named, or a new one that no other quickstart of this second has."""
+    if run is not None:
+        return Path(run)
+    return RunFolder.create(None, otherwise=default_run("quickstart", "quickstart")).path
+
+
 def curate(path: Path, seed: int) -> Path:
     """The documentation of the installed Python through the pipeline; the page about it."""
     from earthworks.corpus import build
     from earthworks.corpus.inspecting import inspect
 
-    print(build(str(path), subsets=SUBSETS, workers=1, seed=seed))
+    say(str(build(str(path), subsets=SUBSETS, workers=1, seed=seed)))
     inspect(str(path), seed=seed)
     return path / "inspection.html"
 
@@ -68,11 +80,13 @@ def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> No
     note("\nWhat it writes:\n")
     for temperature in (0.5, 0.8):
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
-        print()
-    result = read_result(path / "evaluation.json")
+        say("")
+    compressors = compressed(RunFolder(path), seed)
+    with lock(path, "evaluation.json"):
+        result = read_result(path / "evaluation.json")
+        result["compressors"] = {PROSE: compressors}
+        write_result(path / "evaluation.json", result)
     prose = result.get("subsets", {}).get(PROSE, result)
-    result["compressors"] = {PROSE: compressed(RunFolder(path), seed)}
-    write_result(path / "evaluation.json", result)
     low, high = prose["interval"]
     note("Held-out prose, bits per byte (lower is better):")
     rows = {"this model": f"{prose['bits_per_byte']:.3f}  [{low:.3f}, {high:.3f}]"}

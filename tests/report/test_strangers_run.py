@@ -484,3 +484,16 @@ def test_steps_that_the_log_does_not_have_are_said_on_the_page(tmp_path, capsys)
     assert "is not as it was written up to step 20" in read(write_report([run])).text
     (run / "metrics.jsonl").unlink()
     assert "metrics.jsonl is missing: the measurements of 20 steps are lost" in read(write_report([run])).text
+
+
+def test_two_reports_at_once_both_end_well(tmp_path):
+    """Each writes under names of its own; who comes in the moment in which the other renames is told so."""
+    run = whole(tmp_path / "run")
+    command = [sys.executable, "-m", "earthworks.cli", "report", str(run)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(*process.communicate(timeout=120), process.returncode) for process in both]
+    assert 0 in [code for _, _, code in ends]
+    for out, err, code in ends:
+        assert out == f"{run / 'report.html'}\n" if code == 0 else "is being given its report.html" in err
+    assert not [path.name for path in run.rglob(".*")]
+    read(run / "report.html")

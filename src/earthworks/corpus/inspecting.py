@@ -20,7 +20,8 @@ from earthworks.corpus.store import Store
 from earthworks.corpus.streams import LONGEST_LINE, blocks, lines
 from earthworks.report.numbers import readable
 from earthworks.report.page import Page, Passages, Section, Table, render
-from earthworks.runs import EarthworksError, json_text, write_bytes
+from earthworks.report.writing import refuse_foreign, write_page
+from earthworks.runs import EarthworksError, json_text
 from earthworks.runs.files import open_regular
 
 SHARDS, LINES = 8, 2000  # how many shards' files, and lines of each, the samples come from
@@ -73,7 +74,8 @@ def inspect(
     if bounds:
         told.append(retuned(folder, manifest, recipe, bounds))
     page = Path(folder.store.root) / "inspection.html"
-    write_bytes(page, render(describe(folder, manifest, recipe, seed)).encode(errors="replace"))
+    refuse_foreign(page)
+    write_page(page, render(describe(folder, manifest, recipe, seed)))
     if open:
         import webbrowser
 

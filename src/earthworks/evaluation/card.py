@@ -37,7 +37,7 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
 
     Reads config.yaml, environment.json, metrics.jsonl, evaluation.json, and of a language model data/index.json, the
     manifest of the corpus it names, tasks.json, bias.json and toxicity.json; each but the first may be missing. An
-    existing README.md that this did not write is not overwritten. Raises EarthworksError where there is no run.
+    existing file that this did not write is not overwritten. Raises EarthworksError where there is no run.
     """
     folder = RunFolder.open(run)
     kind = folder.read_config().get("kind")
@@ -46,8 +46,10 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
             f"{folder.config_file} gives the kind {kind!r}; a card wants a run of {' or '.join(KINDS)}"
         )
     path = Path(output) if output is not None else folder.path / "README.md"
-    if output is None and os.path.lexists(path) and SIGNATURE.encode() not in read_regular(path, LARGEST_CARD):
-        raise EarthworksError(f"{path} exists and is no card of this command: say --output FILE, or move it away")
+    if os.path.lexists(path) and SIGNATURE.encode() not in read_regular(path, LARGEST_CARD):
+        raise EarthworksError(
+            f"{path} exists and is no card of this command: say another name by --output, or move it away"
+        )
     card: Card = importlib.import_module(KINDS[kind]).describe(folder)
     write_bytes(path, markdown(folder.path.resolve().name, card).encode())
     return path

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.evaluation import scaling_pictures as pictures
+from earthworks.report import writing
 from earthworks.report.numbers import short, with_interval
 from earthworks.report.page import Page, Section, Table, render
-from earthworks.runs import write_bytes
 
 LAW_NOTE = (
     "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The intervals (95%) of alpha and E "
@@ -18,10 +18,8 @@ LAW_NOTE = (
 def write_page(result: dict[str, Any], folder: Path) -> Path:
     """FOLDER/scaling.html, and each figure as FOLDER/figures/NAME.png."""
     page = describe(result)
-    for drawing in page.drawings:
-        write_bytes(folder / "figures" / f"{drawing.name}.png", drawing.png)
-    write_bytes(folder / "scaling.html", render(page).encode())
-    return folder / "scaling.html"
+    writing.write_figures(folder / "figures", {drawing.name: drawing.png for drawing in page.drawings})
+    return writing.write_page(folder / "scaling.html", render(page))
 
 
 def describe(result: dict[str, Any]) -> Page:
