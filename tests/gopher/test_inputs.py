@@ -170,6 +170,11 @@ def test_first_weights_are_those_of_the_same_checkpoint_or_it_is_said(command, p
 
 def test_text_packed_twice_is_one_text_for_a_comparison_of_runs(tmp_path):
     """The files are of another time, and their contents the same."""
-    one, other = (PackedTokens.open(packed(words(400), tmp_path / name / "tokens")) for name in "ab")
-    assert digest_of(None, one) == digest_of(None, other)
-    assert digest_of(None, one) != digest_of(None, PackedTokens.open(packed(words(404), tmp_path / "c" / "tokens")))
+    text = tmp_path / "text.txt"
+    text.write_text(words(400))
+    for name in ("one", "other"):
+        pack(sources(str(text)), Tokenizer.bytes(), tmp_path / name, validation=0.2)
+    one, other, third = (PackedTokens.open(tmp_path / name) for name in ("one", "other", "one"))
+    assert digest_of(None, one) == digest_of(None, other) == digest_of(None, third)
+    pack(sources(str(text)), Tokenizer.bytes(), tmp_path / "third", validation=0.3)
+    assert digest_of(None, PackedTokens.open(tmp_path / "third")) != digest_of(None, one)
