@@ -68,7 +68,9 @@ def results(run: Path) -> dict[str, Any]:
     evaluation = run / "evaluation.json"
     return {
         "tensors": digests,
-        "state": {key: value for key, value in read_json(last / "state.json").items() if key not in TIMINGS},
+        "state": {
+            key: value for key, value in read_json(last / "state.json").items() if key not in (*TIMINGS, "settings")
+        },
         "metrics": [json.dumps({key: record[key] for key in record if key not in TIMINGS}) for record in records],
         "samples": {file.name: file.read_bytes() for file in folder.samples.iterdir()},
         "best": read_json(folder.checkpoints / "best.json") if (folder.checkpoints / "best.json").exists() else None,

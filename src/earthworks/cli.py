@@ -1,6 +1,7 @@
 """The `earthworks` command: parsing and printing only. A function's signature is its command."""
 
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -205,7 +206,11 @@ def nearest(given: str, names: list[str], what: str, where: str) -> str:
 
 def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     """Parse the arguments by the function's signature, call it, and print what it returns."""
-    from jsonargparse import ArgumentParser
+    import yaml
+    from jsonargparse import ArgumentParser, set_loader
+
+    typed_yaml()  # before it is replaced
+    set_loader("yaml", bounded, (yaml.YAMLError,))
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -301,6 +306,26 @@ def refuse_bombs(arguments: list[str], parameters: Mapping[str, inspect.Paramete
         option, value = (normalized(name), value) if name.startswith("--") else (option, argument)
         if option not in texts and "&" in value and "*" in value and value.lstrip().startswith(("{", "[")):
             parse_yaml(value, option, most=MOST_VALUES)
+
+
+def bounded(text: str) -> Any:
+    """What jsonargparse takes a typed value for; text that would unfold too far is not YAML, and so stays text."""
+    import yaml
+
+    if "&" in text and "*" in text:
+        try:
+            parse_yaml(text, "it", most=MOST_VALUES)
+        except EarthworksError as error:
+            raise yaml.YAMLError(str(error)) from None
+    return typed_yaml()(text)
+
+
+@functools.cache
+def typed_yaml() -> Callable[[str], Any]:
+    """The parser's own reading of YAML, in which 1e-3 is a number."""
+    from jsonargparse import get_loader
+
+    return get_loader("yaml")
 
 
 def yaml_text(value: Any) -> str:

@@ -13,10 +13,11 @@ from earthworks.evaluation.results import already_there, ready_to_write, write_r
 from earthworks.evaluation.shapes import HELD_OUT, misfit, shaped
 from earthworks.gopher import GopherConfig, load
 from earthworks.gopher.cost import training_flops
-from earthworks.gopher.evaluating import encoded, packed_folder, up_to
+from earthworks.gopher.evaluating import encoded, up_to
+from earthworks.gopher.inputs import open_tokens
 from earthworks.gopher.scoring import FEW_DOCUMENTS, score_documents, units
-from earthworks.runs import EarthworksError, Progress, RunFolder, read_json
-from earthworks.runs.files import MANIFEST
+from earthworks.runs import EarthworksError, Progress, RunFolder
+from earthworks.runs.files import manifest_files
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
@@ -50,7 +51,7 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
         model = GopherConfig.from_dict(chosen["model"])
     except (TypeError, KeyError, AttributeError) as error:
         raise EarthworksError(f"{path / 'state.json'} does not describe a model ({error}): it was altered") from None
-    packed = None if text else PackedTokens.open(packed_folder(folder))
+    packed = None if text else open_tokens(folder)
     if packed and not packed.has_validation:
         raise EarthworksError(f"{run} held nothing out (--validation 0); give text that no run has seen with --text")
     key = {"checkpoint": path.name, "text": digest_of(text, packed), "max_tokens": None if text else max_tokens}
@@ -78,7 +79,8 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
 def digest_of(text: str | None, packed: PackedTokens | None) -> str:
     """What tells one text from another: sizes and SHA-256 of the packed files, or name, size and date of the given ones."""
     if packed:
-        content: Any = read_json(packed.path / MANIFEST)["files"]
+        files = manifest_files(packed.path)
+        content: Any = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in files.items()}
     else:
         path = Path(str(text))
         content = [str(path.resolve()), path.stat().st_size, path.stat().st_mtime] if path.exists() else str(text)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.corpus import PackedTokens, is_packed
-from earthworks.runs import EarthworksError, RunFolder, inside, lock, read_json, verify_manifest, write_json
+from earthworks.runs import EarthworksError, RunFolder, inside, lock, read_json, write_json
 from earthworks.runs.files import MANIFEST, blocks_digest, description, manifest_files, sha256
 
 TOKENS, WEIGHTS = "tokens", "weights"
@@ -77,8 +77,7 @@ def recorded(run: RunFolder, what: str) -> dict[str, Any] | None:
 
 
 def open_tokens(run: RunFolder, *, verify: bool = False) -> PackedTokens:
-    """The tokens of a run, compared with what it recorded at its start; what was held out by its SHA-256, for a number
-    measured on other text than it is said to be would be wrong in silence.
+    """The tokens of a run, compared with what it recorded at its start, or, in format 1, with their manifest.
 
     Raises EarthworksError naming the folder that is not there, or the first file that differs.
     """
@@ -88,16 +87,10 @@ def open_tokens(run: RunFolder, *, verify: bool = False) -> PackedTokens:
             f"the tokens of {run.path} are not in {path} any more: put them back there, or write where they are after "
             f"data: in {run.config_file}"
         )
-    if (entry := recorded(run, TOKENS)) is not None:
+    entry = recorded(run, TOKENS)
+    if entry is not None:
         compare(run, entry, path, verify=verify)
-    return verified(PackedTokens.open(path, verify=verify))
-
-
-def verified(packed: PackedTokens) -> PackedTokens:
-    """The same, once its held-out files are as its manifest has them."""
-    held_out = [name for name in manifest_files(packed.path) if Path(name).name.startswith("validation")]
-    verify_manifest(packed.path, names=held_out)
-    return packed
+    return PackedTokens.open(path, verify=verify, compared=entry is not None)
 
 
 def weights_folder(run: RunFolder, init: str) -> Path | None:

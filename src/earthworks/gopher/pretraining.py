@@ -14,7 +14,7 @@ from earthworks.corpus.splitting import split_sources
 from earthworks.gopher import dial
 from earthworks.gopher.cost import training_memory
 from earthworks.gopher.evaluating import evaluate_packed, figures
-from earthworks.gopher.inputs import open_tokens, record_inputs, verified
+from earthworks.gopher.inputs import open_tokens, record_inputs
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.restoring import load
 from earthworks.gopher.settings import architecture, check, check_settled, model_config, settle
@@ -169,10 +169,12 @@ def go_on(folder: RunFolder, given: dict[str, Any], device: torch.device, begun:
     packed = open_tokens(folder, verify=settings["verify"])
     if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
         raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
+    started = bool(folder.steps())  # else it was killed before its first checkpoint
+    other = None if started else first_weights(settings, folder)  # as at the start, before the generator is seeded
     torch.manual_seed(settings["seed"])
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
-    if not folder.steps():  # killed before the first checkpoint
-        begin(model, packed, first_weights(settings, folder))
+    if not started:
+        begin(model, packed, other)
     return conduct(folder, model, packed, settings, device, begun)
 
 
@@ -186,7 +188,7 @@ def prepare(
 ) -> PackedTokens:
     """The tokens to train on: a packed folder as it is, or text tokenised into `RUN/data`."""
     if not parts:
-        packed = verified(PackedTokens.open(settings["data"], verify=settings["verify"]))
+        packed = PackedTokens.open(settings["data"], verify=settings["verify"])
         if other is not None and other.tokenizer.digest != packed.tokenizer.digest:
             raise EarthworksError(
                 f"{settings['data']} was made into tokens by another tokenizer than that of --init {settings['init']}: give "

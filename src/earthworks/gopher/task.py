@@ -144,7 +144,10 @@ class Pretraining:
         config = self.model.config
         length = min(SAMPLE_TOKENS, config.context) if config.positions == "absolute" else SAMPLE_TOKENS
         drawing: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": step, "precision": "fp32"}
-        text = generate(self.model, self.data.tokenizer, "", max_tokens=length, **drawing)[0].text
+        try:
+            text = generate(self.model, self.data.tokenizer, "", max_tokens=length, **drawing)[0].text
+        except EarthworksError as error:  # of a model that diverged, whose run is to be saved all the same
+            text = f"[no sample: {error}]"
         self.run.samples.mkdir(exist_ok=True)
         write_bytes(self.run.samples / f"step-{step}.txt", text.encode())
         return " ".join(text.split())[:60]

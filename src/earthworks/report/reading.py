@@ -7,6 +7,7 @@ that its writer gives it; whatever goes wrong while a part of the page is made o
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from earthworks.report.numbers import known
-from earthworks.runs import EarthworksError, RunFolder, inside, read_json, read_regular
-from earthworks.runs.metrics import Log, Record, not_in
+from earthworks.runs import EarthworksError, RunFolder, inside, read_regular, read_result
+from earthworks.runs.metrics import Log, Record, altered, not_in
 
 T = TypeVar("T")
 LARGEST_JSON = 1 << 24  # bytes; parsed it takes up to 25 times as much memory
@@ -65,17 +66,29 @@ class Reading:
             if saved:
                 self.leave_out(f"{path} is missing: the measurements of {saved[0]:,} steps are lost")
             return []
-        if (size := path.stat().st_size) > LARGEST_LOG:
-            raise EarthworksError(f"{path} has {size:,} bytes, more than the {LARGEST_LOG:,} that a page is made of")
+        size = refuse_large(path)
         log = Log.read(inside(self.folder.path, path.name), keep=drawn)
+        step = max([0, *saved])
+        state: dict[str, Any] = {}
+        with suppress(EarthworksError):  # of a run in training the checkpoint may be gone by now
+            state = read_mapping(self.folder, f"checkpoints/step-{step}/state.json") or {}
         last = log.records[-1]["step"] if log.records else 0
-        if lost := not_in(log, path, max([last, *saved])):
-            self.leave_out(lost)
+        if size and not log.records:
+            self.leave_out(f"{path} has no line that can be read")
+        elif fault := not_in(log, path, max(last, step)) or altered(path, {**state, "step": step}):
+            self.leave_out(fault)
         return log.records
 
     def samples(self, *suffixes: str) -> list[tuple[int, str]]:
         """(step, name in the run folder) of the samples over time, in order."""
         return self.attempt("samples", lambda: sample_names(self.folder, suffixes), [])
+
+
+def refuse_large(path: Path) -> int:
+    """The size of a file of lines; EarthworksError for one that is larger than any run writes."""
+    if (size := path.stat().st_size) > LARGEST_LOG:
+        raise EarthworksError(f"{path} has {size:,} bytes, more than the {LARGEST_LOG:,} that a page is made of")
+    return size
 
 
 def drawn(record: Record) -> Record:
@@ -99,14 +112,12 @@ def numbers_in(mapping: dict[str, Any], depth: int) -> dict[str, Any]:
 
 
 def read_mapping(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The object of a JSON file of a run; None where there is none. Raises EarthworksError for any other content."""
+    """The object of a JSON file of a run; None where there is none. Raises EarthworksError for any other content,
+    and for a result that was altered after it was measured."""
     path = inside(folder.path, name)
     if not path.exists():
         return None
-    value = read_json(path, limit=LARGEST_JSON)
-    if not isinstance(value, dict):
-        raise EarthworksError(f"{path} does not hold what Earthworks writes there (a mapping is expected)")
-    return value
+    return read_result(path, limit=LARGEST_JSON)
 
 
 def sample_names(folder: RunFolder, suffixes: tuple[str, ...]) -> list[tuple[int, str]]:
@@ -157,6 +168,7 @@ def lines_of(path: Path, longest: int = 1 << 20) -> Any:
     """The lines of a regular file that are no longer than so many bytes."""
     from earthworks.runs.files import open_regular
 
+    refuse_large(path)
     with open_regular(path) as stream:
         while line := stream.readline(longest):
             if line.endswith(b"\n") or len(line) < longest:

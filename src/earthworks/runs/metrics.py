@@ -131,8 +131,11 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def log_fault(path: str | Path, state: dict[str, Any]) -> str | None:
     """A sentence about what a run's log does not have, or has otherwise, of what the state of a checkpoint says was written;
     None where it is as written."""
-    if fault := missing_steps(path, state["step"]):
-        return fault
+    return missing_steps(path, state["step"]) or altered(path, state)
+
+
+def altered(path: str | Path, state: dict[str, Any]) -> str | None:
+    """The same where no step is missing."""
     log = state.get("log")  # not yet in checkpoints before format 2
     if not isinstance(log, dict) or type(log.get("bytes")) is not int:
         return None
