@@ -1,6 +1,8 @@
 """`corpus build`: every document ends in one place, by rules on record, whatever is killed, split or repeated."""
 
+import argparse
 import gzip
+import inspect
 import json
 import os
 import random
@@ -8,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -153,10 +156,18 @@ def test_a_subset_passes_the_stages_that_its_recipe_names(raw, tmp_path):
     assert [sum(1 for _ in read(each.location)) for each in found] == [12, 18]
 
 
-LANGUAGES = {
-    "en": "The gopher digs a burrow in the ground and pushes the earth out of it with its chest and its paws.",
-    "de": "Die Taschenratte gr\u00e4bt einen Bau und schiebt die Erde mit der Brust vor sich her und hinaus.",
-}
+ENGLISH = re.findall(
+    r"[a-z]{2,}", " ".join(inspect.getdoc(each) or "" for each in (argparse, json, textwrap, int, str))
+)
+GERMAN = re.findall(
+    r"\w+",
+    "die Taschenratte gr\u00e4bt einen Bau und schiebt die Erde mit der Brust vor sich her hinaus bis sie ganz "
+    "m\u00fcde ist und nicht mehr weiter will",
+)
+
+
+def shuffled(words: list[str], seed: str, count: int) -> str:
+    return " ".join(random.Random(seed).choices(words, k=count))
 
 
 def test_the_documented_recipe_of_massivetext_builds_a_corpus(tmp_path, monkeypatch, command):
@@ -164,10 +175,11 @@ def test_the_documented_recipe_of_massivetext_builds_a_corpus(tmp_path, monkeypa
     recipe = Path(__file__).parents[2] / "examples" / "massivetext.yaml"
     monkeypatch.chdir(tmp_path)
     for subset in ("web", "books", "c4", "news", "github", "wikipedia"):
-        texts = {f"{subset}-{code}": f"{subset}: {sentence}" for code, sentence in LANGUAGES.items()}
+        texts = {f"{subset}-{code}": shuffled(words, subset, 40) for code, words in (("en", ENGLISH), ("de", GERMAN))}
         write_lines(tmp_path / "raw" / subset / "a.jsonl", texts)
-    page = " ".join(f"{LANGUAGES['en']} {prose(k, 11)}" for k in range(12))
-    write_lines(tmp_path / "raw/web/b.jsonl", {"good": page, "test": (item := f"{LANGUAGES['en']} {prose(99, 60)}")})
+    item = shuffled([*ENGLISH, "the", "and"], "item", 80)
+    page = shuffled([*ENGLISH, *["the", "and", "of", "with"] * 20], "page", 200)
+    write_lines(tmp_path / "raw/web/b.jsonl", {"good": page, "test": item})
     write_lines(tmp_path / "raw/tests/test.jsonl", {"item": item})
     outcome = command("corpus build", recipe, output=tmp_path / "corpus", workers=1)
     assert outcome.code == 0, outcome.err

@@ -20,6 +20,7 @@ from earthworks.runs.lock import Held, refuse_held
 from earthworks.runs.progress import note_once
 
 PLAN = "plan.json"
+OURS = {"work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"}
 FILE = {"name": str, "path": str, "bytes": int, "token": str}
 SHAPE = {
     **{"recipe": RECIPE, "digest": str, "skipped_files": int, "faults": [{"where": str, "what": str}]},
@@ -32,12 +33,14 @@ def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
     """Hold the right to write: all of a build, or one rank's share of it, beside other ranks'.
 
     The folder is made where there is none, and removed again if nothing came of it. Raises EarthworksError where another
-    command builds, and where the folder holds something else."""
+    command builds, and where the folder holds something else; what comes into it later stays there beside the build."""
+    names = store.strangers()
+    if names and PLAN not in names:
+        raise EarthworksError(f"{store.location} holds files of something else: choose an empty --output")
     if not store.local:
         note_once(f"notice: {store.location} is no local folder: nothing keeps a second build from writing there")
         yield None
         return
-    refuse_strangers(store)
     folder = Path(store.root)
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
@@ -57,12 +60,6 @@ def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
                 each.rmdir()
 
 
-def refuse_strangers(store: Store) -> None:
-    names = store.strangers()
-    if names and PLAN not in names:
-        raise EarthworksError(f"{store.location} holds files of something else: choose an empty --output")
-
-
 def planned(store: Store, recipe: Recipe) -> list[Shard]:
     """The shards, as plan.json has them from the first command on; refused when recipe or input are others now."""
     reading = Reading(tolerant=not recipe.strict)
@@ -73,8 +70,13 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
     if len(data) > LARGEST:
         files = sum(len(shard.files) for shard in shards)
         raise EarthworksError(f"the input has {files:,} files, more than one build can plan: put several into one")
-    refuse_strangers(store)
     if not store.exists(PLAN):
+        if taken := store.strangers() & OURS:  # since `alone` looked
+            raise EarthworksError(
+                f"{store.location}/{min(taken)} came from somebody else while the build was beginning: choose an empty "
+                "--output",
+                exit_code=1,
+            )
         write_plan(store, data)
         return shards
     manifest = read_manifest(store)
