@@ -62,9 +62,9 @@ def languages(texts: Texts) -> tuple[list[str], np.ndarray]:
 def beginnings(texts: Texts) -> Iterable[str]:
     """The part of each text that is looked at, of Arrow texts as well: nothing else of them is made a string."""
     if hasattr(texts, "to_pylist"):
-        import pyarrow.compute
+        import pyarrow.compute as compute  # whose functions are made when it is imported
 
-        return pyarrow.compute.utf8_slice_codeunits(texts, 0, CHARACTERS).to_pylist()
+        return compute.utf8_slice_codeunits(texts, 0, CHARACTERS).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
     return [text[:CHARACTERS] for text in texts]
 
 

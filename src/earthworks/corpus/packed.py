@@ -110,8 +110,10 @@ class PackedTokens:
         self.compared: set[Path] = set()  # held-out files whose SHA-256 was compared
         for entry in index["subsets"]:
             folder = path / entry["folder"]
-            parts = [Part(folder, part, entry[part], dtype, tokenizer.vocabulary) for part in ("train", "validation")]
-            self.subsets.append(Subset(entry["name"], entry["weight"], *parts, folder))
+            train, validation = (
+                Part(folder, part, entry[part], dtype, tokenizer.vocabulary) for part in ("train", "validation")
+            )
+            self.subsets.append(Subset(entry["name"], entry["weight"], train, validation, folder))
             for name, count in entry["reading"].items():
                 setattr(self.reading, name, getattr(self.reading, name) + count)
 
