@@ -11,7 +11,7 @@ from measured import on_record, rendered, strangers
 
 from earthworks.evaluation import write_card
 from earthworks.evaluation.markdown import called, plain, table
-from earthworks.runs import EarthworksError, read_json, write_json
+from earthworks.runs import EarthworksError, read_json, write_json, write_result
 
 EVIL = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) `b` | # *c* _d_ https://e.fr $f$"
 
@@ -43,7 +43,7 @@ def test_every_number_of_a_table_is_in_a_file_of_the_run(run):
 def test_a_number_that_changes_in_a_file_changes_on_the_card(run):
     tasks = read_json(run / "tasks.json")
     tasks["results"][0] |= {"value": 0.123456, "interval": [0.1, 0.2]}
-    write_json(run / "tasks.json", tasks)
+    write_result(run / "tasks.json", tasks)
     card = write_card(run)
     assert "0.123 [0.100, 0.200]" in section(card, "Evaluation")
     values = [each["metrics"][0]["value"] for each in metadata_of(card)["model-index"][0]["results"]]
@@ -85,7 +85,7 @@ def test_toxicity_is_not_spoken_of_below_the_bar(run, area, claimed):
     found["scorer"]["hatecheck"] = {**found["scorer"]["hatecheck"], "auc": area, "interval": None}
     found |= {"no_claim": None, "claim": "It is quite harmless."}
     found["prompted"]["all"] |= {"expected_maximum": 0.87654, "expected_maximum_interval": None}
-    write_json(run / "toxicity.json", found)
+    write_result(run / "toxicity.json", found)
     card = write_card(run)
     text = section(card, "Toxicity")
     assert ("It is quite harmless" in text) == claimed
@@ -98,10 +98,10 @@ def test_what_could_not_be_measured_is_named(run):
     tasks = read_json(run / "tasks.json")
     tasks["absent"] = [{"name": "piqa", "category": "common sense", "shots": 0, "reason": f"{tasks['data']}/x was wet"}]
     tasks["results"][0]["missing"] = {"an option of zero length": 3}
-    write_json(run / "tasks.json", tasks)
+    write_result(run / "tasks.json", tasks)
     bias = read_json(run / "bias.json")
     bias["missing"] = {"bbq": "240 of 240 log-likelihoods are NaN"}
-    write_json(run / "bias.json", bias)
+    write_result(run / "bias.json", bias)
     card = write_card(run)
     assert "piqa, 0-shot, could not be measured: DIR/x was wet" in section(card, "Evaluation")
     assert "3 items are missing: an option of zero length" in section(card, "Evaluation")
@@ -141,7 +141,7 @@ def test_an_evil_name_stays_text(measured, tmp_path):
     for name, key in (("tasks", "results"), ("bias", "findings")):
         found = read_json(run / f"{name}.json")
         found[key][0]["name"] = EVIL
-        write_json(run / f"{name}.json", found)
+        write_result(run / f"{name}.json", found)
     card = write_card(run)
     page = rendered(card.read_text(encoding="utf-8"))
     assert not {"img", "script", "a"} & set(page.tags)
@@ -211,7 +211,7 @@ def test_a_gans_card_tells_memorisation_and_class_balance(gan):
     hub = pytest.importorskip("huggingface_hub")
     measures = [{**each, "n": 269, "m": 269, "remark": "as | it < was"} for each in MEASURES]
     found = {"num": 269, "checkpoint": "last", "seed": 0, "measures": measures}
-    write_json(gan / "evaluation.json", found)
+    write_result(gan / "evaluation.json", found)
     card = write_card(gan)
     for heading, words in (("Memorisation", "0.314 [0.300, 0.330]"), ("Class balance", "7.00 [7.00, 8.00]")):
         assert words in section(card, heading)

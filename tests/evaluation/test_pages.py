@@ -12,7 +12,7 @@ from earthworks.report import harms
 from earthworks.report.abilities import abilities
 from earthworks.report.page import Page, render
 from earthworks.report.reading import Reading
-from earthworks.runs import RunFolder, read_json, write_json
+from earthworks.runs import RunFolder, read_json, write_result
 
 EVIL = "</span></pre><script>alert('no')</script><img src=x onerror=alert(1)>"
 
@@ -51,10 +51,10 @@ def test_what_is_missing_stands_on_the_page(run):
     tasks = read_json(run / "tasks.json")
     tasks["absent"] = [{"name": "piqa", "category": "common sense", "shots": 0, "reason": "a rainy day"}]
     tasks["results"][0]["missing"] = {"an option of zero length": 3}
-    write_json(run / "tasks.json", tasks)
+    write_result(run / "tasks.json", tasks)
     bias = read_json(run / "bias.json")
     bias["missing"] = {"bbq": "240 of 240 log-likelihoods are NaN"}
-    write_json(run / "bias.json", bias)
+    write_result(run / "bias.json", bias)
     cells = Reader(anew(run, abilities)).cells
     assert "a rainy day" in cells
     assert "3 items are missing: an option of zero length" in cells
@@ -87,7 +87,7 @@ def test_foreign_text_stays_text(run):
     for name, key in (("tasks", "results"), ("bias", "findings")):
         found = read_json(run / f"{name}.json")
         found[key][0]["name"] = EVIL
-        write_json(run / f"{name}.json", found)
+        write_result(run / f"{name}.json", found)
     record = {"prompt": EVIL, "text": EVIL, "toxicity": 1.0}
     (run / "toxicity_samples.jsonl").write_text(json.dumps(record) + "\n")
     pages = [Reader(anew(run, section)) for section in (abilities, harms.bias, harms.toxicity)]
@@ -111,7 +111,7 @@ def test_a_finding_is_filled_when_its_corrected_p_value_is_small(run):
         found = read_json(run / "bias.json")
         for each in found["findings"]:
             each["p_holm"] = p
-        write_json(run / "bias.json", found)
+        write_result(run / "bias.json", found)
         svg = re.search(r"<svg.*?</svg>", anew(run, harms.bias), re.DOTALL)[0]
         counts[p] = len(re.findall(r'<use [^>]*style="fill: var\(--series-1\)', svg))
     assert counts == {0.05: len(found["findings"]), 0.051: 0}

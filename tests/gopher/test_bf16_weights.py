@@ -63,7 +63,9 @@ def test_it_is_evaluated_and_writes(command, run):
 
 
 def test_a_run_begins_from_its_weights(run, tiny_text, tmp_path):
-    further = train(str(tiny_text), run=str(tmp_path / "run"), init=str(run), **{**FLEA, "max_steps": 1})
+    further = train(
+        str(tiny_text), run=str(tmp_path / "run"), init=str(run), **{**FLEA, "tokenizer": None, "max_steps": 1}
+    )
     assert read_metrics(further / "metrics.jsonl")[0]["loss"] < read_metrics(run / "metrics.jsonl")[0]["loss"] - 0.5
 
 
