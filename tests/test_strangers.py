@@ -60,9 +60,20 @@ def audited() -> None:
 
 
 @pytest.fixture
-def arriving(audited) -> Iterator[Callable[..., sentinel.Strangers]]:
+def arriving(audited, monkeypatch) -> Iterator[Callable[..., sentinel.Strangers]]:
     """`arriving(folder, interrupt_after)`: strangers' files come into the folder as soon as it is there."""
+    from earthworks import cli
+
     planted = sentinel.Strangers()
+    dispatch = cli.dispatch
+
+    def disarming(arguments: list[str]) -> None:
+        try:
+            dispatch(arguments)
+        finally:
+            Watch.armed = None  # a command that ended sooner must not leave Ctrl-C to the test
+
+    monkeypatch.setattr(cli, "dispatch", disarming)
 
     def arrive(folder: Path, interrupt_after: int | None = None) -> sentinel.Strangers:
         Watch.armed = Watch(folder.is_dir, lambda: planted.plant(folder), interrupt_after)
@@ -97,7 +108,7 @@ def test_what_a_person_puts_into_a_folder_while_a_start_fails_stays(command, bad
 @pytest.mark.parametrize("after", [1, 2, 5, 20, 60, 150])
 @pytest.mark.parametrize("name", ["gopher train", "wgan train", "corpus build"])
 def test_what_a_person_puts_into_a_folder_before_ctrl_c_stays(command, tiny_text, tmp_path, arriving, name, after):
-    """Ctrl-C at the so manieth touch of a file after the folder was made."""
+    """Ctrl-C at the given touch of a file after the folder was made."""
     output = tmp_path / "out"
     settings = {
         "gopher train": {**FLEA, "data": tiny_text, "run": output, "max_steps": 2},
@@ -106,7 +117,6 @@ def test_what_a_person_puts_into_a_folder_before_ctrl_c_stays(command, tiny_text
     }[name]
     planted = arriving(output, after)
     outcome = command(name, **settings)
-    Watch.armed = None  # a command that ended sooner must not leave Ctrl-C to the test
     assert outcome.code in (0, 1, 130), outcome.err  # 0: it was done before
     assert planted.paths
     assert not planted.harmed()

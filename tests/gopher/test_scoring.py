@@ -366,7 +366,7 @@ def test_only_relative_positions_are_read_beyond_the_trained_context(run, tmp_pa
     folder = RunFolder.create(tmp_path / "absolute")
     tokenizer.save(folder.tokenizer)
     state = {"model": model.config.to_dict(), "tokenizer": tokenizer.digest}
-    checkpoint.save(folder, 1, {"model": dict(model.state_dict())}, state)
+    checkpoint.save(folder, 1, {"model": dict(model.float().state_dict())}, state)
     folder.write_config({"kind": "gopher", "data": "texts.jsonl"})
     with pytest.raises(EarthworksError, match=r"--context 13 .* 12"):
         evaluate(folder.path, str(text_file), context=13, device="cpu")

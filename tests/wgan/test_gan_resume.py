@@ -181,13 +181,12 @@ def alter(run: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 17}, "was edited since the run was trained: width 17 (was 16)"),
+        ({"width": 17}, "was edited since the run was trained (width is 17 and was 16)"),
         ({"network": "unet"}, "one of mlp, dcgan, resnet"),
-        ({"optimizer": "rmsprop"}, "optimizer rmsprop (was adam)"),
-        ({"batch": 17, "seed": 2, "critic_steps": 5}, "critic_steps 5 (was 2)"),
-        ({"learning_rate": 0.5, "penalty": 3.0}, "penalty 3.0 (was 10.0)"),
-        ({"objective": "lp"}, "objective lp (was gp)"),
-        ({"evaluate_every": 4}, "evaluate_every 4 (was 5)"),
+        ({"optimizer": "rmsprop"}, "optimizer is rmsprop and was adam"),
+        ({"batch": 17, "seed": 2, "critic_steps": 5}, "critic_steps is 5 and was 2"),
+        ({"learning_rate": 0.5, "penalty": 3.0}, "penalty is 3.0 and was 10.0"),
+        ({"objective": "lp"}, "objective is lp and was gp"),
         ({"shape": [1, 9, 9]}, "are not those of the networks in"),
         ({"width": "wide"}, "has width 'wide'; expected a whole number"),
         ({"learning_rate": float("nan")}, "has learning_rate 'nan'; expected a number"),
@@ -199,6 +198,13 @@ def alter(run: Path, **changes) -> None:
 def test_an_altered_config_is_refused_in_one_sentence(command, stopped, changes, words):
     alter(stopped, **changes)
     assert command("wgan train", resume=stopped).refuses(words)
+
+
+def test_how_often_a_run_is_measured_may_be_edited(stopped, finished):
+    alter(stopped, evaluate_every=4)
+    train(resume=str(stopped))
+    tensors = [results(run)["tensors"] for run in (stopped, finished)]
+    assert tensors[0] == tensors[1]
 
 
 @pytest.mark.parametrize("changes", [{"width": 17}, {"network": "unet"}, {"width": "absent"}, {"shape": "absent"}])

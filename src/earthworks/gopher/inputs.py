@@ -123,7 +123,8 @@ def compare(run: RunFolder, entry: dict[str, Any], path: Path, *, verify: bool) 
             or ((moved or verify) and sha256(found) != file["sha256"])
         ):
             raise EarthworksError(
-                f"{found} is not the file that {run.path} was started with: put that back, or start a new run"
+                f"{found} is not the file that {run.path} was started with, as inputs.json there describes it: put that "
+                "back, or start a new run"
             )
         if moved:
             changed.append((file, status.st_mtime_ns))

@@ -408,4 +408,6 @@ def verify_file(file: Path, written: dict[str, Any], *, full: bool = True) -> No
         if found.st_mtime_ns == written.get("mtime_ns"):
             return
     if sha256(file) != written["sha256"]:
-        raise EarthworksError(f"{file} does not match its SHA-256: it was altered after it was written")
+        raise EarthworksError(
+            f"{file} does not match its SHA-256 in {MANIFEST}: one of the two was altered after it was written"
+        )

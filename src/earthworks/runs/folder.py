@@ -124,8 +124,8 @@ class RunFolder:
                 f"{self.path} already holds {taken[0]}, where the run would write its own (it is not an empty folder): "
                 "choose another name with --run"
             )
-        write_bytes(self.path / STARTING, b"a run is being started here; what it wrote goes if it fails\n")
-        try:
+        try:  # from before the first write: a signal may come at any moment
+            write_bytes(self.path / STARTING, b"a run is being started here; what it wrote goes if it fails\n")
             yield
         except BaseException:
             if not self.config_file.exists():

@@ -101,16 +101,24 @@ def newest(run: RunFolder) -> Path | None:
     return run.checkpoint(steps[-1]) if steps else None
 
 
+def newest_state(run: RunFolder) -> dict[str, Any] | None:
+    """What the last complete checkpoint holds beside tensors; None where there is no checkpoint."""
+    path = newest(run)
+    if path is None:
+        return None
+    verify_manifest(path, names=["state.json"])
+    state = read_json(path / "state.json")
+    return state if isinstance(state, dict) else None
+
+
 def best(run: RunFolder) -> dict[str, Any] | None:
     """The step and score of the best validation so far, or None.
 
     The newest checkpoint knows; best.json says the same for people. Where they differ, because the run was killed between
     the two or best.json was altered, the checkpoint is right."""
-    path = newest(run)
-    if path is not None and "state.json" in verify_manifest(path, names=["state.json"]):
-        state = read_json(path / "state.json")
-        if isinstance(state, dict) and "best" in state:
-            return best_record(state["best"], path / "state.json")
+    state = newest_state(run)
+    if state is not None and "best" in state:
+        return best_record(state["best"], run.checkpoints)
     if not (run.checkpoints / BEST).exists():
         return None
     return best_record(read_json(run.checkpoints / BEST), run.checkpoints / BEST)
@@ -132,7 +140,7 @@ def choose(run: RunFolder, which: str = "best") -> Path:
         return run.checkpoint(record["step"] if record and record["step"] in steps else steps[-1])
     if which == "last":
         return run.checkpoint(steps[-1])
-    if not which.isdigit() or int(which) not in steps:
+    if which not in map(str, steps):
         raise EarthworksError(
             f"there is no checkpoint {which!r} in {run.path}; there are best, last and {', '.join(map(str, steps))}"
         )

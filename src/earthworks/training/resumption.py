@@ -13,7 +13,7 @@ from earthworks.runs.folder import DERIVED
 CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what may be given beside --resume
 # Settings that its owner may edit in the config.yaml of a run: they change no weight of it. That the data are the same
 # wherever they are now is compared by their contents.
-FREE = (*CHANGEABLE, "run", "data", "minutes", "evaluate_every", "sample_every", "save_every")
+FREE = (*CHANGEABLE, "run", "data", "preset", "minutes", "evaluate_every", "sample_every", "save_every")
 LARGEST = 1 << 63  # of a whole number: what a seed may be
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing (null)"}
 

@@ -1,12 +1,15 @@
 """Is a run healthy? Its log and its last checkpoint are asked what an experienced eye would look for."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from earthworks.runs import EarthworksError, RunFolder, json_text, read_metrics
+from earthworks.runs.metrics import log_fault
+from earthworks.runs.progress import note
 from earthworks.training import checkpoint as checkpoints
 from earthworks.wgan import examination, symptoms
 from earthworks.wgan.datasets import load_dataset
@@ -34,6 +37,10 @@ def diagnose(run: str | Path) -> Diagnosis:
     """
     folder, config = wgan_run(run)
     records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
+    with suppress(EarthworksError):  # a damaged checkpoint is said below
+        state = checkpoints.newest_state(folder)
+        if state is not None and type(state.get("step")) is int and (fault := log_fault(folder.metrics_file, state)):
+            note(f"notice: {fault}")
     answers = dict(answers_about(folder, config, records))
     return Diagnosis(
         run=str(run),

@@ -18,25 +18,6 @@ from earthworks.wgan.networks import build
 Shapes = dict[str, list[int]]
 NETWORKS = ("generator", "critic", "average")
 LARGEST_HEADER = 100 << 20  # that safetensors itself reads
-# Settings that may differ between a checkpoint and the config.yaml of its run: where things are and how long it trains
-FREE = (
-    "data",
-    "run",
-    "resume",
-    "preset",
-    "minutes",
-    "max_steps",
-    "device",
-    "tensorboard",
-    "save_every",
-    "sample_every",
-)
-FOUND = ("format", "kind", "parameters", "shape", "data_digest", "data_path")  # in config.yaml, and no settings
-
-
-def settings_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a checkpoint records, to be compared when the run is resumed."""
-    return {name: value for name, value in settings.items() if name not in (*FREE, *FOUND)}
 
 
 def check_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
@@ -53,7 +34,7 @@ def check_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
         written = state.get("settings") if isinstance(state, dict) else None
         if not isinstance(written, dict):
             note(f"notice: {newest} does not record its settings: they could not be compared with {folder.config_file}")
-        elif names := settings_differing(settings_of(settings), written):
+        elif names := settings_differing(settings, written):
             raise EarthworksError(
                 f"{folder.config_file} was edited since the run was trained ({'; '.join(names)}): "
                 "set it back, or start a new run"

@@ -13,6 +13,7 @@ from earthworks.training.distributed import average_gradients, rank, world_size
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, synchronize
+from earthworks.training.resumption import settings_written
 from earthworks.training.schedule import Schedule
 from earthworks.transport.lipschitz import clip_weights, gradient_norms, interpolate, penalize
 from earthworks.wgan.batches import Batches, noise_generator
@@ -21,7 +22,6 @@ from earthworks.wgan.monitoring import quick_measures
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.pictures import write_picture
 from earthworks.wgan.sampling import draw
-from earthworks.wgan.stored import settings_of
 
 GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
 SHOWN = 64  # samples of a picture, on the same noise throughout
@@ -215,7 +215,7 @@ class Adversarial:
 
     def state(self) -> dict[str, Any]:
         guards = {"critic_guard": self.critic_guard.state(), "generator_guard": self.generator_guard.state()}
-        return {"images_seen": self.images_seen, "settings": settings_of(self.settings), **guards}
+        return {"images_seen": self.images_seen, "settings": settings_written(self.settings), **guards}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         self.load_networks(tensors)
