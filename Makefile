@@ -13,7 +13,7 @@ CORE := tests/runs tests/report tests/test_cli.py tests/test_statistics.py tests
 	tests/gopher/test_tile.py tests/transport/test_exact.py tests/transport/test_measure.py \
 	tests/wgan/test_datasets.py tests/wgan/test_gan_resume.py tests/wgan/test_sampling.py
 
-.PHONY: venv dev quickstart test test-slow test-minimum lint bench clean
+.PHONY: venv dev quickstart test test-slow storm test-minimum lint bench clean
 
 venv: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -38,6 +38,10 @@ test: dev
 
 test-slow: dev
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest -n 2 -m slow
+
+# Kills, full disks, changing files, a moved clock: each piece at most 10 minutes (docs/reliability.md). PIECE=build for one.
+storm: dev
+	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m storm $(PIECE) --table ../build/storm.md
 
 # The oldest versions that pyproject.toml allows, all at once (torch: the tested one), in an environment of their own.
 MINIMUM := .venv-minimum
