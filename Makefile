@@ -41,6 +41,7 @@ test-slow: dev
 
 # Kills, full disks, changing files, a moved clock: each piece at most 10 minutes (docs/reliability.md). PIECE=build for one.
 storm: dev
+	@mkdir -p build
 	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m storm $(PIECE) --table ../build/storm.md
 
 # The oldest versions that pyproject.toml allows, all at once (torch: the tested one), in an environment of their own.
