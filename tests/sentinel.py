@@ -20,6 +20,7 @@ ground: Path | None = None
 # Names that a person may give, and that a command could take for its own.
 FILES = ("notes.txt", "thesis/chapter.txt", ".tmp-mine", ".tmp-thesis/chapter.txt", "work/mine.txt", "locked.txt")
 FEWER = (".tmp-mine", ".tmp-thesis/chapter.txt", "thesis/chapter.txt")  # for the folders inside the folder
+SHARED = ("work",)  # of these folders, which a command may put its own files into as well
 LINK = "link-to-notes"
 WRITTEN = ("run", "output", "resume")  # options that name what a command writes
 SWITCHES = ("json", "open", "debug")  # options that no value follows
@@ -73,6 +74,8 @@ def looks(path: Path) -> tuple | None:
     except OSError:
         return None
     content = ""
+    if stat.S_ISDIR(found.st_mode) and path.name in SHARED:
+        return stat.filemode(found.st_mode), found.st_ino
     if stat.S_ISLNK(found.st_mode):
         content = os.readlink(path)
     elif stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK):
@@ -107,7 +110,7 @@ def unharmed(*targets: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
     deeper = [
         entry
         for each in inside
-        if (each / "config.yaml").is_file() or (each / "manifest.json").is_file()  # begun, so that nothing is made anew
+        if (each / "config.yaml").is_file() or (each / "manifest.json").is_file()  # so that nothing is made anew
         for entry in each.iterdir()
         if entry.is_dir() and not entry.is_symlink() and entry.name not in {Path(name).parts[0] for name in FILES}
     ]

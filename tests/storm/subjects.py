@@ -21,6 +21,7 @@ TIMINGS = {
     "date",
     "started",
     "command",
+    "log",  # digest of metrics.jsonl, which holds timings
 }
 TINY: dict[str, Any] = {
     **{"tokenizer": "bytes", "validation": 0.2, "size": "shrew", "context": 16, "batch": 4, "micro_batch": 2},
@@ -38,6 +39,7 @@ ANT: dict[str, Any] = {
         "device": "cpu",
     },
 }
+TIMED = {"times.json"}  # of a corpus: when its files were written
 VOCABULARY = ["".join(random.Random(k).choices("abcdefghijklmnopqrstuvwxyz", k=3 + k % 7)) for k in range(1500)]
 # dates, speeds and pictures of a page: what a second page of the same run may have otherwise
 UNSTABLE = re.compile(r"[\d.,]+ (?:tokens|images)/s|[\d.,]+ (?:s|ms|min|GiB|MB)\b|20\d\d-\d\d-\d\d[T ]?[\d:+]*")
@@ -56,8 +58,7 @@ class Subject:
     def next(self, place: Path) -> list[object]:
         """What a person would type now: the command, or what continues it."""
         out = place / "out"
-        begun = (out / "config.yaml").exists()
-        return self.again(place) if begun else self.first(place)
+        return self.again(place) if (out / "config.yaml").exists() else self.first(place)
 
 
 def options(settings: dict[str, Any]) -> list[str]:
@@ -98,7 +99,8 @@ def digest(file: Path) -> str:
 
 def files_of(folder: Path) -> dict[str, str]:
     """Every file of a folder by its digest."""
-    return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files if path.name not in TIMED}
 
 
 def page(path: Path) -> str:
@@ -109,8 +111,7 @@ def page(path: Path) -> str:
 def prose(seed: int, words: int) -> str:
     """Random words, and now and then "the", "of" and "and", so that every rule lets it pass."""
     chance = random.Random(seed)
-    vocabulary = ["".join(random.Random(k).choices("abcdefghijklmnopqrstuvwxyz", k=3 + k % 7)) for k in range(1500)]
-    return " ".join(("the", "of", "and")[k // 9 % 3] if k % 9 == 4 else chance.choice(vocabulary) for k in range(words))
+    return " ".join(("the", "of", "and")[k // 9 % 3] if k % 9 == 4 else chance.choice(VOCABULARY) for k in range(words))
 
 
 def text_of(words: int) -> Callable[[Path], None]:
