@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from harness import header, write_result
@@ -82,7 +83,7 @@ def lines_of(text: str, length: int = 4000) -> Iterator[bytes]:
 
 
 def pieces(size: int) -> Iterator[str]:
-    """So many MB of prose, one at a time, all different."""
+    """`size` MB of prose, one at a time, all different."""
     for k in range(size):
         yield prose(MB, k)
 
@@ -104,12 +105,12 @@ def packed(path: Path, write: Callable[[Path, int], None], size: int) -> None:
 
     bare = path.with_suffix("")
     write(bare, size)
-    opened = {
-        ".gz": lambda: gzip.open(path, "wb", 1),
-        ".xz": lambda: lzma.open(path, "wb", preset=0),
-        ".zst": lambda: zstandard.open(path, "wb"),
-    }[path.suffix]
-    with bare.open("rb") as source, opened() as target:
+    openers = {
+        ".gz": partial(gzip.open, mode="wb", compresslevel=1),
+        ".xz": partial(lzma.open, mode="wb", preset=0),
+        ".zst": partial(zstandard.open, mode="wb"),
+    }
+    with bare.open("rb") as source, openers[path.suffix](path) as target:
         shutil.copyfileobj(source, target, MB)
     bare.unlink()
 
@@ -306,7 +307,7 @@ def main() -> None:
     parts = [
         "# Memory and time against size\n",
         header(timed=False) + "\n",
-        "CPU-seconds and peak memory of a process that does this to prose of so many MB; what only starting takes is in it.\n",
+        "CPU-seconds and peak memory of a process that does this to so much prose, its start included.\n",
         table("input", [f"{size} MB" for size in SIZES if size <= given.largest], by_size(given.largest)),
         "\n## Shapes of text\n\nCPU-seconds at 2 and at 20 MB, and peak memory at 20.\n",
         table("text", list(STAGES), by_shape()),
