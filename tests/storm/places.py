@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sentinel import FILES
 from storm.harness import Figures, Running, among_strangers, counted, judged, run
 from storm.kills import compare, fresh
 from storm.subjects import SUBJECTS, Subject
 
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # of the disk that a command needs
 LARGE = 256 << 20
+PAGE = 4096  # bytes that a small file takes
+STRANGERS = 2 * len(FILES) * PAGE  # what the sentinel plants around and above the folder
 YEARS = 365 * 86400.0
 
 
@@ -49,7 +52,7 @@ def disk_full(figures: Figures, subject: Subject, disk: Path, prepared: Path) ->
     for share in SHARES:
         resized(disk, LARGE)
         inputs = ready(subject, disk, prepared)
-        resized(disk, used(disk) + max(4096, int(share * needed)))
+        resized(disk, used(disk) + STRANGERS + max(PAGE, int(share * needed)))
         run(figures, subject.first(inputs), (0, 1), f"disk for {share:.0%}")
         resized(disk, LARGE)
         run(figures, subject.next(inputs), doing=f"after a disk for {share:.0%}")
