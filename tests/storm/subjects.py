@@ -98,9 +98,13 @@ def digest(file: Path) -> str:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """Every file of a folder by its digest."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): digest(path) for path in files if path.name not in TIMED}
+    """Every file of a corpus by its digest; of the plan without the times of the input files."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in TIMED)
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files} | {"plan.json": planned(folder)}
+
+
+def planned(folder: Path) -> str:
+    return re.sub(r'"(token|sha256)": "[^"]*"', "", (folder / "plan.json").read_text(encoding="utf-8"))
 
 
 def page(path: Path) -> str:
