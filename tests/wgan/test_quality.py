@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, RunFolder
+from earthworks.wgan.datasets import load_dataset
+from earthworks.wgan.evaluating import Samples, memorisation
 from earthworks.wgan.measure import share_interval
 from earthworks.wgan.neighbours import nearest, nearest_training, precision_recall_density_coverage
 from earthworks.wgan.quality import kernel_distance, label_coverage, mode_coverage
@@ -263,3 +265,19 @@ def test_a_measure_reads_as_one_line():
 def test_what_cannot_be_measured_is_one_sentence(measure, sentence):
     with pytest.raises(EarthworksError, match=sentence):
         measure()
+
+
+def test_a_persons_picture_of_neighbours_stays_and_ours_is_written_again(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    data = load_dataset("digits", validation=0.2, seed=0)
+    real = data.scaled(data.held_out)
+    samples = Samples(real[:20], real[20:40], real[40:60])
+    memorisation(folder, data, samples, seed=0)
+    ours = folder.figures / "neighbours.png"
+    assert b"tEXtSoftware\0Earthworks " in ours.read_bytes()
+    ours.write_bytes(ours.read_bytes()[:100])
+    memorisation(folder, data, samples, seed=0)
+    assert len(ours.read_bytes()) > 100
+    ours.write_bytes(b"mine")
+    memorisation(folder, data, samples, seed=0)
+    assert ours.read_bytes() == b"mine"

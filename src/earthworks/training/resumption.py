@@ -105,6 +105,6 @@ def refuse_differing(folder: RunFolder, config: Mapping[str, Any], state: Mappin
     if differing := settings_differing(config, written):
         raise EarthworksError(
             f"{folder.config_file} was changed after its checkpoint was saved ({'; '.join(differing)}): put that back, or "
-            "start a new run with the new settings (from these weights by --init if you like)"
+            "start a new run with the new settings"
         )
     return None

@@ -17,7 +17,7 @@ from earthworks.wgan.findings import Diagnosis, Finding, Undecided
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import networks
-from earthworks.wgan.stored import NETWORKS, check_networks
+from earthworks.wgan.stored import check_networks, shapes_of
 from earthworks.wgan.task import Adversarial
 
 FEWEST_STEPS = 100  # of the generator: before, medians mean little and every critic lags
@@ -97,8 +97,7 @@ def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversar
     data = load_dataset(config["data"], validation=config["validation"], seed=config["seed"])
     if list(data.shape) != list(config["shape"]) or data.digest != config["data_digest"]:
         raise EarthworksError(f"{config['data']} no longer holds the samples that {folder.path} was trained on")
-    shapes = {name: {key: list(t.shape) for key, t in tensors.get(name, {}).items()} for name in NETWORKS}
-    check_networks(config, shapes, folder)
+    check_networks(config, shapes_of(tensors), folder)
     rate = max(config["learning_rate"], config["critic_learning_rate"])
     settings = {**config, "critic_learning_rate": rate, "precision": "fp32", "compile": False}
     task = Adversarial(*networks(settings, data), data, folder, settings, torch.device("cpu"))

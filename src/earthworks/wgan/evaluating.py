@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_bytes, write_result
+from earthworks.report.writing import write_figures
+from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_result
 from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
@@ -291,7 +292,7 @@ def memorisation(folder: RunFolder, dataset: Dataset, samples: Samples, seed: in
     if len(dataset.shape) == 3:
         pairs = torch.stack([samples.generated[:NEIGHBOURS], training[found.indices[:NEIGHBOURS, 0]]]).flatten(0, 1)
         folder.figures.mkdir(exist_ok=True)
-        write_bytes(folder.figures / "neighbours.png", png(grid(to_bytes(pairs), NEIGHBOURS)))
+        write_figures(folder.figures, {"neighbours": png(grid(to_bytes(pairs), NEIGHBOURS))})
     remark = f"nearest training sample, generated over held out: 1 is right, near 0 copies; p {found.p_value:.2g}"
     return {**described(found.ratio, 1.0, remark=remark), "p_value": found.p_value}
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from earthworks import __version__
 from earthworks.runs import RunFolder, write_bytes
 from earthworks.wgan.datasets import Dataset
 from earthworks.wgan.networks import value_range
@@ -47,10 +48,14 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
+    """The bytes of a PNG file that says who wrote it."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
+    about = PngInfo()
+    about.add_text("Software", f"Earthworks {__version__}")
     content = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(content, "PNG")
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(content, "PNG", pnginfo=about)
     return content.getvalue()
 
 
