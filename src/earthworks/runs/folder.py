@@ -105,6 +105,9 @@ class RunFolder:
         again, when nothing is in it."""
         try:
             with lock(self.path, "training") as self.lock:
+                if self.config_file.exists():  # a start that was killed right after it had written that
+                    with one_sentence(self.path):
+                        (self.path / STARTING).unlink(missing_ok=True)
                 yield self
         finally:
             self.lock = None
