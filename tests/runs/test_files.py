@@ -172,6 +172,26 @@ def test_other_refusals_keep_the_systems_own_words(tmp_path, monkeypatch):
         write_bytes(tmp_path / "file", NEW)
 
 
+def refusing(code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_new_file_can_be_written_where_there_are_no_hard_links(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "link", refusing(code))
+    write_bytes(tmp_path / "file", NEW, new=True)
+    with pytest.raises(EarthworksError, match="may be somebody's"):
+        write_bytes(tmp_path / "file", OLD, new=True)
+    assert (tmp_path / "file").read_bytes() == NEW
+    monkeypatch.setattr(os, "replace", refusing(errno.EIO))
+    with pytest.raises(EarthworksError, match="Input/output error"):
+        write_bytes(tmp_path / "other", OLD, new=True)
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_an_error_while_filling_passes_through_and_leaves_no_trace(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "folder") as folder:
         (folder / "weights").write_bytes(bytes(1 // 0))

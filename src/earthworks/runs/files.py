@@ -32,6 +32,7 @@ PROCESS = secrets.token_hex(4)  # tells this process from a dead one of the same
 CHUNK = 1 << 22
 BLOCKS, BLOCK = 64, 4096  # what `blocks_digest` reads of a file
 LARGEST_MANIFEST = 1 << 28
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # exFAT, many SMB and FUSE mounts
 
 
 def host() -> str:
@@ -81,16 +82,37 @@ def take_name(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path, follow_symlinks=False)
     except FileExistsError:
-        raise EarthworksError(
-            f"{path} exists already and may be somebody's: choose another name, or move it away"
-        ) from None
-    os.unlink(temporary)
+        raise taken(path) from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        claim(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def claim(temporary: Path, path: Path) -> None:
+    """`take_name` on a file system without hard links: an empty file takes the name first."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        raise taken(path) from None
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def refuse_existing(path: str | Path) -> None:
     """Before any work: EarthworksError when something is at the name where a result is to be written."""
     if os.path.lexists(path):
-        raise EarthworksError(f"{path} exists already and may be somebody's: choose another name, or move it away")
+        raise taken(path)
+
+
+def taken(path: str | Path) -> EarthworksError:
+    return EarthworksError(f"{path} exists already and may be somebody's: choose another name, or move it away")
 
 
 def write_through(path: Path, data: bytes | memoryview) -> None:
