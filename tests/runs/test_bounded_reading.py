@@ -108,6 +108,9 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1
         "a: [1, 2",
         "{? [a] : b}: c",
         "\x00",
+        "x: !!bool maybe",
+        'x: !!int ""',
+        "x: !!timestamp foo",
     ],
     ids=[
         "aliases",
@@ -120,6 +123,9 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1
         "cut",
         "odd keys",
         "NUL",
+        "no truth value",
+        "no number",
+        "no date",
     ],
 )
 def test_yaml_that_unfolds_or_is_damaged_is_one_sentence(tmp_path, text):
