@@ -24,14 +24,16 @@ from typing import Any
 
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import one_sentence, temporary_name
+from earthworks.runs.json_files import parse_json
 
 HEARTBEAT, STALE = 15.0, 60.0  # seconds
+WORK = ("training", "building")  # on a whole folder (`building-rank-0` too); any other lock is on a result file
 BUSY = (errno.EACCES, errno.EAGAIN)
 held_here: set[tuple[int, str]] = set()  # (process, file): closing one descriptor would free a lock held by another
 
 
 class Held:
-    """A lock that is held. `check` raises EarthworksError when somebody else has taken it over."""
+    """A lock that is held. `check` raises EarthworksError when it is no longer."""
 
     def __init__(self, path: Path, descriptor: int, owner: dict[str, Any]):
         self.path, self.descriptor, self.owner = path, descriptor, owner
@@ -46,9 +48,10 @@ class Held:
     def check(self) -> None:
         """Raises EarthworksError when the file is no longer ours."""
         if not same_file(self.path, self.descriptor) or read_owner(self.descriptor).get("token") != self.owner["token"]:
+            happened = "taken over by another process" if os.path.lexists(self.path) else "removed"
             raise EarthworksError(
-                f"{self.path} was taken over by another process while this one stood still: it stops here, so that "
-                "only one writes; what was saved before is intact",
+                f"{self.path} was {happened} while this process was writing: it stops here, so that only one writes; "
+                "what was saved before is intact",
                 exit_code=1,
             )
 
@@ -125,6 +128,8 @@ def refuse_held(folder: str | Path, what: str) -> None:
     """Raises EarthworksError when another process holds the lock on `what`, without taking it: any number of processes
     may ask at once."""
     path = Path(folder) / f".earthworks-lock-{what}"
+    if (os.getpid(), os.path.realpath(path)) in held_here:
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -144,14 +149,14 @@ def refuse_held(folder: str | Path, what: str) -> None:
 
 def busy(folder: Path, what: str, owner: dict[str, Any]) -> EarthworksError:
     who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}, since {owner.get('started', 'just now')}"
-    doing = "trained or built" if what.startswith(("training", "building")) else f"given its {what}"
+    doing = "trained or built" if what.split("-")[0] in WORK else f"given its {what}"
     return EarthworksError(f"{folder} is being {doing} by another command ({who}): wait until it has ended, or stop it")
 
 
 def read_owner(descriptor: int) -> dict[str, Any]:
     """Who holds a lock, as its file says; nothing where it says nothing readable."""
     try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
+        owner = parse_json(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
         return {}
     if not isinstance(owner, dict) or not {"host", "boot", "pid", "started", "token"} <= owner.keys():
