@@ -110,7 +110,7 @@ class Log:
                     lines.append(line)
         if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
             kept = rising(steps, lines)
-            records, steps, ends = ([values[each] for each in kept] for values in (records, steps, ends))
+            records, steps, ends = [records[k] for k in kept], [steps[k] for k in kept], [ends[k] for k in kept]
         return cls(records, steps, ends)
 
     def end_of(self, step: int, known: int = 0) -> int:
