@@ -59,8 +59,16 @@ def test_json_has_no_nan_in_it_whoever_wrote_it(tmp_path):
         "d": "NaN",
     }
     assert json_text(value, indent=None) == '{"a": null, "b": [null, 1.5, {"c": null}], "d": "NaN"}'
-    (tmp_path / "b.json").write_text('{"a": NaN, "b": -Infinity}')
-    assert read_json(tmp_path / "b.json") == {"a": None, "b": None}
+    (tmp_path / "b.json").write_text('{"a": NaN, "b": -Infinity, "c": [1e999, -1e999, 1e308, 5e-324]}')
+    assert read_json(tmp_path / "b.json") == {"a": None, "b": None, "c": [None, None, 1e308, 5e-324]}
+
+
+def test_json_of_more_bytes_than_its_reader_names_is_one_sentence(tmp_path):
+    (tmp_path / "a.json").write_bytes(b" " * (1 << 24) + b"{}")
+    with pytest.raises(EarthworksError, match=r"a\.json has more than the 16,777,216 bytes"):
+        read_json(tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json", limit=1 << 25) == {}
+    assert read_result(tmp_path / "a.json") == {}  # results hold a line or two for each item
 
 
 def test_a_result_that_was_altered_is_not_taken_for_one_that_was_measured(tmp_path):
@@ -80,7 +88,16 @@ def test_a_result_that_was_altered_is_not_taken_for_one_that_was_measured(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", [b"[" * 200_000, b"[" * 101 + b"]" * 101, b'{"a":' * 5000, b"{", b"\xff", b"9" * 5000]
+    "content",
+    [
+        b"[[]" + b",[]" * 2_000_000 + b"]",
+        b"[" * 200_000,
+        b"[" * 101 + b"]" * 101,
+        b'{"a":' * 5000,
+        b"{",
+        b"\xff",
+        b"9" * 5000,
+    ],
 )
 def test_json_that_is_damaged_or_too_deep_is_one_sentence(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
