@@ -85,6 +85,14 @@ def test_a_start_that_was_killed_right_after_it_wrote_its_configuration_is_a_run
     assert not (tmp_path / "run" / STARTING).exists()
 
 
+def test_a_start_leaves_alone_what_a_living_command_on_another_machine_writes(tmp_path):
+    living = tmp_path / ".tmp-earthworks-far-7-0123456789abcdef-table.npy"
+    living.write_bytes(b"half")
+    with RunFolder.create(tmp_path).writing() as folder, folder.beginning():
+        pass
+    assert living.read_bytes() == b"half"
+
+
 def test_a_start_never_writes_over_a_configuration_that_came_meanwhile(tmp_path):
     folder = RunFolder.create(tmp_path / "run")
     with folder.writing(), folder.beginning():

@@ -9,6 +9,7 @@ Nothing is removed but what the writer itself made, name by name; a folder goes 
 """
 
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ import re
 import secrets
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -29,15 +31,29 @@ MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-earthworks-"
 OURS = re.compile(re.escape(TEMPORARY) + r"(?P<host>[A-Za-z0-9._]*)-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})[0-9a-f]{8}-")
 PROCESS = secrets.token_hex(4)  # tells this process from a dead one of the same number
+IDLE = 86400.0  # seconds after which `sweep` takes what no process of this machine wrote for a leftover
 CHUNK = 1 << 22
 BLOCKS, BLOCK = 64, 4096  # what `blocks_digest` reads of a file
 LARGEST_MANIFEST = 1 << 28
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # exFAT, many SMB and FUSE mounts
 
 
+@functools.cache
 def host() -> str:
-    """This machine's name, in signs that a file name may have."""
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:40]
+    """This machine's name, in signs that a file name may have, with a digest of its start and of what numbers its
+    processes: containers may share a name and not see each other's processes."""
+    processes = ""
+    with suppress(OSError):
+        processes = os.readlink("/proc/self/ns/pid")
+    seen = hashlib.sha256(f"{boot_id()} {processes}".encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())[:32]}.{seen}"
+
+
+def boot_id() -> str:
+    """What names this start of this machine: two processes with the same see each other's locks."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
 
 
 def temporary_name(path: Path) -> Path:
@@ -298,24 +314,61 @@ def remove_temporary(path: Path) -> None:
         path.rmdir()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder of ours, under temporary names. The caller holds the lock
-    of whoever writes there; what a process of this host that still runs is writing is left alone all the same."""
+def remove_leftovers(folder: Path, *, idle: float = 0.0) -> None:
+    """Remove what writers that were killed left in a folder, under temporary names: what a process of this machine that
+    still runs is writing is left alone. Of other machines all of it goes, for a caller that holds the lock of whoever
+    writes there; for others, with `idle`, what has not changed for so long (seconds)."""
     for entry in list(folder.iterdir()) if is_folder(folder) else []:
-        found = OURS.match(entry.name)
-        if found and (found["host"] != host() or left_by_the_dead(entry.name)):
+        if is_leftover(entry, idle):
             remove_temporary(entry)
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of the same name left beside it when they were killed."""
-    for entry in path.parent.iterdir():
-        if entry.name.endswith(f"-{path.name[:40]}") and left_by_the_dead(entry.name):
-            remove_temporary(entry)
+    """Remove what writers of the same name left beside it when they were killed, once in the life of a process."""
+    sweep_once(os.getpid(), path.absolute())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def sweep_once(process: int, path: Path) -> None:
+    with suppress(OSError):  # the folder may be one that can be written and not listed
+        for entry in path.parent.iterdir():
+            if entry.name.endswith(f"-{path.name[:40]}") and is_leftover(entry, IDLE):
+                remove_temporary(entry)
+
+
+def is_leftover(entry: Path, idle: float) -> bool:
+    """Whether what stands under a temporary name was left there: by a process of this machine that has ended, or by
+    one of another machine, or before this one was started again, and nothing in it has changed for `idle` seconds."""
+    found = OURS.match(entry.name)
+    if found is None or found["host"] == host():
+        return left_by_the_dead(entry.name)
+    return not idle or unchanged_for(entry) > idle
+
+
+def unchanged_for(path: Path) -> float:
+    """Seconds since a file, or anything in a folder, was changed; 0 where that cannot be told."""
+    try:
+        changed = max(each.stat(follow_symlinks=False).st_mtime for each in (path, *path.rglob("*")))
+    except OSError:
+        return 0.0
+    return clock(path.parent) - changed
+
+
+def clock(folder: Path) -> float:
+    """The time by the clock of a folder's file system, whatever this machine's says."""
+    probe = temporary_name(folder / "clock")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        return os.stat(probe).st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 def left_by_the_dead(name: str) -> bool:
-    """Whether a temporary name was made by a process of this host that has ended."""
+    """Whether a temporary name was made by a process of this machine that has ended."""
     found = OURS.match(name)
     if found is None or found["host"] != host():
         return False
@@ -356,6 +409,7 @@ def remove_folder(path: str | Path) -> bool:
     not name (somebody put it there), or has no readable manifest.
 
     It loses its name first, so that no reader finds it half deleted; then what the manifest names goes, name by name.
+    With a file that came in meanwhile it gets its name back (False).
     """
     path = Path(path)
     try:
@@ -372,8 +426,12 @@ def remove_folder(path: str | Path) -> bool:
             with suppress(FileNotFoundError):
                 (doomed / name).unlink()
         for parent in sorted({parent for name in names for parent in PurePosixPath(name).parents}, reverse=True):
-            with suppress(OSError):  # a file that came in between stays where it is
+            with suppress(OSError):
                 (doomed / parent).rmdir()
+        if os.path.lexists(doomed):  # a file came in between
+            with suppress(OSError):
+                os.rename(doomed, path)
+            return False
     sweep(path)
     return True
 

@@ -15,7 +15,6 @@ import secrets
 import socket
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import one_sentence, temporary_name
+from earthworks.runs.files import boot_id, clock, one_sentence
 from earthworks.runs.json_files import parse_json
 
 HEARTBEAT, STALE = 15.0, 60.0  # seconds
@@ -174,21 +173,5 @@ def same_file(path: Path, descriptor: int) -> bool:
 
 
 def age(path: Path, descriptor: int) -> float:
-    """Seconds since the last heartbeat by the clock of the file system, whatever this machine's says."""
-    probe = temporary_name(path)
-    try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        now = os.stat(probe).st_mtime
-    except OSError:
-        now = time.time()
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-    return abs(now - os.fstat(descriptor).st_mtime)
-
-
-def boot_id() -> str:
-    """What names this start of this machine: two processes with the same see each other's locks."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return socket.gethostname()
+    """Seconds since the last heartbeat by the clock of the file system."""
+    return abs(clock(path.parent) - os.fstat(descriptor).st_mtime)
