@@ -1,5 +1,7 @@
 """What a stranger's files can cost: a sentence."""
 
+import errno
+import gzip
 import json
 import math
 import os
@@ -20,7 +22,7 @@ from earthworks.runs import (
     write_json,
     write_result,
 )
-from earthworks.runs.files import blocks_digest, refuse_existing, write_bytes
+from earthworks.runs.files import blocks_digest, open_regular, refuse_existing, write_bytes
 
 
 def test_a_name_leads_to_a_file_inside_its_folder_or_nowhere(tmp_path):
@@ -48,6 +50,22 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
             read_regular(tmp_path / name, limit)
     with pytest.raises(EarthworksError, match="zero"):
         read_regular("/dev/zero", 10)
+
+
+def test_only_the_reading_of_a_file_is_called_that(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    with pytest.raises(OSError, match="No space left"), open_regular(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # of a write elsewhere
+    not_packed = pytest.raises(EarthworksError, match="file cannot be read: Not a gzipped file")
+    with not_packed, open_regular(tmp_path / "file") as stream, gzip.open(stream) as text:
+        text.read()
+    with open_regular(tmp_path / "file") as stream:  # a disk that fails: reading a descriptor for writing is refused
+        other = os.open(tmp_path / "file", os.O_WRONLY)
+        os.dup2(other, stream.fileno())
+        os.close(other)
+        for read in (stream.read, stream.readline, lambda: stream.read(2)):
+            with pytest.raises(EarthworksError, match="file cannot be read: Bad file descriptor; give a file"):
+                read()
 
 
 def test_json_has_no_nan_in_it_whoever_wrote_it(tmp_path):

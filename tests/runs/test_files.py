@@ -267,6 +267,18 @@ def test_a_new_file_can_be_written_where_there_are_no_hard_links(tmp_path, monke
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_what_was_saved_is_called_intact_where_there_is_any(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_bytes(OLD)
+    (tmp_path / "new").mkdir()
+    monkeypatch.setattr(os, "write", refusing(errno.ENOSPC))
+    for write in (lambda place: write_bytes(place / "other", NEW), lambda place: fill(place / "folder")):
+        with pytest.raises(EarthworksError, match="the disk is full; what was saved before is intact"):
+            write(tmp_path / "old")
+        with pytest.raises(EarthworksError, match=r"the disk is full$"):
+            write(tmp_path / "new")
+
+
 def test_an_error_while_filling_passes_through_and_leaves_no_trace(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "folder") as folder:
         (folder / "weights").write_bytes(bytes(1 // 0))

@@ -165,38 +165,77 @@ def one_sentence(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        sentence = f"could not write {path}: {reason}; what was saved before is intact"
-        raise EarthworksError(sentence, exit_code=1) from error
+        intact = "; what was saved before is intact" if saved_before(path) else ""
+        raise EarthworksError(f"could not write {path}: {reason}{intact}", exit_code=1) from error
+
+
+def saved_before(path: Path) -> bool:
+    """Whether there is anything in the folder where a path, or the temporary folder that it is in, gets its name."""
+    given = next((each for each in path.parents if is_temporary(each.name)), path)
+    with suppress(OSError):
+        return not all(map(is_temporary, os.listdir(given.parent)))
+    return False
 
 
 # Reading
+
+
+class Regular(io.FileIO):
+    """A file whose reading fails in one sentence."""
+
+    def __init__(self, descriptor: int, path: str | Path):
+        super().__init__(descriptor)
+        self.path = path
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+
+def unreadable(path: str | Path, error: OSError | ValueError) -> EarthworksError:
+    reason = getattr(error, "strerror", None) or error
+    return EarthworksError(f"{path} cannot be read: {reason}; give a file that this user may read and that is whole")
 
 
 @contextmanager
 def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.BufferedReader]:
     """A file opened to read its bytes, and nothing else: a pipe would be waited for and a device never ends.
 
-    Raises EarthworksError where there is no file, it may not be read, or it is not a regular one.
+    Raises EarthworksError where there is no file, it may not be read, it is not a regular one, or a library that reads it
+    complains of what it holds; an error of the system elsewhere passes through.
     """
     try:
         links = 0 if follow else os.O_NOFOLLOW
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     except FileNotFoundError:
-        raise EarthworksError(f"{path} does not exist") from None
+        raise EarthworksError(f"{path} does not exist: check the path, or put the file back") from None
     except (OSError, ValueError) as error:
-        raise EarthworksError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise unreadable(path, error) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise EarthworksError(f"{path} cannot be read: it is no regular file, but a folder, a pipe or a device")
-    with open(descriptor, "rb") as stream:
+        raise EarthworksError(
+            f"{path} cannot be read: it is no regular file, but a folder, a pipe or a device; give a file"
+        )
+    reader: io.BufferedReader = io.BufferedReader(Regular(descriptor, path))
+    with reader as stream:
         try:
             yield stream
         except OSError as error:
-            raise EarthworksError(f"{path} cannot be read: {error.strerror or error}") from None
+            if error.errno is not None:
+                raise
+            raise unreadable(path, error) from None
 
 
 def read_beginning(path: str | Path, most: int) -> bytes:
-    """At most so many bytes from the beginning of a regular file; a link to one is refused."""
+    """At most `most` bytes from the beginning of a regular file; a link to one is refused."""
     with open_regular(path, follow=False) as stream:
         return stream.read(most)
 
@@ -209,7 +248,10 @@ def read_regular(path: str | Path, limit: int) -> bytes:
         if len(data) > size:  # it grew, or is of a file system that does not know sizes
             data += stream.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
-        raise EarthworksError(f"{path} has more than the {limit:,} bytes that such a file may have")
+        raise EarthworksError(
+            f"{path} has more than the {limit:,} bytes that such a file may have: it was altered, or is of another kind; "
+            "give the one that is meant"
+        )
     return data
 
 
@@ -220,14 +262,16 @@ def inside(folder: Path, name: object) -> Path:
     """
     if not isinstance(name, str) or not name or "\0" in name or len(name.encode(errors="replace")) > 4096:
         raise EarthworksError(
-            f"{folder} names a file {str(name)[:80]!r}, which is no file name: the folder was altered"
+            f"{folder} names a file {str(name)[:80]!r}, which is no file name: the folder was altered; take it again "
+            "from where it came"
         )
     pure = PurePosixPath(name)
     found = folder / name
     outside = pure.is_absolute() or ".." in pure.parts
     if outside or not Path(os.path.realpath(found)).is_relative_to(os.path.realpath(folder)):
         raise EarthworksError(
-            f"{folder} names the file {name!r}, which is outside it: nothing outside is read or written"
+            f"{folder} names the file {name!r}, which is outside it: nothing outside is read or written; copy the file "
+            "itself into the folder, or leave it out"
         )
     return found
 
