@@ -1,5 +1,7 @@
 """What a stranger's files can cost: a sentence."""
 
+import errno
+import gzip
 import json
 import math
 import os
@@ -20,7 +22,7 @@ from earthworks.runs import (
     write_json,
     write_result,
 )
-from earthworks.runs.files import blocks_digest, refuse_existing, write_bytes
+from earthworks.runs.files import blocks_digest, open_regular, refuse_existing, write_bytes
 
 
 def test_a_name_leads_to_a_file_inside_its_folder_or_nowhere(tmp_path):
@@ -50,6 +52,22 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
         read_regular("/dev/zero", 10)
 
 
+def test_only_the_reading_of_a_file_is_called_that(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    with pytest.raises(OSError, match="No space left"), open_regular(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # of a write elsewhere
+    not_packed = pytest.raises(EarthworksError, match="file cannot be read: Not a gzipped file")
+    with not_packed, open_regular(tmp_path / "file") as stream, gzip.open(stream) as text:
+        text.read()
+    with open_regular(tmp_path / "file") as stream:  # a disk that fails: reading a descriptor for writing is refused
+        other = os.open(tmp_path / "file", os.O_WRONLY)
+        os.dup2(other, stream.fileno())
+        os.close(other)
+        for read in (stream.read, stream.readline, lambda: stream.read(2)):
+            with pytest.raises(EarthworksError, match="file cannot be read: Bad file descriptor; give a file"):
+                read()
+
+
 def test_json_has_no_nan_in_it_whoever_wrote_it(tmp_path):
     value = {"a": math.nan, "b": [math.inf, 1.5, {"c": -math.inf}], "d": "NaN"}
     write_json(tmp_path / "a.json", value)
@@ -59,8 +77,16 @@ def test_json_has_no_nan_in_it_whoever_wrote_it(tmp_path):
         "d": "NaN",
     }
     assert json_text(value, indent=None) == '{"a": null, "b": [null, 1.5, {"c": null}], "d": "NaN"}'
-    (tmp_path / "b.json").write_text('{"a": NaN, "b": -Infinity}')
-    assert read_json(tmp_path / "b.json") == {"a": None, "b": None}
+    (tmp_path / "b.json").write_text('{"a": NaN, "b": -Infinity, "c": [1e999, -1e999, 1e308, 5e-324]}')
+    assert read_json(tmp_path / "b.json") == {"a": None, "b": None, "c": [None, None, 1e308, 5e-324]}
+
+
+def test_json_of_more_bytes_than_its_reader_names_is_one_sentence(tmp_path):
+    (tmp_path / "a.json").write_bytes(b" " * (1 << 24) + b"{}")
+    with pytest.raises(EarthworksError, match=r"a\.json has more than the 16,777,216 bytes"):
+        read_json(tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json", limit=1 << 25) == {}
+    assert read_result(tmp_path / "a.json") == {}  # results hold a line or two for each item
 
 
 def test_a_result_that_was_altered_is_not_taken_for_one_that_was_measured(tmp_path):
@@ -80,7 +106,16 @@ def test_a_result_that_was_altered_is_not_taken_for_one_that_was_measured(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", [b"[" * 200_000, b"[" * 101 + b"]" * 101, b'{"a":' * 5000, b"{", b"\xff", b"9" * 5000]
+    "content",
+    [
+        b"[[]" + b",[]" * 2_000_000 + b"]",
+        b"[" * 200_000,
+        b"[" * 101 + b"]" * 101,
+        b'{"a":' * 5000,
+        b"{",
+        b"\xff",
+        b"9" * 5000,
+    ],
 )
 def test_json_that_is_damaged_or_too_deep_is_one_sentence(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
@@ -108,6 +143,9 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1
         "a: [1, 2",
         "{? [a] : b}: c",
         "\x00",
+        "x: !!bool maybe",
+        'x: !!int ""',
+        "x: !!timestamp foo",
     ],
     ids=[
         "aliases",
@@ -120,6 +158,9 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1
         "cut",
         "odd keys",
         "NUL",
+        "no truth value",
+        "no number",
+        "no date",
     ],
 )
 def test_yaml_that_unfolds_or_is_damaged_is_one_sentence(tmp_path, text):

@@ -2,6 +2,8 @@ import errno
 import itertools
 import os
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,16 @@ from earthworks.runs import (
     write_bytes,
     write_json,
 )
-from earthworks.runs.files import CHUNK, MANIFEST, TEMPORARY, write_through
+from earthworks.runs.files import (
+    CHUNK,
+    MANIFEST,
+    TEMPORARY,
+    host,
+    is_temporary,
+    left_by_the_dead,
+    remove_leftovers,
+    write_through,
+)
 
 CALLS = ("write", "fsync", "replace", "rename")
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -124,6 +135,70 @@ def test_a_process_killed_at_any_call_has_deleted_a_folder_or_not_touched_it(tmp
     assert not unfinished(tmp_path)
 
 
+def left_by(folder: Path, host: str, name: str, seconds: float, pid: int | None = None) -> Path:
+    """A folder that a writer left, or is writing, some seconds after its last change."""
+    path = folder / f"{TEMPORARY}{host}-{pid or os.getpid()}-{'0' * 16}-{name}"
+    path.mkdir()
+    (path / "part").write_bytes(OLD)
+    for each in (path / "part", path):
+        os.utime(each, (time.time() - seconds,) * 2)
+    return path
+
+
+def test_what_a_writer_on_another_machine_is_writing_stays(tmp_path):
+    living = [left_by(tmp_path, f"far{k}.0a1b2c3d", "file", seconds) for k, seconds in enumerate((1, 50, -30))]
+    growing = left_by(tmp_path, "far", "file", 100_000)
+    os.utime(growing / "part")
+    dead = [left_by(tmp_path, "far", "other", 100_000), left_by(tmp_path, host(), "file", 1)]
+    write_bytes(tmp_path / "file", NEW)  # takes the leftovers of its own name alone
+    assert [each for each in dead if each.exists()] == dead[:1]
+    remove_leftovers(tmp_path, idle=60.0)
+    assert sorted(tmp_path.iterdir()) == sorted([*living, growing, tmp_path / "file"])
+    remove_leftovers(tmp_path)  # for who holds the lock
+    assert not unfinished(tmp_path)
+
+
+def test_the_processes_of_a_container_of_the_same_name_are_not_taken_for_dead(tmp_path, monkeypatch):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    mine = left_by(tmp_path, host(), "file", 1, gone.pid)
+    assert left_by_the_dead(mine.name)
+    host.cache_clear()
+    monkeypatch.setattr(os, "readlink", lambda _: "pid:[1]")  # elsewhere a living process has that number
+    assert not left_by_the_dead(mine.name)
+    assert is_temporary(mine.name)
+    host.cache_clear()
+
+
+def test_a_file_that_comes_into_a_folder_while_it_is_deleted_keeps_its_name(tmp_path, monkeypatch):
+    fill(tmp_path / "folder")
+    rename = os.rename
+
+    def late(source, target):
+        if source == tmp_path / "folder":
+            (source / "note").write_text("mine")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert not remove_folder(tmp_path / "folder")
+    assert (tmp_path / "folder" / "note").read_text() == "mine"
+    assert not unfinished(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_can_be_written_into(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", refusing(errno.EACCES))
+    write_bytes(tmp_path / "file", NEW)
+    fill(tmp_path / "folder")
+    monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_leftovers_are_looked_for_once_and_not_at_every_write(tmp_path, monkeypatch):
+    write_bytes(tmp_path / "file", OLD)
+    monkeypatch.setattr(Path, "iterdir", pytest.fail)
+    write_bytes(tmp_path / "file", NEW)
+
+
 def test_every_byte_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
     events = []
 
@@ -170,6 +245,38 @@ def test_other_refusals_keep_the_systems_own_words(tmp_path, monkeypatch):
     refuse_at(monkeypatch, 1, errno.EIO)
     with pytest.raises(EarthworksError, match="Input/output error"):
         write_bytes(tmp_path / "file", NEW)
+
+
+def refusing(code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_new_file_can_be_written_where_there_are_no_hard_links(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "link", refusing(code))
+    write_bytes(tmp_path / "file", NEW, new=True)
+    with pytest.raises(EarthworksError, match="may be somebody's"):
+        write_bytes(tmp_path / "file", OLD, new=True)
+    assert (tmp_path / "file").read_bytes() == NEW
+    monkeypatch.setattr(os, "replace", refusing(errno.EIO))
+    with pytest.raises(EarthworksError, match="Input/output error"):
+        write_bytes(tmp_path / "other", OLD, new=True)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_was_saved_is_called_intact_where_there_is_any(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_bytes(OLD)
+    (tmp_path / "new").mkdir()
+    monkeypatch.setattr(os, "write", refusing(errno.ENOSPC))
+    for write in (lambda place: write_bytes(place / "other", NEW), lambda place: fill(place / "folder")):
+        with pytest.raises(EarthworksError, match="the disk is full; what was saved before is intact"):
+            write(tmp_path / "old")
+        with pytest.raises(EarthworksError, match=r"the disk is full$"):
+            write(tmp_path / "new")
 
 
 def test_an_error_while_filling_passes_through_and_leaves_no_trace(tmp_path):

@@ -6,6 +6,7 @@ import yaml
 
 from earthworks import __version__
 from earthworks.runs import EarthworksError, RunFolder, environment, read_json, write_bytes
+from earthworks.runs.folder import STARTING
 
 
 def test_a_configuration_comes_back_as_it_was_written(tmp_path):
@@ -67,6 +68,38 @@ def test_only_finished_checkpoints_count_and_they_count_in_numbers(tmp_path):
         (folder.checkpoints / name).mkdir(parents=True)
     assert folder.steps() == [30, 200, 1000]
     assert folder.checkpoint(200) == tmp_path / "checkpoints" / "step-200"
+
+
+def test_a_start_that_was_killed_right_after_it_wrote_its_configuration_is_a_run(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    child = os.fork()
+    if child == 0:
+        with folder.writing(), folder.beginning():
+            folder.write_config({"max_steps": 12})
+            os._exit(9)
+    os.waitpid(child, 0)
+    assert (tmp_path / "run" / STARTING).exists()
+    with RunFolder.open(tmp_path / "run").writing() as resumed:
+        resumed.write_config({"max_steps": 14})
+    assert resumed.read_config() == {"format": 2, "max_steps": 14}
+    assert not (tmp_path / "run" / STARTING).exists()
+
+
+def test_a_start_leaves_alone_what_a_living_command_on_another_machine_writes(tmp_path):
+    living = tmp_path / ".tmp-earthworks-far-7-0123456789abcdef-table.npy"
+    living.write_bytes(b"half")
+    with RunFolder.create(tmp_path).writing() as folder, folder.beginning():
+        pass
+    assert living.read_bytes() == b"half"
+
+
+def test_a_start_never_writes_over_a_configuration_that_came_meanwhile(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    with folder.writing(), folder.beginning():
+        folder.config_file.write_text("mine")
+        with pytest.raises(EarthworksError, match="may be somebody's"):
+            folder.write_config({"seed": 1})
+    assert folder.config_file.read_text() == "mine"
 
 
 def test_the_environment_is_that_of_the_first_start(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from earthworks.runs import EarthworksError, lock
-from earthworks.runs.lock import boot_id
+from earthworks.runs.lock import boot_id, refuse_held
 
 HOLDER = """
 import sys, time
@@ -118,9 +118,40 @@ def test_a_holder_that_slept_while_another_took_over_notices(tmp_path):
     assert files(tmp_path) == [".earthworks-lock-training"]  # the other's, and not removed
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"pid": {"a": [1]}}'])
+def test_a_holder_whose_file_was_removed_stops_and_says_so(tmp_path):
+    with lock(tmp_path, "training") as held:
+        held.path.unlink()
+        with pytest.raises(EarthworksError, match="lock-training was removed while this process was writing"):
+            held.check()
+    assert files(tmp_path) == []
+
+
+def test_asking_for_a_lock_that_this_process_holds_does_not_free_it(tmp_path):
+    with lock(tmp_path, "training"):
+        refuse_held(tmp_path, "training")
+        second = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path)], capture_output=True, text=True)
+        assert "another command" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "doing"),
+    [
+        ("training", "being trained or built"),
+        ("building-rank-3", "being trained or built"),
+        ("training.json", "being given its training.json"),
+    ],
+)
+def test_who_comes_second_is_told_what_is_being_done(tmp_path, what, doing):
+    write_owner(tmp_path, 0).rename(tmp_path / f".earthworks-lock-{what}")
+    for second in (lambda: lock(tmp_path, what).__enter__(), lambda: refuse_held(tmp_path, what)):
+        with pytest.raises(EarthworksError, match=doing):
+            second()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"pid": {"a": [1]}}', b"[" * 4096])
 def test_a_lock_file_that_says_nothing_is_free(tmp_path, content):
     (tmp_path / ".earthworks-lock-training").write_bytes(content)
+    refuse_held(tmp_path, "training")
     with lock(tmp_path, "training"):
         pass
 

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import math
 import os
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.runs import EarthworksError, Metrics, read_metrics
-from earthworks.runs.metrics import missing_steps
+from earthworks.runs.metrics import missing_steps, rising
 
 
 def log(path, steps, start=0):
@@ -79,6 +80,80 @@ def test_a_damaged_line_costs_itself_alone_and_is_said(tmp_path, harm):
     assert str(path) in missing_steps(path, 20)
     log(path, [16], start=15)  # resuming cuts at the end alone
     assert set(steps(path)) == set(range(1, 17)) - lost
+
+
+def flipped_digits(whole):
+    """(step, the log) for every other digit in every place of every step."""
+    lines = whole.splitlines(keepends=True)
+    for step, line in enumerate(lines, 1):
+        for place in range(9, 9 + len(str(step))):  # after `{"step": `
+            for digit in set(b"0123456789") - {line[place]}:
+                altered = line[:place] + bytes([digit]) + line[place + 1 :]
+                yield step, b"".join([*lines[: step - 1], altered, *lines[step:]])
+
+
+def test_a_flipped_step_number_costs_one_line(tmp_path):
+    path = tmp_path / "m"
+    log(path, range(1, 21))
+    records = read_metrics(path)
+    for step, data in flipped_digits(path.read_bytes()):
+        path.write_bytes(data)
+        kept = [record for record in read_metrics(path) if record in records]
+        assert kept == [record for record in records if record["step"] != step]
+        assert missing_steps(path, 20).split(" for ")[1].startswith(f"step {step}:")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_resuming_after_a_flipped_step_number_cuts_what_came_after_the_checkpoint_alone(tmp_path, known):
+    path = tmp_path / "m"
+    metrics = Metrics(path)
+    for step in range(1, 20):
+        metrics.append(step=step, loss=1 / step)
+        if step == 14:
+            written = metrics.state()
+    metrics.close()
+    whole = path.read_bytes()
+    for step, data in flipped_digits(whole):
+        path.write_bytes(data)
+        Metrics(path, 14, written if known else None).close()
+        end = written["bytes"]
+        if step == 14 and not known:  # nothing tells that the line was written before the checkpoint
+            assert path.read_bytes() in (data[:end], data[: data.rindex(b"\n", 0, end - 1) + 1])
+        else:
+            assert path.read_bytes() == data[:end]
+        log(path, [], start=14)
+        assert set(steps(path)) >= set(range(1, 14)) - {step}
+
+
+def test_the_place_in_a_checkpoint_saves_a_damaged_last_line_and_nothing_of_a_later_step(tmp_path):
+    path = tmp_path / "m"
+    log(path, range(1, 5))
+    whole = path.read_bytes()
+    damaged = whole[:-3] + b"?}\n"
+    path.write_bytes(damaged + b'{"step": 5}\n')
+    Metrics(path, 4, {"bytes": len(whole)}).close()
+    assert path.read_bytes() == damaged
+    for place in (len(whole) - 1, 10 * len(whole), -1, 0, 1 << 80, True, "7", None):
+        path.write_bytes(whole + whole)
+        Metrics(path, 4, {"bytes": place}).close()
+        assert path.read_bytes().startswith(whole)
+    log(path, range(1, 5))
+    Metrics(path, 2, {"bytes": len(whole)}).close()  # of another log than this one
+    assert steps(path) == [1, 2]
+
+
+@given(st.lists(st.integers(1, 9), max_size=7))
+def test_of_steps_that_do_not_rise_as_many_as_can_be_are_kept(found):
+    kept = rising(found, list(range(1, len(found) + 1)))
+    assert kept == sorted(kept)
+    assert all(found[a] < found[b] for a, b in itertools.pairwise(kept))
+    lengths = (
+        n
+        for n in range(len(found), -1, -1)
+        for each in itertools.combinations(found, n)
+        if list(each) == sorted(set(each))
+    )
+    assert len(kept) == next(lengths)
 
 
 def test_what_is_missing_is_counted_from_its_first_step_to_its_last(tmp_path):

@@ -35,6 +35,7 @@ COVERAGE = 0.9999  # of the characters of the training text are in the alphabet;
 LONGEST = 24  # characters of one token, so that no ruler of dashes takes a place in the vocabulary
 CHUNK = 1 << 16  # characters of a text that are encoded together, at least
 BATCH = 1 << 22  # characters given to the library at once: it needs about 100 bytes of memory for each
+LARGEST = 1 << 28  # bytes of a file: a vocabulary of 256,000 has 20 million
 LONGEST_NAME = 256  # characters of a token in a file: each such token makes that much text when it is generated
 
 # Where merges may not reach across: a word with one sign or space before it, a digit, signs with the line ends after
@@ -136,7 +137,7 @@ class Tokenizer:
         path = Path(path)
         if path.is_dir():
             path = path / "tokenizer.json"
-        content = read_json(path)
+        content = read_json(path, limit=LARGEST)
         check(content, path)
         try:
             return cls(content)

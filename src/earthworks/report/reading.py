@@ -72,7 +72,7 @@ class Reading:
         state: dict[str, Any] = {}
         with suppress(EarthworksError):  # of a run in training the checkpoint may be gone by now
             state = read_mapping(self.folder, f"checkpoints/step-{step}/state.json") or {}
-        last = log.records[-1]["step"] if log.records else 0
+        last = log.steps[-1] if log.steps else 0
         if size and not log.records:
             self.leave_out(f"{path} has no line that can be read")
         elif fault := not_in(log, path, max(last, step)) or altered(path, {**state, "step": step}):
@@ -165,7 +165,7 @@ def read_picture(folder: RunFolder, name: str) -> np.ndarray:
 
 
 def lines_of(path: Path, longest: int = 1 << 20) -> Any:
-    """The lines of a regular file that are no longer than so many bytes."""
+    """The lines of a regular file of at most `longest` bytes."""
     from earthworks.runs.files import open_regular
 
     refuse_large(path)

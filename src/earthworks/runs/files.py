@@ -9,6 +9,7 @@ Nothing is removed but what the writer itself made, name by name; a folder goes 
 """
 
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ import re
 import secrets
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -29,14 +31,29 @@ MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-earthworks-"
 OURS = re.compile(re.escape(TEMPORARY) + r"(?P<host>[A-Za-z0-9._]*)-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})[0-9a-f]{8}-")
 PROCESS = secrets.token_hex(4)  # tells this process from a dead one of the same number
+IDLE = 86400.0  # seconds after which `sweep` takes what no process of this machine wrote for a leftover
 CHUNK = 1 << 22
 BLOCKS, BLOCK = 64, 4096  # what `blocks_digest` reads of a file
 LARGEST_MANIFEST = 1 << 28
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # exFAT, many SMB and FUSE mounts
 
 
+@functools.cache
 def host() -> str:
-    """This machine's name, in signs that a file name may have."""
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:40]
+    """This machine's name, in signs that a file name may have, with a digest of its start and of what numbers its
+    processes: containers may share a name and not see each other's processes."""
+    processes = ""
+    with suppress(OSError):
+        processes = os.readlink("/proc/self/ns/pid")
+    seen = hashlib.sha256(f"{boot_id()} {processes}".encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())[:32]}.{seen}"
+
+
+def boot_id() -> str:
+    """What names this start of this machine: two processes with the same see each other's locks."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
 
 
 def temporary_name(path: Path) -> Path:
@@ -81,16 +98,37 @@ def take_name(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path, follow_symlinks=False)
     except FileExistsError:
-        raise EarthworksError(
-            f"{path} exists already and may be somebody's: choose another name, or move it away"
-        ) from None
-    os.unlink(temporary)
+        raise taken(path) from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        claim(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def claim(temporary: Path, path: Path) -> None:
+    """`take_name` on a file system without hard links: an empty file takes the name first."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        raise taken(path) from None
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 def refuse_existing(path: str | Path) -> None:
     """Before any work: EarthworksError when something is at the name where a result is to be written."""
     if os.path.lexists(path):
-        raise EarthworksError(f"{path} exists already and may be somebody's: choose another name, or move it away")
+        raise taken(path)
+
+
+def taken(path: str | Path) -> EarthworksError:
+    return EarthworksError(f"{path} exists already and may be somebody's: choose another name, or move it away")
 
 
 def write_through(path: Path, data: bytes | memoryview) -> None:
@@ -127,38 +165,77 @@ def one_sentence(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        sentence = f"could not write {path}: {reason}; what was saved before is intact"
-        raise EarthworksError(sentence, exit_code=1) from error
+        intact = "; what was saved before is intact" if saved_before(path) else ""
+        raise EarthworksError(f"could not write {path}: {reason}{intact}", exit_code=1) from error
+
+
+def saved_before(path: Path) -> bool:
+    """Whether there is anything in the folder where a path, or the temporary folder that it is in, gets its name."""
+    given = next((each for each in path.parents if is_temporary(each.name)), path)
+    with suppress(OSError):
+        return not all(map(is_temporary, os.listdir(given.parent)))
+    return False
 
 
 # Reading
+
+
+class Regular(io.FileIO):
+    """A file whose reading fails in one sentence."""
+
+    def __init__(self, descriptor: int, path: str | Path):
+        super().__init__(descriptor)
+        self.path = path
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+
+def unreadable(path: str | Path, error: OSError | ValueError) -> EarthworksError:
+    reason = getattr(error, "strerror", None) or error
+    return EarthworksError(f"{path} cannot be read: {reason}; give a file that this user may read and that is whole")
 
 
 @contextmanager
 def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.BufferedReader]:
     """A file opened to read its bytes, and nothing else: a pipe would be waited for and a device never ends.
 
-    Raises EarthworksError where there is no file, it may not be read, or it is not a regular one.
+    Raises EarthworksError where there is no file, it may not be read, it is not a regular one, or a library that reads it
+    complains of what it holds; an error of the system elsewhere passes through.
     """
     try:
         links = 0 if follow else os.O_NOFOLLOW
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     except FileNotFoundError:
-        raise EarthworksError(f"{path} does not exist") from None
+        raise EarthworksError(f"{path} does not exist: check the path, or put the file back") from None
     except (OSError, ValueError) as error:
-        raise EarthworksError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise unreadable(path, error) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise EarthworksError(f"{path} cannot be read: it is no regular file, but a folder, a pipe or a device")
-    with open(descriptor, "rb") as stream:
+        raise EarthworksError(
+            f"{path} cannot be read: it is no regular file, but a folder, a pipe or a device; give a file"
+        )
+    reader: io.BufferedReader = io.BufferedReader(Regular(descriptor, path))
+    with reader as stream:
         try:
             yield stream
         except OSError as error:
-            raise EarthworksError(f"{path} cannot be read: {error.strerror or error}") from None
+            if error.errno is not None:
+                raise
+            raise unreadable(path, error) from None
 
 
 def read_beginning(path: str | Path, most: int) -> bytes:
-    """At most so many bytes from the beginning of a regular file; a link to one is refused."""
+    """At most `most` bytes from the beginning of a regular file; a link to one is refused."""
     with open_regular(path, follow=False) as stream:
         return stream.read(most)
 
@@ -171,7 +248,10 @@ def read_regular(path: str | Path, limit: int) -> bytes:
         if len(data) > size:  # it grew, or is of a file system that does not know sizes
             data += stream.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
-        raise EarthworksError(f"{path} has more than the {limit:,} bytes that such a file may have")
+        raise EarthworksError(
+            f"{path} has more than the {limit:,} bytes that such a file may have: it was altered, or is of another kind; "
+            "give the one that is meant"
+        )
     return data
 
 
@@ -182,14 +262,16 @@ def inside(folder: Path, name: object) -> Path:
     """
     if not isinstance(name, str) or not name or "\0" in name or len(name.encode(errors="replace")) > 4096:
         raise EarthworksError(
-            f"{folder} names a file {str(name)[:80]!r}, which is no file name: the folder was altered"
+            f"{folder} names a file {str(name)[:80]!r}, which is no file name: the folder was altered; take it again "
+            "from where it came"
         )
     pure = PurePosixPath(name)
     found = folder / name
     outside = pure.is_absolute() or ".." in pure.parts
     if outside or not Path(os.path.realpath(found)).is_relative_to(os.path.realpath(folder)):
         raise EarthworksError(
-            f"{folder} names the file {name!r}, which is outside it: nothing outside is read or written"
+            f"{folder} names the file {name!r}, which is outside it: nothing outside is read or written; copy the file "
+            "itself into the folder, or leave it out"
         )
     return found
 
@@ -276,24 +358,61 @@ def remove_temporary(path: Path) -> None:
         path.rmdir()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder of ours, under temporary names. The caller holds the lock
-    of whoever writes there; what a process of this host that still runs is writing is left alone all the same."""
+def remove_leftovers(folder: Path, *, idle: float = 0.0) -> None:
+    """Remove what writers that were killed left in a folder, under temporary names: what a process of this machine that
+    still runs is writing is left alone. Of other machines all of it goes, for a caller that holds the lock of whoever
+    writes there; for others, with `idle`, what has not changed for so long (seconds)."""
     for entry in list(folder.iterdir()) if is_folder(folder) else []:
-        found = OURS.match(entry.name)
-        if found and (found["host"] != host() or left_by_the_dead(entry.name)):
+        if is_leftover(entry, idle):
             remove_temporary(entry)
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of the same name left beside it when they were killed."""
-    for entry in path.parent.iterdir():
-        if entry.name.endswith(f"-{path.name[:40]}") and left_by_the_dead(entry.name):
-            remove_temporary(entry)
+    """Remove what writers of the same name left beside it when they were killed, once in the life of a process."""
+    sweep_once(os.getpid(), path.absolute())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def sweep_once(process: int, path: Path) -> None:
+    with suppress(OSError):  # the folder may be one that can be written and not listed
+        for entry in path.parent.iterdir():
+            if entry.name.endswith(f"-{path.name[:40]}") and is_leftover(entry, IDLE):
+                remove_temporary(entry)
+
+
+def is_leftover(entry: Path, idle: float) -> bool:
+    """Whether what stands under a temporary name was left there: by a process of this machine that has ended, or by
+    one of another machine, or before this one was started again, and nothing in it has changed for `idle` seconds."""
+    found = OURS.match(entry.name)
+    if found is None or found["host"] == host():
+        return left_by_the_dead(entry.name)
+    return not idle or unchanged_for(entry) > idle
+
+
+def unchanged_for(path: Path) -> float:
+    """Seconds since a file, or anything in a folder, was changed; 0 where that cannot be told."""
+    try:
+        changed = max(each.stat(follow_symlinks=False).st_mtime for each in (path, *path.rglob("*")))
+    except OSError:
+        return 0.0
+    return clock(path.parent) - changed
+
+
+def clock(folder: Path) -> float:
+    """The time by the clock of a folder's file system, whatever this machine's says."""
+    probe = temporary_name(folder / "clock")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        return os.stat(probe).st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 def left_by_the_dead(name: str) -> bool:
-    """Whether a temporary name was made by a process of this host that has ended."""
+    """Whether a temporary name was made by a process of this machine that has ended."""
     found = OURS.match(name)
     if found is None or found["host"] != host():
         return False
@@ -334,6 +453,7 @@ def remove_folder(path: str | Path) -> bool:
     not name (somebody put it there), or has no readable manifest.
 
     It loses its name first, so that no reader finds it half deleted; then what the manifest names goes, name by name.
+    With a file that came in meanwhile it gets its name back (False).
     """
     path = Path(path)
     try:
@@ -350,8 +470,12 @@ def remove_folder(path: str | Path) -> bool:
             with suppress(FileNotFoundError):
                 (doomed / name).unlink()
         for parent in sorted({parent for name in names for parent in PurePosixPath(name).parents}, reverse=True):
-            with suppress(OSError):  # a file that came in between stays where it is
+            with suppress(OSError):
                 (doomed / parent).rmdir()
+        if os.path.lexists(doomed):  # a file came in between
+            with suppress(OSError):
+                os.rename(doomed, path)
+            return False
     sweep(path)
     return True
 

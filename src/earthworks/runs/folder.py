@@ -20,7 +20,7 @@ from earthworks.runs.files import (
     write_bytes,
 )
 from earthworks.runs.json_files import json_text, read_json
-from earthworks.runs.lock import Held, lock
+from earthworks.runs.lock import STALE, Held, lock
 from earthworks.runs.yaml_files import read_yaml
 
 FORMAT = 2  # of run folders; 1 had no number, and no times and block digests in its manifests
@@ -105,6 +105,9 @@ class RunFolder:
         again, when nothing is in it."""
         try:
             with lock(self.path, "training") as self.lock:
+                if self.config_file.exists():  # a start that was killed right after it had written that
+                    with one_sentence(self.path):
+                        (self.path / STARTING).unlink(missing_ok=True)
                 yield self
         finally:
             self.lock = None
@@ -137,7 +140,7 @@ class RunFolder:
         """Remove what a start that never wrote config.yaml made here: each thing only if it is what a start makes."""
         if self.path.is_symlink() and not self.path.exists():
             return
-        remove_leftovers(self.path)
+        remove_leftovers(self.path, idle=STALE)  # the folder may be one where a person works, on several machines
         if not (self.path / STARTING).is_file():
             return
         with suppress(EarthworksError, OSError):

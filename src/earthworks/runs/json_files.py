@@ -10,7 +10,9 @@ from typing import Any
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import read_regular, write_bytes
 
-LARGEST = 1 << 28  # bytes of a JSON file that is read whole
+LARGEST = 1 << 24  # bytes of a JSON file, unless its reader names more
+LARGEST_RESULT = 1 << 28  # tasks.json holds what each item was credited
+MOST_VALUES = 3_000_000  # in a text: they take up to 250 bytes each
 DIGEST = "sha256"
 DEEPEST = 100  # levels of lists and mappings in it
 
@@ -52,7 +54,7 @@ def write_result(path: str | Path, result: dict[str, Any]) -> None:
     write_json(path, {**rest, DIGEST: digest_of(rest)})
 
 
-def read_result(path: str | Path, *, limit: int = LARGEST) -> dict[str, Any]:
+def read_result(path: str | Path, *, limit: int = LARGEST_RESULT) -> dict[str, Any]:
     """A result that `write_result` wrote, without its digest; one sentence when it is another now. Results of versions that
     wrote no digest are taken as they are."""
     result = read_json(path, limit=limit)
@@ -75,9 +77,12 @@ def digest_of(value: dict[str, Any]) -> str:
 def parse_json(data: bytes | str) -> Any:
     """The value of a JSON text; NaN and infinities, which JSON does not have, are read as null.
 
-    Raises ValueError for what is no JSON, and for more than 100 levels of nesting."""
+    Raises ValueError for what is no JSON, and for more than 3 million values or 100 levels of nesting."""
+    text = data if isinstance(data, bytes) else data.encode(errors="replace")
+    if sum(map(text.count, (b"[", b"{", b","))) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES:,} values")
     try:
-        value = json.loads(data, parse_constant=lambda _: None)
+        value = json.loads(data, parse_constant=lambda _: None, parse_float=finite_float)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level = [value]
@@ -87,3 +92,7 @@ def parse_json(data: bytes | str) -> Any:
         if not level:
             return value
     raise ValueError("nested too deeply")
+
+
+def finite_float(text: str) -> float | None:
+    return value if math.isfinite(value := float(text)) else None

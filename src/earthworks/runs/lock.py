@@ -15,7 +15,6 @@ import secrets
 import socket
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -23,15 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import one_sentence, temporary_name
+from earthworks.runs.files import boot_id, clock, one_sentence
+from earthworks.runs.json_files import parse_json
 
 HEARTBEAT, STALE = 15.0, 60.0  # seconds
+WORK = ("training", "building")  # on a whole folder (`building-rank-0` too); any other lock is on a result file
 BUSY = (errno.EACCES, errno.EAGAIN)
 held_here: set[tuple[int, str]] = set()  # (process, file): closing one descriptor would free a lock held by another
 
 
 class Held:
-    """A lock that is held. `check` raises EarthworksError when somebody else has taken it over."""
+    """A lock that is held. `check` raises EarthworksError when it is no longer."""
 
     def __init__(self, path: Path, descriptor: int, owner: dict[str, Any]):
         self.path, self.descriptor, self.owner = path, descriptor, owner
@@ -46,9 +47,10 @@ class Held:
     def check(self) -> None:
         """Raises EarthworksError when the file is no longer ours."""
         if not same_file(self.path, self.descriptor) or read_owner(self.descriptor).get("token") != self.owner["token"]:
+            happened = "taken over by another process" if os.path.lexists(self.path) else "removed"
             raise EarthworksError(
-                f"{self.path} was taken over by another process while this one stood still: it stops here, so that "
-                "only one writes; what was saved before is intact",
+                f"{self.path} was {happened} while this process was writing: it stops here, so that only one writes; "
+                "what was saved before is intact",
                 exit_code=1,
             )
 
@@ -125,6 +127,8 @@ def refuse_held(folder: str | Path, what: str) -> None:
     """Raises EarthworksError when another process holds the lock on `what`, without taking it: any number of processes
     may ask at once."""
     path = Path(folder) / f".earthworks-lock-{what}"
+    if (os.getpid(), os.path.realpath(path)) in held_here:
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -144,14 +148,14 @@ def refuse_held(folder: str | Path, what: str) -> None:
 
 def busy(folder: Path, what: str, owner: dict[str, Any]) -> EarthworksError:
     who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}, since {owner.get('started', 'just now')}"
-    doing = "trained or built" if what.startswith(("training", "building")) else f"given its {what}"
+    doing = "trained or built" if what.split("-")[0] in WORK else f"given its {what}"
     return EarthworksError(f"{folder} is being {doing} by another command ({who}): wait until it has ended, or stop it")
 
 
 def read_owner(descriptor: int) -> dict[str, Any]:
     """Who holds a lock, as its file says; nothing where it says nothing readable."""
     try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
+        owner = parse_json(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
         return {}
     if not isinstance(owner, dict) or not {"host", "boot", "pid", "started", "token"} <= owner.keys():
@@ -169,21 +173,5 @@ def same_file(path: Path, descriptor: int) -> bool:
 
 
 def age(path: Path, descriptor: int) -> float:
-    """Seconds since the last heartbeat by the clock of the file system, whatever this machine's says."""
-    probe = temporary_name(path)
-    try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        now = os.stat(probe).st_mtime
-    except OSError:
-        now = time.time()
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-    return abs(now - os.fstat(descriptor).st_mtime)
-
-
-def boot_id() -> str:
-    """What names this start of this machine: two processes with the same see each other's locks."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return socket.gethostname()
+    """Seconds since the last heartbeat by the clock of the file system."""
+    return abs(clock(path.parent) - os.fstat(descriptor).st_mtime)

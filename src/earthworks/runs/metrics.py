@@ -1,6 +1,8 @@
 """`metrics.jsonl`: one line a step, never a step twice; what is missing is said."""
 
+import bisect
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -19,11 +21,16 @@ Record = dict[str, Any]
 class Metrics:
     """Appends one JSON line per call. On opening, the file is cut after the last line of a step up to `step`: what a killed
     run wrote past its last checkpoint goes, and what a crash left unreadable at the end. Nothing before is touched, a
-    damaged line included."""
+    damaged line included. `written` is what `state` gave when that checkpoint was saved, where it is known: then a damaged
+    last line stays as well."""
 
-    def __init__(self, path: str | Path, step: int = 0):
+    def __init__(self, path: str | Path, step: int = 0, written: Any = None):
         self.path = Path(path)
-        end = Log.read(self.path).end_of(step) if os.path.lexists(self.path) else 0
+        end = 0
+        if os.path.lexists(self.path):
+            known = written.get("bytes") if isinstance(written, dict) else None
+            known = known if type(known) is int and ends_line(self.path, known) else 0
+            end = Log.read(self.path, keep=lambda _: {}).end_of(step, known)
         self.bytes, self.digest = end, beginning_digest(self.path, end)
         with one_sentence(self.path):
             self.descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -62,45 +69,60 @@ def beginning_digest(path: Path, length: int) -> Any:
     return digest
 
 
+def ends_line(path: Path, place: int) -> bool:
+    """Whether the byte before a place in a file is the end of a line."""
+    with open_regular(path) as stream:
+        if not 0 < place <= os.fstat(stream.fileno()).st_size:
+            return False
+        stream.seek(place - 1)
+        return stream.read(1) == b"\n"
+
+
 @dataclass(frozen=True)
 class Log:
-    """What a metrics.jsonl holds: its readable records in order, where each one's line ends, and how many lines before the
-    last readable one are damaged."""
+    """What a metrics.jsonl holds: its readable records in the order of their steps, and where each one's line ends."""
 
     records: list[Record]
+    steps: list[int]
     ends: list[int]
-    damaged: int
 
     @classmethod
     def read(cls, path: Path, keep: Callable[[Record], Record] | None = None) -> "Log":
-        """`keep` takes what is wanted of a record, `step` included, before the next one is read.
+        """`keep` takes what is wanted of a record before the next one is read.
 
-        A killed process leaves half a line at the end, a power cut a stretch of zeros; neither counts as damage. Any
-        other line that is no record (a mapping with a step that is a whole number from 1, in rising order) does."""
+        A record is a mapping with a step that is a whole number from 1. Where steps do not rise, some line's step was
+        altered: the fewest possible lines are left out so that the others do."""
         records: list[Record] = []
+        steps: list[int] = []
         ends: list[int] = []
-        damaged = pending = place = 0
+        lines: list[int] = []
+        line = place = 0
         with open_regular(path) as stream:
             whole = True  # whether a piece begins a line
-            while line := stream.readline(LONGEST):
-                place += len(line)
-                record = parsed(line) if whole and line.endswith(b"\n") else None
-                whole = line.endswith(b"\n")
-                if record is None or (records and record["step"] <= records[-1]["step"]):
-                    pending += 1
-                    continue
-                records.append(keep(record) if keep else record)
-                ends.append(place)
-                damaged, pending = damaged + pending, 0
-        return cls(records, ends, damaged)
+            while piece := stream.readline(LONGEST):
+                line, place = line + whole, place + len(piece)
+                record = parsed(piece) if whole and piece.endswith(b"\n") else None
+                whole = piece.endswith(b"\n")
+                if record is not None:
+                    records.append(keep(record) if keep else record)
+                    steps.append(record["step"])
+                    ends.append(place)
+                    lines.append(line)
+        if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
+            kept = rising(steps, lines)
+            records, steps, ends = [records[k] for k in kept], [steps[k] for k in kept], [ends[k] for k in kept]
+        return cls(records, steps, ends)
 
-    def end_of(self, step: int) -> int:
-        """Where the last line of a step up to `step` ends."""
-        return max((end for end, record in zip(self.ends, self.records) if record["step"] <= step), default=0)
+    def end_of(self, step: int, known: int = 0) -> int:
+        """Where the last line of a step up to `step` ends; `known`, the end of a later line, where none of a later step
+        ends before it."""
+        count = bisect.bisect_right(self.steps, step)
+        end, *later = [0, *self.ends][count : count + 2]
+        return known if end < known and all(known < each for each in later) else end
 
     def missing(self, step: int) -> tuple[int, int, int]:
         """How many of the steps from 1 to `step` no readable line is about, the first of them, and the last (0, 0, 0)."""
-        there = [record["step"] for record in self.records if record["step"] <= step]
+        there = self.steps[: bisect.bisect_right(self.steps, step)]
         if len(there) >= step:
             return 0, 0, 0
         first = next((place for place, found in enumerate(there, 1) if found != place), len(there) + 1)
@@ -108,6 +130,33 @@ class Log:
             (step - back for back, found in enumerate(reversed(there)) if found != step - back), step - len(there)
         )
         return step - len(there), first, last
+
+
+def rising(steps: list[int], lines: list[int]) -> list[int]:
+    """Places of a longest subsequence of `steps` that rises, in O(n log n). Of two equal steps that could stand at its
+    place, the one that is as many lines after the record before it as it is steps is taken; else the first."""
+    best: list[int] = []  # of the subsequences of each length the place whose step is lowest
+    lowest: list[int] = []
+    before = [-1] * len(steps)
+
+    def fits(place: int) -> bool:
+        step, line = (steps[before[place]], lines[before[place]]) if before[place] >= 0 else (0, 0)
+        return steps[place] - step == lines[place] - line
+
+    for place, step in enumerate(steps):
+        length = bisect.bisect_left(lowest, step)
+        before[place] = best[length - 1] if length else -1
+        if length == len(best):
+            best.append(place)
+            lowest.append(step)
+        elif step < lowest[length] or (fits(place) and not fits(best[length])):
+            best[length], lowest[length] = place, step
+    found = []
+    place = best[-1] if best else -1
+    while place >= 0:
+        found.append(place)
+        place = before[place]
+    return found[::-1]
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
@@ -151,7 +200,7 @@ def missing_steps(path: str | Path, step: int) -> str | None:
     path = Path(path)
     if not path.exists():
         return f"{path} is missing: the measurements of {step:,} steps are lost" if step else None
-    return not_in(Log.read(path), path, step)
+    return not_in(Log.read(path, keep=lambda _: {}), path, step)
 
 
 def not_in(log: Log, path: Path, step: int) -> str | None:

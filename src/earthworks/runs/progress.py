@@ -33,7 +33,7 @@ def note_once(line: str) -> None:
 
 @contextmanager
 def said_when_slow(line: str, seconds: float = 1.0) -> Iterator[None]:
-    """`note` the line if what is done inside takes longer than so many seconds."""
+    """`note` the line if what is done inside takes longer than `seconds`."""
     timer = threading.Timer(seconds, note, [line])
     timer.start()
     try:

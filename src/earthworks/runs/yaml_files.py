@@ -25,7 +25,7 @@ def read_yaml(path: str | Path, *, what: str | None = None, most: int = MOST_VAL
 
 
 def parse_yaml(text: bytes | str, where: str, *, most: int = MOST_VALUES) -> Any:
-    """The value of a YAML text, which may stand for at most so many values; `where` is what a complaint is about."""
+    """The value of a YAML text, which may stand for at most `most` values; `where` is what a complaint is about."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -37,7 +37,7 @@ def parse_yaml(text: bytes | str, where: str, *, most: int = MOST_VALUES) -> Any
         return loader.construct_document(node)
     except RecursionError:
         raise EarthworksError(f"{where} is nested too deeply for YAML") from None
-    except (yaml.YAMLError, ValueError, UnicodeDecodeError, OverflowError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
         if isinstance(error, EarthworksError):
             raise
         raise EarthworksError(f"{where} is not valid YAML: {' '.join(str(error).split())[:300]}") from None

@@ -83,7 +83,7 @@ def fit(
     (exit code 130 after SIGINT, 75 after the others).
     """
     start, elapsed, best = resume(task, run)
-    metrics = Metrics(run.metrics_file, start)
+    metrics = Metrics(run.metrics_file, start, (checkpoint.newest_state(run) or {}).get("log"))
     board = open_tensorboard(run, start) if tensorboard else None
     begun = time.perf_counter() - elapsed if start else begun
     pace, reached = 0.0, time.perf_counter() - begun
