@@ -168,6 +168,20 @@ def test_a_corpus_of_the_first_format_is_read_with_what_it_records(raw, tmp_path
         ids(corpus)
 
 
+def test_a_build_whose_plan_notes_no_test_sets_is_read_when_finished_and_refused_by_name_when_not(
+    raw, tmp_path, corpus
+):
+    for name in ("plan.json", "manifest.json"):
+        old = json.loads((corpus / name).read_text())
+        del old["tests"], old["sha256"]
+        (corpus / name).write_bytes(sealed(old))
+    tests = [str(tmp_path / "tests")]
+    assert "was built before" in str(build(str(corpus), input=str(raw), tests=tests, workers=1))
+    (corpus / "manifest.json").unlink()
+    with pytest.raises(EarthworksError, match=r"did not note what is in the test sets: build into another --output"):
+        run(raw, corpus, tests=tests)
+
+
 def test_a_corpus_of_a_later_format_is_refused_by_name(corpus):
     manifest = json.loads((corpus / "manifest.json").read_text())
     (corpus / "manifest.json").write_text(json.dumps({**manifest, "format": "earthworks corpus 3"}))

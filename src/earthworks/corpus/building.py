@@ -24,7 +24,7 @@ from typing import Any
 from earthworks.corpus.built import read_manifest, summary
 from earthworks.corpus.executors import EXECUTORS
 from earthworks.corpus.finishing import clean, conclude, folders_of, leftovers, verify_built
-from earthworks.corpus.planning import PLAN, alone, parsed_plan, planned
+from earthworks.corpus.planning import PLAN, alone, parsed_plan, planned, refuse_changed_tests
 from earthworks.corpus.recipe import Recipe, recipe_of
 from earthworks.corpus.rules import rule_values
 from earthworks.corpus.shards import Shard
@@ -195,7 +195,9 @@ def conduct(
 def perform(location: str, stage: str, name: str) -> dict[str, Any]:
     """One shard of one stage: what an executor calls, in whatever process."""
     store = Store(location)
-    recipe, shards = parsed_plan(store.read(PLAN), f"{store.location}/{PLAN}")
+    recipe, shards, tests = parsed_plan(store.read(PLAN), f"{store.location}/{PLAN}")
+    if stage == "filter":
+        refuse_changed_tests(store, tests, recipe)
     gc.freeze()  # what lives now is left alone by the collections that many small documents set off: an eighth of the time
     try:
         return {"shard": name, **BY_SHARD[stage](store, recipe, shards[name])}

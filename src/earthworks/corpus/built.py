@@ -35,6 +35,7 @@ RECIPE = {
     **{"profile": str, "bounds": {"*": [float]}, "language": str, "exact": bool, "near": (float, None)},
     **{"ngram": int, "hashes": int, "recall": float, "tests": [str], "test_rule": str, "strict": bool, "seed": int},
 }
+INPUT = {"name": str, "bytes": int, "digest": str}
 SHAPE = {
     **TALLY,
     "recipe": RECIPE,
@@ -43,7 +44,7 @@ SHAPE = {
     "histograms": {"*": [int]},
     "edges": {"*": [float]},
     "faults": [{"where": str, "what": str}],
-    "inputs": {"*": [{"name": str, "bytes": int, "digest": str}]},
+    "inputs": {"*": [INPUT]},
     "outputs": {"*": str},
 }
 FILES = {"*": {"bytes": int, "sha256": str}}

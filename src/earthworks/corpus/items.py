@@ -49,9 +49,13 @@ def read_items(path: str) -> Iterator[Item]:
 
     Raises EarthworksError for what does not exist, holds nothing readable, or is damaged.
     """
-    for file in files_of(path):
-        if kind_of(file.path) in KINDS:
-            yield from file_items(file)
+    for file in item_files(path):
+        yield from file_items(file)
+
+
+def item_files(path: str) -> list[InputFile]:
+    """The files that `read_items` reads."""
+    return [file for file in files_of(path) if kind_of(file.path) in KINDS]
 
 
 def file_items(file: InputFile) -> Iterator[Item]:
