@@ -132,7 +132,7 @@ def read_plan(data: bytes, where: str, manifest: dict[str, Any] | None = None) -
 
 @lru_cache(maxsize=1)
 def parsed_plan(data: bytes, where: str) -> tuple[Recipe, dict[str, Shard], list[dict[str, Any]] | None]:
-    """The recipe, the shards by name, and what `refuse_changed_tests` compares: read once in each process, as it may be large."""
+    """The recipe, the shards by name, and the plan's test sets: read once in each process, as it may be large."""
     plan = read_plan(data, where)
     recipe = Recipe.from_json(plan["recipe"])
     shards = [Shard.from_json(each, recipe) for each in plan["shards"]]
