@@ -319,8 +319,8 @@ def test_long_rows_of_parquet_are_held_a_few_at_a_time():
     sink = io.BytesIO()
     pyarrow.parquet.write_table(table, sink, use_dictionary=False, compression="zstd")
     metadata = pyarrow.parquet.ParquetFile(sink).metadata
-    assert records.rows_at_once(metadata, "text", "a.parquet") == 67
-    assert records.rows_at_once(metadata, "id", "a.parquet") == 1024
+    assert records.rows_at_once(metadata, ["text"], "a.parquet") == 67
+    assert records.rows_at_once(metadata, ["id"], "a.parquet") == 1024
 
 
 def test_two_columns_of_one_name_are_a_fault_of_the_file_and_harmless_where_they_are_not_read(tmp_path):
