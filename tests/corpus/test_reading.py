@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import types
+import zlib
 from pathlib import Path
 
 import pyarrow
@@ -40,7 +41,7 @@ def compress(content: bytes, suffix: str) -> bytes:
     if suffix == ".gz":
         return gzip.compress(content[:20]) + gzip.compress(content[20:])  # two members, as `cat a.gz b.gz` makes
     if suffix == ".xz":
-        return lzma.compress(content)
+        return lzma.compress(content[:20]) + lzma.compress(content[20:])
     if suffix == ".zst":
         return zstandard.compress(content[:20]) + zstandard.compress(content[20:])
     return content
@@ -258,6 +259,17 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
     sentence = complaint(write(tmp_path / "q.parquet", parquet().replace(b"text", b"body")))
     assert "has the fields body, unread; expected" in sentence
     assert "holds int, not text" in complaint(write(tmp_path / "r.jsonl", b'{"text": 5}'))
+
+
+def test_xz_that_asks_for_gigabytes_of_memory_is_one_sentence(tmp_path):
+    content = bytearray(lzma.compress(jsonl()))
+    assert content[14:16] == b"\x21\x01"  # LZMA2, and one byte of properties: the size of the dictionary
+    content[16] = 40  # 4 GiB
+    content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    (tmp_path / "a.jsonl.xz").write_bytes(content)
+    assert "asks for more than 128 MiB of memory to be decompressed: compress it anew" in complaint(
+        tmp_path / "a.jsonl.xz"
+    )
 
 
 def test_a_folder_with_nothing_readable_is_one_sentence(tmp_path):

@@ -21,6 +21,7 @@ LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many t
 # a piece that grew by BOMB it is less again.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
+XZ_MEMORY = 1 << 27  # bytes that .xz may be decompressed with: xz -9 asks for 65 MB
 NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -62,7 +63,7 @@ def decoder(suffix: str) -> Any:
     if suffix == ".gz":
         return zlib.decompressobj(zlib.MAX_WBITS | 16)
     if suffix == ".xz":
-        return lzma.LZMADecompressor()
+        return lzma.LZMADecompressor(memlimit=XZ_MEMORY)
     import zstandard
 
     return zstandard.ZstdDecompressor().decompressobj(write_size=1 << 16)
@@ -97,6 +98,12 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
             complaint = "it ends in the middle: Truncated"
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         complaint = str(error)
+        if "Memory usage limit" in complaint:
+            yield b"".join(ready)
+            raise Unreadable(
+                f"{path} asks for more than {XZ_MEMORY >> 20} MiB of memory to be decompressed: compress it anew with xz -9 "
+                "or less"
+            ) from None
     except Unreadable as error:
         yield b"".join(ready)
         raise error from None
