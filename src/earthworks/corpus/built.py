@@ -83,7 +83,7 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
         raise EarthworksError(
             f"{where} is of the format {form!r}; this version reads up to {FORMAT!r}: install a later earthworks"
         )
-    if form == FORMAT and manifest.pop(SEAL, None) != digest_of(manifest):
+    if (form == FORMAT or SEAL in manifest) and manifest.pop(SEAL, None) != digest_of(manifest):
         raise EarthworksError(f"{where} does not match the SHA-256 at its end: it was altered after it was written")
     if not has_shape(manifest, SHAPE) or (form == FORMAT and not has_shape(manifest.get("files"), FILES)):
         raise EarthworksError(f"{where} does not say what the manifest of a corpus says: it was altered")
