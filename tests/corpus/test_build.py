@@ -23,7 +23,7 @@ from earthworks.corpus import build, building, read, sources
 from earthworks.corpus.built import manifest_of
 from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.corpus.store import Store
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, lock
 
 VOCABULARY = [
     "".join(random.Random(k).choices("abcdefghijklmnopqrstuvwxyz", k=random.Random(k).randint(3, 9)))
@@ -423,6 +423,15 @@ def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path, small_shards, m
     assert same_but_for_the_place(tmp_path / "whole", tmp_path / "corpus")
 
 
+def test_the_lock_file_of_a_build_that_was_killed_after_its_manifest_goes_and_a_held_one_stays(raw, tmp_path):
+    run(raw, tmp_path / "corpus")
+    free, held = (tmp_path / "corpus" / f".earthworks-lock-building{rank}" for rank in ("", "-rank-1"))
+    free.write_text("")
+    with lock(tmp_path / "corpus", "building-rank-1"):
+        run(raw, tmp_path / "corpus")
+        assert (free.exists(), held.exists()) == (False, True)
+
+
 def left_by_a_dead(path: Path) -> None:
     """A temporary file as a process that was killed leaves it."""
     script = "import sys; from pathlib import Path; from earthworks.runs.files import temporary_name; "
@@ -623,6 +632,8 @@ def test_the_page_marks_what_repeated_and_shows_copies_side_by_side(raw, tmp_pat
     run(raw, tmp_path / "corpus")
     outcome = command("corpus inspect", tmp_path / "corpus")
     assert outcome.code == 0
+    with lock(tmp_path / "corpus", "inspection.html"):
+        assert command("corpus inspect", tmp_path / "corpus").refuses("inspection.html")
     page = (tmp_path / "corpus" / "inspection.html").read_text()
     assert "spam-0" in page
     assert "<mark>" in page

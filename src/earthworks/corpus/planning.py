@@ -21,7 +21,10 @@ from earthworks.runs.lock import Held, refuse_held
 from earthworks.runs.progress import note_once
 
 PLAN = "plan.json"
-OURS = {"work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"}
+OURS = {
+    *("work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"),
+    "manifest.json",
+}
 TESTS = [{"place": str, **INPUT, "token": str}]
 FILE = {"name": str, "path": str, "bytes": int, "token": str}
 SHAPE = {
@@ -62,6 +65,14 @@ def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
                 each.rmdir()
 
 
+def remove_free_locks(store: Store) -> None:
+    """Remove the lock's files of builders that were killed; who is building keeps theirs."""
+    for name in sorted(store.names("")) if store.local else ():
+        if name.startswith(f"{LOCKS}building"):
+            with suppress(EarthworksError), lock(store.root, name.removeprefix(LOCKS)):
+                pass
+
+
 def planned(store: Store, recipe: Recipe) -> list[Shard]:
     """The shards, as plan.json has them from the first command on; refused when recipe, input or test sets are others."""
     reading = Reading(tolerant=not recipe.strict)
@@ -71,7 +82,7 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
     if not store.exists(PLAN):
         if taken := store.strangers() & OURS:  # since `alone` looked
             raise EarthworksError(
-                f"{store.location}/{min(taken)} came from somebody else while the build was beginning: choose an empty "
+                f"{store.location}/{min(taken)} came from somebody else while the build was starting: choose an empty "
                 "--output",
                 exit_code=1,
             )
