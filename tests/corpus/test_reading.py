@@ -176,7 +176,7 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_p
     assert reading.skipped_files == 4  # the three, and the link, which is not followed
     assert reading.empty_documents == 1
     assert reading.notice() == (
-        "4 files were passed over (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
+        "4 files were left out (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
     )
 
 

@@ -37,7 +37,7 @@ PAGES = 1 << 20  # and compressed bytes of each column
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A record or file that was passed over: the file, with the line, row or record where there is one, and why."""
+    """A record or file that was left out: the file, with the line, row or record where there is one, and why."""
 
     where: str
     what: str
@@ -47,7 +47,7 @@ class Fault:
 class Reading:
     """What was counted while reading; `notice` says what the person should know of it.
 
-    `tolerant`: a bad record, or what follows a damaged place of a file, is passed over, counted in `num_faults` and
+    `tolerant`: a bad record, or what follows a damaged place of a file, is left out, counted in `num_faults` and
     listed in `faults` (the first 1,000). Otherwise it raises.
     """
 
@@ -65,8 +65,8 @@ class Reading:
         """One line on what was replaced or left out, or None when nothing was."""
         counts = (
             (self.replaced_bytes, "undecodable bytes became U+FFFD"),
-            (self.skipped_files, f"files were passed over (not {READABLE})"),
-            (self.other_records, "WARC records were passed over (not HTML that was found)"),
+            (self.skipped_files, f"files were left out (not {READABLE})"),
+            (self.other_records, "WARC records were left out (not HTML that was found)"),
             (self.empty_documents, "empty documents were left out"),
             (self.num_faults, "records or files could not be read"),
         )
@@ -139,7 +139,7 @@ def without_surrogates(text: str, reading: Reading) -> str:
 
 
 def read_lines(source: Iterable[bytes], path: str, name: str, reading: Reading) -> Iterator[Document]:
-    """One JSON object per line; blank lines are passed over."""
+    """One JSON object per line; blank lines are left out."""
     for number, line in enumerate(lines(source), 1):
         if number == 1 and line is not None:
             text_bytes(line, path)

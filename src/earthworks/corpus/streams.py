@@ -26,7 +26,7 @@ NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Unreadable(EarthworksError):
-    """A record or file that is damaged or of the wrong form: the mistake that tolerant reading passes over."""
+    """A record or file that is damaged or of the wrong form: the mistake that tolerant reading leaves out."""
 
     def __init__(self, message: str):
         super().__init__(shown(message))
@@ -118,27 +118,27 @@ def lines(source: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[byte
     Memory: one block and one line, and one line more while it is put together. A line is dropped, not held, from the
     moment it is too long. What follows the last b"\\n" is a line if there is anything.
     """
-    begun: list[bytes] = []
+    parts: list[bytes] = []
     held = 0
     for block in source:
         head, newline, rest = block.partition(b"\n")
         held += len(head)
         if held <= longest:
-            begun.append(head)
+            parts.append(head)
         else:
-            begun = []
+            parts = []
         if not newline:
             continue
-        yield b"".join(begun) if held <= longest else None
+        yield b"".join(parts) if held <= longest else None
         whole = rest.split(b"\n")
-        begun = [whole.pop()]
-        held = len(begun[0])
+        parts = [whole.pop()]
+        held = len(parts[0])
         if len(rest) <= longest:
             yield from whole
         else:
             yield from (line if len(line) <= longest else None for line in whole)
     if held:
-        yield b"".join(begun) if held <= longest else None
+        yield b"".join(parts) if held <= longest else None
 
 
 def whole(source: Iterable[bytes], path: str, limit: int = LARGEST_FILE) -> bytearray:
