@@ -243,7 +243,7 @@ def test_what_was_passed_over_in_a_folder_is_said_in_the_same_notice(command, tm
         (tmp_path / "d" / name).write_text(content)
     outcome = command("gopher train", data=tmp_path / "d", run=tmp_path / "run", **{**FLEA, "max_steps": 1})
     (notice,) = [line for line in outcome.err.splitlines() if "notice" in line]
-    assert "1 files were passed over" in notice
+    assert "1 files were left out" in notice
     assert "1 empty documents were left out" in notice
     clean = command("gopher train", data=tmp_path / "d" / "a.txt", run=tmp_path / "b", **{**FLEA, "max_steps": 1})
     assert "notice" not in clean.err

@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import hashlib
 import inspect
 import json
 import os
@@ -22,7 +23,7 @@ from earthworks.corpus import build, building, read, sources
 from earthworks.corpus.built import manifest_of
 from earthworks.corpus.rules import PROFILES, failing, rule_values
 from earthworks.corpus.store import Store
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, lock
 
 VOCABULARY = [
     "".join(random.Random(k).choices("abcdefghijklmnopqrstuvwxyz", k=random.Random(k).randint(3, 9)))
@@ -368,9 +369,9 @@ def test_twenty_kills_at_random_change_no_byte(tmp_path, small_shards):
 # What is refused
 
 
-def test_another_recipe_is_refused_where_one_was_begun(raw, tmp_path):
+def test_another_recipe_is_refused_where_one_was_started(raw, tmp_path):
     run(raw, tmp_path / "corpus")
-    with pytest.raises(EarthworksError, match=r"begun with another recipe \(near changed\)"):
+    with pytest.raises(EarthworksError, match=r"started with another recipe \(near changed\)"):
         run(raw, tmp_path / "corpus", near=0.7)
 
 
@@ -422,6 +423,15 @@ def test_what_a_kill_after_the_manifest_left_goes(raw, tmp_path, small_shards, m
     assert same_but_for_the_place(tmp_path / "whole", tmp_path / "corpus")
 
 
+def test_the_lock_file_of_a_build_that_was_killed_after_its_manifest_goes_and_a_held_one_stays(raw, tmp_path):
+    run(raw, tmp_path / "corpus")
+    free, held = (tmp_path / "corpus" / f".earthworks-lock-building{rank}" for rank in ("", "-rank-1"))
+    free.write_text("")
+    with lock(tmp_path / "corpus", "building-rank-1"):
+        run(raw, tmp_path / "corpus")
+        assert (free.exists(), held.exists()) == (False, True)
+
+
 def left_by_a_dead(path: Path) -> None:
     """A temporary file as a process that was killed leaves it."""
     script = "import sys; from pathlib import Path; from earthworks.runs.files import temporary_name; "
@@ -456,6 +466,57 @@ def test_files_of_a_person_in_the_folder_of_a_build_survive_every_build_and_ever
     run(raw, corpus)
     run(raw, tmp_path / "other")
     assert tree(corpus) == tree(tmp_path / "other")
+
+
+def test_test_sets_that_changed_are_refused_and_those_that_were_touched_are_not(
+    raw, tmp_path, small_shards, monkeypatch
+):
+    items = tmp_path / "tests/items.jsonl"
+    write_lines(items, {"0": prose(0)})
+    wanted = {"tests": [str(tmp_path / "tests")]}
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def once(*arguments, through=building.BY_SHARD["filter"]):
+            calls.append(arguments)
+            return through(*arguments) if len(calls) == 1 else interrupted()
+
+        patch.setitem(building.BY_SHARD, "filter", once)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path / "corpus", **wanted)
+    for state in ("stopped", "built"):
+        content = items.read_bytes()
+        write_lines(items, {f"{k}": prose(k) for k in range(5)})
+        with pytest.raises(EarthworksError, match=r"items\.jsonl of .*tests has other content; put them back"):
+            run(raw, tmp_path / "corpus", **wanted)
+        items.write_bytes(content)
+        write_lines(tmp_path / "tests/more.jsonl", {"1": prose(1)})
+        with pytest.raises(EarthworksError, match=r"more\.jsonl of .*tests is new"):
+            run(raw, tmp_path / "corpus", **wanted)
+        (tmp_path / "tests/more.jsonl").unlink()
+        assert run(raw, tmp_path / "corpus", **wanted)["contaminated"] == 1, state
+    manifest = manifest_of(tmp_path / "corpus")
+    assert [each["digest"] for each in manifest["tests"]] == [hashlib.sha256(content).hexdigest()]
+
+
+def test_test_sets_that_change_while_shards_are_filtered_stop_the_build(raw, tmp_path, small_shards, monkeypatch):
+    items = tmp_path / "items.jsonl"
+    write_lines(items, {"0": prose(0)})
+
+    def changing(*arguments, through=building.BY_SHARD["filter"]):
+        write_lines(items, {f"{k}": prose(k) for k in range(5)})
+        return through(*arguments)
+
+    monkeypatch.setitem(building.BY_SHARD, "filter", changing)
+    with pytest.raises(EarthworksError, match="the test sets changed"):
+        run(raw, tmp_path / "corpus", tests=[str(items)])
+
+
+def test_a_build_in_the_same_process_reads_the_test_sets_anew(raw, tmp_path):
+    items = tmp_path / "items.jsonl"
+    for k in (1, 5):
+        write_lines(items, {f"{each}": prose(each) for each in range(k)})
+        assert run(raw, tmp_path / f"corpus-{k}", tests=[str(items)])["contaminated"] == k
 
 
 def test_a_file_that_came_or_went_is_refused(raw, tmp_path, monkeypatch):
@@ -571,6 +632,8 @@ def test_the_page_marks_what_repeated_and_shows_copies_side_by_side(raw, tmp_pat
     run(raw, tmp_path / "corpus")
     outcome = command("corpus inspect", tmp_path / "corpus")
     assert outcome.code == 0
+    with lock(tmp_path / "corpus", "inspection.html"):
+        assert command("corpus inspect", tmp_path / "corpus").refuses("inspection.html")
     page = (tmp_path / "corpus" / "inspection.html").read_text()
     assert "spam-0" in page
     assert "<mark>" in page

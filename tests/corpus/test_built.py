@@ -1,5 +1,6 @@
 """A corpus on disk: one command writes it, it is used as it was written or not at all, and a stranger's costs a sentence."""
 
+import argparse
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from test_build import ids, prose, run, tree, write_lines
 
 from earthworks.corpus import build, building, read, sources
 from earthworks.corpus.sealing import json_bytes, sealed
+from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, lock
 
 
@@ -166,6 +168,27 @@ def test_a_corpus_of_the_first_format_is_read_with_what_it_records(raw, tmp_path
         run(raw, corpus, tests=[str(tmp_path / "tests")])
     with pytest.raises(EarthworksError, match=r"00001\.jsonl\.zst"):
         ids(corpus)
+
+
+def test_a_build_whose_plan_notes_no_test_sets_is_read_when_finished_and_refused_by_name_when_not(
+    raw, tmp_path, corpus
+):
+    for name in ("plan.json", "manifest.json"):
+        old = json.loads((corpus / name).read_text())
+        del old["tests"], old["sha256"]
+        (corpus / name).write_bytes(sealed(old))
+    tests = [str(tmp_path / "tests")]
+    assert "was built before" in str(build(str(corpus), input=str(raw), tests=tests, workers=1))
+    (corpus / "manifest.json").unlink()
+    with pytest.raises(EarthworksError, match=r"did not note what is in the test sets: build into another --output"):
+        run(raw, corpus, tests=tests)
+
+
+def test_a_flipped_number_of_the_format_does_not_turn_off_the_seal(corpus):
+    manifest = (corpus / "manifest.json").read_text()
+    (corpus / "manifest.json").write_text(manifest.replace('"earthworks corpus 2"', '"earthworks corpus 1"'))
+    with pytest.raises(EarthworksError, match=r"manifest\.json does not match the SHA-256 at its end"):
+        sources(str(corpus))
 
 
 def test_a_corpus_of_a_later_format_is_refused_by_name(corpus):
@@ -409,6 +432,28 @@ def test_a_full_disk_is_one_sentence_in_every_stage_and_the_same_command_continu
     monkeypatch.setattr(os, "fsync", fsync)
     assert tries > 3
     assert tree(tmp_path / "corpus") == tree(tmp_path / "whole")
+
+
+def test_a_read_that_fails_while_a_file_is_written_is_said_as_that(tmp_path):
+    store = Store(str(tmp_path))
+    for error, sentence in (
+        (OSError(5, "Input/output error", "/raw/a.txt"), "could not read /raw/a.txt: Input/output error"),
+        (OSError(5, "Input/output error"), "could not read what .*/documents/a is made of: Input/output error"),
+    ):
+        with pytest.raises(EarthworksError, match=sentence), store.writing("documents/a"):
+            raise error
+    with pytest.raises(EarthworksError, match=r"could not write .*/a: the disk is full"):
+        write_to_a_full_disk(store)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def write_to_a_full_disk(store: Store) -> None:
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with store.writing("a") as stream:
+        stream.stream = argparse.Namespace(write=full)
+        stream.write(b"x")
 
 
 # Strangers

@@ -1,6 +1,7 @@
 """Test items in documents: against sets of tuples, at every place they can stand, and never by a collision of hashes."""
 
 import gzip
+import io
 import json
 import lzma
 import tracemalloc
@@ -14,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_shingles import TEXTS
 
-from earthworks.corpus import decontamination
+from earthworks.corpus import decontamination, items, records
 from earthworks.corpus.decontamination import Hits, contaminated, context, hits, index_items
 from earthworks.corpus.items import Item, groups_of, read_items
 from earthworks.corpus.lookup import directory_of, look_up
 from earthworks.corpus.shingles import bare_words, word_spans
+from earthworks.corpus.streams import lines
 from earthworks.runs import EarthworksError
 
 
@@ -222,14 +224,41 @@ def test_items_are_read_from_files_of_every_kind(tmp_path):
         ("a.jsonl", b"[1]\n", "not an object"),
         ("a.jsonl", b"{\n", "is not JSON"),
         ("a.jsonl.gz", b"not gzip", "cannot be decompressed"),
-        ("a.parquet", b"not parquet", "cannot be read"),
+        ("a.parquet", b"not parquet", "not a readable Parquet file"),
+        ("a.jsonl", b'{"q":' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
+        ("a.jsonl", b'{"q": "' + b"x" * 5000 + b'"}\n', "line 1 of .* has more than 4,096 bytes: cut it"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, sentence):
+def test_what_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, name, content, sentence):
+    monkeypatch.setattr(items, "lines", lambda source: lines(source, 4096))
+    monkeypatch.setattr(items, "LONGEST_LINE", 4096)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(EarthworksError, match=sentence):
         list(read_items(str(tmp_path / name)))
+
+
+def test_tables_of_test_items_are_refused_where_documents_would_be(tmp_path):
+    file = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["q", "q"]), file)
+    with pytest.raises(EarthworksError, match="2 columns called q; expected one"):
+        list(read_items(str(file)))
+    pyarrow.parquet.write_table(pa.table({"q": ["a"], "at": pa.array([2**62], pa.timestamp("us"))}), file)
+    with pytest.raises(EarthworksError, match="not a readable Parquet file"):
+        list(read_items(str(file)))
+
+
+def test_strings_of_test_items_that_are_not_utf8_are_read(tmp_path):
+    broken = pa.array([b"caf\xe9 au lait"]).view(pa.string())
+    pyarrow.parquet.write_table(pa.table({"q": broken, "a": [["1", "2"]]}), tmp_path / "a.parquet")
+    assert [item.groups for item in read_items(str(tmp_path / "a.parquet"))] == [(("caf\ufffd au lait",), ("1", "2"))]
+
+
+def test_a_table_of_test_items_is_read_a_few_rows_at_a_time():
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"a": [["y" * 500_000, "z" * 500_000]] * 30}), sink, use_dictionary=False)
+    metadata = pyarrow.parquet.ParquetFile(sink).metadata
+    assert records.rows_at_once(metadata, ["a"], "a.parquet") == 67
 
 
 def test_unknown_rules_are_refused():

@@ -190,6 +190,22 @@ def test_a_crash_is_a_fault_and_the_next_page_is_read():
     assert SENTENCE.strip() in extract(page(PARAGRAPH * 5))
 
 
+def test_after_ctrl_c_within_a_page_the_next_page_gets_its_own_text(monkeypatch):
+    extract(article("Before"))
+    interrupted = extractor().process
+    with monkeypatch.context() as patch:
+
+        def ctrl_c(stream):
+            raise KeyboardInterrupt
+
+        patch.setattr(extraction, "receive", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            extract(article("Interrupted"))
+    assert interrupted.returncode == -signal.SIGKILL
+    for word in ("First", "Second"):
+        assert word in extract(article(word))
+
+
 def test_threads_get_their_own_answers():
     found = {}
 

@@ -238,7 +238,7 @@ def test_a_packed_corpus_reads_back_what_was_replaced(tmp_path):
     (tmp_path / "in" / "c.png").write_bytes(b"")
     packed = pack(sources(str(tmp_path / "in")), Tokenizer.bytes(), tmp_path / "out", validation=0)
     assert packed.reading.notice() == (
-        "50 undecodable bytes became U+FFFD; 1 files were passed over (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst)"  # noqa: E501
+        "50 undecodable bytes became U+FFFD; 1 files were left out (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst)"  # noqa: E501
     )
 
 

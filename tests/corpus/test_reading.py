@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import types
+import zlib
 from pathlib import Path
 
 import pyarrow
@@ -40,7 +41,7 @@ def compress(content: bytes, suffix: str) -> bytes:
     if suffix == ".gz":
         return gzip.compress(content[:20]) + gzip.compress(content[20:])  # two members, as `cat a.gz b.gz` makes
     if suffix == ".xz":
-        return lzma.compress(content)
+        return lzma.compress(content[:20]) + lzma.compress(content[20:])
     if suffix == ".zst":
         return zstandard.compress(content[:20]) + zstandard.compress(content[20:])
     return content
@@ -175,7 +176,7 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_p
     assert reading.skipped_files == 4  # the three, and the link, which is not followed
     assert reading.empty_documents == 1
     assert reading.notice() == (
-        "4 files were passed over (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
+        "4 files were left out (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst); 1 empty documents were left out"  # noqa: E501
     )
 
 
@@ -260,6 +261,17 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
     assert "holds int, not text" in complaint(write(tmp_path / "r.jsonl", b'{"text": 5}'))
 
 
+def test_xz_that_asks_for_gigabytes_of_memory_is_one_sentence(tmp_path):
+    content = bytearray(lzma.compress(jsonl()))
+    assert content[14:16] == b"\x21\x01"  # LZMA2, and one byte of properties: the size of the dictionary
+    content[16] = 40  # 4 GiB
+    content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    (tmp_path / "a.jsonl.xz").write_bytes(content)
+    assert "asks for more than 128 MiB of memory to be decompressed: compress it anew" in complaint(
+        tmp_path / "a.jsonl.xz"
+    )
+
+
 def test_a_folder_with_nothing_readable_is_one_sentence(tmp_path):
     assert "holds nothing that can be read" in complaint(tmp_path)
     (tmp_path / "a.png").write_bytes(b"x")
@@ -319,8 +331,8 @@ def test_long_rows_of_parquet_are_held_a_few_at_a_time():
     sink = io.BytesIO()
     pyarrow.parquet.write_table(table, sink, use_dictionary=False, compression="zstd")
     metadata = pyarrow.parquet.ParquetFile(sink).metadata
-    assert records.rows_at_once(metadata, "text", "a.parquet") == 67
-    assert records.rows_at_once(metadata, "id", "a.parquet") == 1024
+    assert records.rows_at_once(metadata, ["text"], "a.parquet") == 67
+    assert records.rows_at_once(metadata, ["id"], "a.parquet") == 1024
 
 
 def test_two_columns_of_one_name_are_a_fault_of_the_file_and_harmless_where_they_are_not_read(tmp_path):

@@ -73,6 +73,11 @@ def test_words_for_names_and_plain_numbers_need_no_notice(read):
         ("u,v\n1,2\nnan,4", "NaN or infinity in 1 of 2 points"),
         ("u,v\n1,2,3\n", "line 2"),
         ("u;v\n1.234,5;2\n", "separators of thousands"),
+        ("1,234\t2,500\n0\t3\n", "line 1 of"),
+        (
+            "u\tv\n1\t2\n-1,234\t2.5\n",
+            "'-1,234', whose comma may separate thousands: leave out the separators of thousands",
+        ),
         (",\n0,\n", "name"),
         ("\n\n", "no row of numbers"),
     ],
@@ -90,6 +95,11 @@ def test_semicolons_and_tabs_come_with_decimal_commas(read):
         "0,5\t-1,25\n2,5\t3",
     ):
         assert read(text) == (expected, "")
+
+
+def test_one_comma_that_cannot_separate_thousands_makes_those_between_tabs_decimal(read):
+    for text in ("1,234\t2,5\n2,500\t3", "1,234\t0,250\n", "1,234;2,500\n"):
+        assert read(text)[0][0][0] == 1.234
 
 
 def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path):

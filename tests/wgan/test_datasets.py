@@ -15,6 +15,7 @@ from PIL import Image
 
 from earthworks.runs import EarthworksError
 from earthworks.wgan.datasets import load_dataset
+from earthworks.wgan.unpacking import content_of
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 8, 10), dtype=np.uint8)
@@ -398,6 +399,12 @@ def test_pipes_devices_and_folders_among_images_are_named_or_no_images(tmp_path)
         refused(tmp_path / name, name, "no regular file")
 
 
+def test_an_xz_file_of_two_streams_is_read_to_its_end(tmp_path):
+    (tmp_path / "a.xz").write_bytes(lzma.compress(b"a" * 9) + bytes(8) + lzma.compress(b"b" * 9))
+    assert content_of(tmp_path / "a.xz") == b"a" * 9 + b"b" * 9
+    assert content_of(tmp_path / "a.xz", 12) == b"a" * 9 + b"b" * 3
+
+
 def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, monkeypatch):
     from earthworks.transport import arrays
     from earthworks.wgan import unpacking
@@ -409,7 +416,7 @@ def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, mo
     absurd = bytes([0, 0, 8, 3]) + struct.pack(">3I", *[4_000_000_000] * 3)
     refused(file("a-idx3-ubyte", absurd + bytes(99)), "not a whole IDX file")
     refused(file("b-idx3-ubyte.gz", gzip.compress(absurd + bytes(99))), "not a whole IDX file")
-    refused(file("c-idx3-ubyte.xz", lzma.compress(absurd)[:-20]), "could not be read")
+    refused(file("c-idx3-ubyte.xz", lzma.compress(absurd)[:-20]), "cannot be decompressed")
     for module in (arrays, unpacking):
         monkeypatch.setattr(module, "ANY_SIZE", 1 << 20)
     bomb = bytes([0, 0, 8, 3]) + struct.pack(">3I", 1 << 14, 32, 32) + bytes(1 << 24)

@@ -24,7 +24,7 @@ from typing import Any
 from earthworks.corpus.built import read_manifest, summary
 from earthworks.corpus.executors import EXECUTORS
 from earthworks.corpus.finishing import clean, conclude, folders_of, leftovers, verify_built
-from earthworks.corpus.planning import PLAN, alone, parsed_plan, planned
+from earthworks.corpus.planning import PLAN, alone, parsed_plan, planned, refuse_changed_tests, remove_free_locks
 from earthworks.corpus.recipe import Recipe, recipe_of
 from earthworks.corpus.rules import rule_values
 from earthworks.corpus.shards import Shard
@@ -138,6 +138,7 @@ def build(
         if leftovers(store, shards):
             with alone(store, None):
                 clean(store, shards)  # which a kill prevented
+        remove_free_locks(store)
         return Built(store.location, manifest, f"{store.location} was built before\n{summary(manifest)}")
     with alone(store, rank if part else None) as held:
         shards = planned(store, recipe)
@@ -195,7 +196,9 @@ def conduct(
 def perform(location: str, stage: str, name: str) -> dict[str, Any]:
     """One shard of one stage: what an executor calls, in whatever process."""
     store = Store(location)
-    recipe, shards = parsed_plan(store.read(PLAN), f"{store.location}/{PLAN}")
+    recipe, shards, tests = parsed_plan(store.read(PLAN), f"{store.location}/{PLAN}")
+    if stage == "filter":
+        refuse_changed_tests(store, tests, recipe)
     gc.freeze()  # what lives now is left alone by the collections that many small documents set off: an eighth of the time
     try:
         return {"shard": name, **BY_SHARD[stage](store, recipe, shards[name])}
@@ -213,12 +216,12 @@ def run_stage(
     missing = {shard.name: shard for shard in mine if shard.name not in done}
     total = sum(max(shard.bytes, 1) for shard in missing.values()) / 1e6
     documents = size = kept = 0
-    begun = time.monotonic()
+    started = time.monotonic()
     with Progress(f"{stage}: {len(done)} of {len(mine)} shards were done;" if done else stage, total, "MB") as progress:
         for counts in execution.run(perform, store.location, stage, list(missing)):
             documents, size = documents + counts.get("documents", 0), size + counts.get("bytes", 0)
             kept += counts.get("kept", 0)
-            seconds = max(time.monotonic() - begun, 1e-9)
+            seconds = max(time.monotonic() - started, 1e-9)
             extra = f"; {documents / seconds:,.0f} documents/s, {size / 1e6 / seconds:,.1f} MB of text/s"
             progress.advance(
                 max(missing[counts["shard"]].bytes, 1) / 1e6, f"{extra}, {kept / max(documents, 1):.0%} kept"

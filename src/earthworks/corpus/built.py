@@ -35,6 +35,7 @@ RECIPE = {
     **{"profile": str, "bounds": {"*": [float]}, "language": str, "exact": bool, "near": (float, None)},
     **{"ngram": int, "hashes": int, "recall": float, "tests": [str], "test_rule": str, "strict": bool, "seed": int},
 }
+INPUT = {"name": str, "bytes": int, "digest": str}
 SHAPE = {
     **TALLY,
     "recipe": RECIPE,
@@ -43,7 +44,7 @@ SHAPE = {
     "histograms": {"*": [int]},
     "edges": {"*": [float]},
     "faults": [{"where": str, "what": str}],
-    "inputs": {"*": [{"name": str, "bytes": int, "digest": str}]},
+    "inputs": {"*": [INPUT]},
     "outputs": {"*": str},
 }
 FILES = {"*": {"bytes": int, "sha256": str}}
@@ -82,7 +83,7 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
         raise EarthworksError(
             f"{where} is of the format {form!r}; this version reads up to {FORMAT!r}: install a later earthworks"
         )
-    if form == FORMAT and manifest.pop(SEAL, None) != digest_of(manifest):
+    if (form == FORMAT or SEAL in manifest) and manifest.pop(SEAL, None) != digest_of(manifest):
         raise EarthworksError(f"{where} does not match the SHA-256 at its end: it was altered after it was written")
     if not has_shape(manifest, SHAPE) or (form == FORMAT and not has_shape(manifest.get("files"), FILES)):
         raise EarthworksError(f"{where} does not say what the manifest of a corpus says: it was altered")

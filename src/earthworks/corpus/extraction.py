@@ -93,12 +93,13 @@ def decoded(page: bytes, charset: str | None = None) -> str:
 
 
 class Extractor:
-    """The other process: JSON questions and answers, each after its length in 8 bytes."""
+    """The other process: JSON questions and answers, numbered, each after its length in 8 bytes."""
 
     def __init__(self) -> None:
         need_trafilatura("extracting the text of web pages")
         self.owner = os.getpid()
         self.lock = threading.Lock()
+        self.number = 0  # of the last question
         self.start()
 
     def start(self) -> None:
@@ -126,28 +127,44 @@ class Extractor:
         self.seconds = ready["seconds"]
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a question. Whatever ends the wait for it (Ctrl-C) ends the other process too: its next
+        answer would be to this question."""
         with self.lock:
-            answer = self.answer(question)
-            if answer is None and self.process.wait() == 0:  # it left the rest of its CPU time unused: see `serve`
+            try:
+                if self.questions.closed:
+                    self.start()
+                return self.answer_or_fault(question)
+            except BaseException:
+                self.process.kill()
                 self.close()
-                self.start()
-                answer = self.answer(question)
-            if answer is not None:
-                return answer
-            code = self.process.wait()
+                raise
+
+    def answer_or_fault(self, question: dict[str, Any]) -> dict[str, Any]:
+        answer = self.answer(question)
+        if answer is None and self.process.wait() == 0:  # it left the rest of its CPU time unused: see `serve`
             self.close()
             self.start()
-            if code == -signal.SIGXCPU:
-                return {"fault": f"HTML that takes more than {self.seconds} seconds"}
-            return {"fault": f"HTML that ends the process of trafilatura (exit code {code})"}
+            answer = self.answer(question)
+        if answer is not None:
+            return answer
+        code = self.process.wait()
+        self.close()
+        self.start()
+        if code == -signal.SIGXCPU:
+            return {"fault": f"HTML that takes more than {self.seconds} seconds"}
+        return {"fault": f"HTML that ends the process of trafilatura (exit code {code})"}
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """What the other process says, None if it ended instead."""
+        self.number += 1
         try:
-            send(self.questions, question)
-            return receive(self.answers)
+            send(self.questions, {**question, "number": self.number})
+            answer = receive(self.answers)
         except BrokenPipeError:
             return None
+        if answer is not None and answer.pop("number") != self.number:
+            raise RuntimeError("the process that extracts the text of web pages answered another question")
+        return answer
 
     def close(self) -> None:
         for stream in (self.questions, self.answers, self.errors):
@@ -230,7 +247,8 @@ def serve(seconds: int = SECONDS) -> None:
         if given is not None and end >= given:
             return
         resource.setrlimit(resource.RLIMIT_CPU, (end, limits[1]))
-        send(answers, answer(**question))
+        number = question.pop("number")
+        send(answers, {**answer(**question), "number": number})
 
 
 def cpu_seconds() -> float:

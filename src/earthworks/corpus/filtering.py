@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ import numpy as np
 from earthworks.corpus.decontamination import ItemIndex, context, hits, index_items
 from earthworks.corpus.deduplication import exact_keys
 from earthworks.corpus.document import Document
-from earthworks.corpus.items import read_items
+from earthworks.corpus.items import Item, file_items, item_files
 from earthworks.corpus.minhash import band_keys, bands_for, signatures, signed
-from earthworks.corpus.reading import Reading
+from earthworks.corpus.reading import InputFile, Reading
 from earthworks.corpus.recipe import Recipe, Subset
 from earthworks.corpus.rules import PROFILES, failing, rule_values
-from earthworks.corpus.shards import Shard
+from earthworks.corpus.shards import Shard, changed, state
 from earthworks.corpus.store import Store
 
 BATCH = 1 << 23  # characters held at once
@@ -45,6 +45,8 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
     tally = Tally(recipe)
     keys: list[np.ndarray] = []
     hits: list[dict[str, Any]] = []
+    tests = tuple(file for place in recipe.tests for file in item_files(place))
+    index = test_index(tests, recipe.ngram) if tests else None
     with (
         store.writing(f"work/kept/{shard.name}.jsonl.zst") as kept_file,
         store.writing(f"rejected/{shard.name}.jsonl.zst") as rejected_file,
@@ -63,7 +65,7 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
             if recipe.exact or recipe.near or recipe.tests:
                 remaining = texts.filter(pa.array(stay))
                 keys.append(keys_of(remaining, recipe))
-                hits += contamination(remaining, kept_ids(table), tally.kept - int(stay.sum()), recipe)
+                hits += contamination(remaining, kept_ids(table), tally.kept - int(stay.sum()), index)
             else:
                 keys.append(np.zeros((3, int(stay.sum())), np.uint64))
         files = shard.digests()  # before anything has its name: a file that changed leaves nothing behind
@@ -174,11 +176,10 @@ def kept_ids(table: Any) -> list[str]:
     return [id for id, names in zip(table["id"].to_pylist(), table["dropped_by"].to_pylist()) if not names]
 
 
-def contamination(texts: Any, ids: list[str], first: int, recipe: Recipe) -> list[dict[str, Any]]:
+def contamination(texts: Any, ids: list[str], first: int, index: ItemIndex | None) -> list[dict[str, Any]]:
     """Which of the kept documents, numbered from `first`, share n-grams with which test items, and the first passage."""
-    if not recipe.tests:
+    if index is None:
         return []
-    index = test_index(recipe.tests, recipe.ngram)
     found = hits(texts, index)
     rows = []
     last, text = -1, ""
@@ -199,10 +200,17 @@ def contamination(texts: Any, ids: list[str], first: int, recipe: Recipe) -> lis
     return rows
 
 
-@cache
-def test_index(tests: tuple[str, ...], n: int) -> ItemIndex:
-    """The index of all test items, built once in each process."""
-    return index_items((item for place in tests for item in read_items(place)), n)
+@lru_cache(maxsize=1)
+def test_index(files: tuple[InputFile, ...], n: int) -> ItemIndex:
+    """The index of all test items, built once in each process. Raises EarthworksError for a file that is another by now."""
+
+    def items() -> Iterator[Item]:
+        for file in files:
+            yield from file_items(file)
+            if state(file) not in (None, file.token):
+                raise changed(file)
+
+    return index_items(items(), n)
 
 
 # Counts

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from earthworks import __version__
-from earthworks.corpus.built import FORMAT, TIMES, written_files
+from earthworks.corpus.built import FORMAT, INPUT, TIMES, written_files
 from earthworks.corpus.filtering import edges
 from earthworks.corpus.planning import PLAN
 from earthworks.corpus.recipe import Recipe
@@ -42,6 +42,7 @@ def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any
     manifest["faults"] = plan["faults"] + [fault for each in filtered for fault in each["faults"]]
     manifest["duplicates"] = duplicates
     manifest["inputs"] = {shard.name: each["files"] for shard, each in zip(shards, filtered)}
+    manifest["tests"] = [{name: each[name] for name in ("place", *INPUT)} for each in plan["tests"]]
     manifest["outputs"] = {shard.name: each["digest"] for shard, each in zip(shards, selected)}
     written = {name: entry for name, entry in sorted(written.items()) if not name.startswith("work/")}
     manifest["files"] = {name: {what: entry[what] for what in ("bytes", "sha256")} for name, entry in written.items()}

@@ -21,7 +21,7 @@ from earthworks.corpus.streams import LONGEST_LINE, blocks, lines
 from earthworks.report.numbers import readable
 from earthworks.report.page import Page, Passages, Section, Table, render
 from earthworks.report.writing import refuse_foreign, write_page
-from earthworks.runs import EarthworksError, json_text
+from earthworks.runs import EarthworksError, json_text, lock
 from earthworks.runs.files import open_regular
 
 SHARDS, LINES = 8, 2000  # how many shards' files, and lines of each, the samples come from
@@ -70,12 +70,14 @@ def inspect(
             {name: value for name, value in manifest.items() if name not in ("inputs", "outputs", "files")}
         )
     folder = Files(corpus, manifest, full=verify)
+    page = Path(folder.store.root) / "inspection.html"
+    refuse_foreign(page)
     told = [summary(manifest)]
     if bounds:
         told.append(retuned(folder, manifest, recipe, bounds))
-    page = Path(folder.store.root) / "inspection.html"
-    refuse_foreign(page)
-    write_page(page, render(describe(folder, manifest, recipe, seed)))
+    html = render(describe(folder, manifest, recipe, seed))
+    with lock(page.parent, page.name):
+        write_page(page, html)
     if open:
         import webbrowser
 

@@ -15,9 +15,8 @@ from itertools import permutations
 from typing import Any
 
 from earthworks.corpus.reading import InputFile, files_of, kind_of, opened
-from earthworks.corpus.records import Reading, decode, json_object, text_bytes
-from earthworks.corpus.streams import blocks, lines, whole
-from earthworks.runs import EarthworksError
+from earthworks.corpus.records import Reading, decode, json_object, parquet_rows, text_bytes
+from earthworks.corpus.streams import LONGEST_LINE, Unreadable, blocks, compression, lines, whole
 
 ORDERED = 4  # groups of strings that are joined in every order: 24 of them
 KINDS = (".txt", ".jsonl", ".json", ".parquet")
@@ -49,9 +48,13 @@ def read_items(path: str) -> Iterator[Item]:
 
     Raises EarthworksError for what does not exist, holds nothing readable, or is damaged.
     """
-    for file in files_of(path):
-        if kind_of(file.path) in KINDS:
-            yield from file_items(file)
+    for file in item_files(path):
+        yield from file_items(file)
+
+
+def item_files(path: str) -> list[InputFile]:
+    """The files that `read_items` reads."""
+    return [file for file in files_of(path) if kind_of(file.path) in KINDS]
 
 
 def file_items(file: InputFile) -> Iterator[Item]:
@@ -61,26 +64,22 @@ def file_items(file: InputFile) -> Iterator[Item]:
         if kind == ".txt":
             yield Item(name, ((decode(text_bytes(whole(blocks(raw, path), path), path), reading),),))
         elif kind == ".parquet":
-            for number, record in enumerate(parquet_records(bytes(whole(blocks(raw, path), path)), path), 1):
+            stream = whole(blocks(raw, path), path) if compression(path) else raw
+            for number, record in enumerate(parquet_rows(stream, path, lambda schema: schema.names, reading), 1):
                 yield Item(f"{name}:{number}", groups_of(record))
         else:
             for number, line in enumerate(lines(blocks(raw, path)), 1):
-                if line is not None and line.strip():
-                    record = json_object(line, f"line {number} of {path}", reading)
-                    yield Item(f"{name}:{number}", groups_of(record))
-
-
-def parquet_records(content: bytes, path: str) -> Iterator[dict[str, Any]]:
-    import io
-
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        for batch in pyarrow.parquet.ParquetFile(io.BytesIO(content)).iter_batches():
-            yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise EarthworksError(f"the test items in {path} cannot be read: {error}") from None
+                if line is None:
+                    raise Unreadable(
+                        f"line {number} of {path} has more than {LONGEST_LINE:,} bytes: cut it into several"
+                    )
+                if line.strip():
+                    where = f"line {number} of {path}"
+                    try:
+                        groups = groups_of(json_object(line, where, reading))
+                    except RecursionError:
+                        raise Unreadable(f"{where} is JSON that is nested too deeply") from None
+                    yield Item(f"{name}:{number}", groups)
 
 
 def groups_of(record: dict[str, Any]) -> tuple[tuple[str, ...], ...]:

@@ -145,7 +145,7 @@ class PartWriter:
         self.buffer = bytearray()
         self.shards: list[dict[str, Any]] = []
         self.documents = array("q")
-        self.tokens = self.begun = self.bytes = self.words = 0
+        self.tokens = self.start = self.bytes = self.words = 0
 
     def extend(self, tokens: np.ndarray) -> None:
         self.buffer += tokens.astype(self.dtype).tobytes()
@@ -158,8 +158,8 @@ class PartWriter:
 
     def end_document(self, end: int, num_bytes: int, num_words: int) -> None:
         self.extend(np.array([end]))
-        self.documents.extend((self.begun, num_bytes, num_words))
-        self.begun = self.tokens
+        self.documents.extend((self.start, num_bytes, num_words))
+        self.start = self.tokens
         self.bytes += num_bytes
         self.words += num_words
 

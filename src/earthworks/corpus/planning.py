@@ -7,8 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from earthworks.corpus.built import RECIPE, read_manifest
-from earthworks.corpus.reading import Reading
+from earthworks.corpus.built import INPUT, RECIPE, read_manifest
+from earthworks.corpus.items import item_files
+from earthworks.corpus.reading import InputFile, Reading
 from earthworks.corpus.recipe import Recipe
 from earthworks.corpus.sealing import LARGEST, SEAL, has_shape, parsed, sealed, unsealed
 from earthworks.corpus.shards import Shard, cut, digest
@@ -20,7 +21,11 @@ from earthworks.runs.lock import Held, refuse_held
 from earthworks.runs.progress import note_once
 
 PLAN = "plan.json"
-OURS = {"work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"}
+OURS = {
+    *("work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"),
+    "manifest.json",
+}
+TESTS = [{"place": str, **INPUT, "token": str}]
 FILE = {"name": str, "path": str, "bytes": int, "token": str}
 SHAPE = {
     **{"recipe": RECIPE, "digest": str, "skipped_files": int, "faults": [{"where": str, "what": str}]},
@@ -60,40 +65,54 @@ def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
                 each.rmdir()
 
 
+def remove_free_locks(store: Store) -> None:
+    """Remove the lock's files of builders that were killed; who is building keeps theirs."""
+    for name in sorted(store.names("")) if store.local else ():
+        if name.startswith(f"{LOCKS}building"):
+            with suppress(EarthworksError), lock(store.root, name.removeprefix(LOCKS)):
+                pass
+
+
 def planned(store: Store, recipe: Recipe) -> list[Shard]:
-    """The shards, as plan.json has them from the first command on; refused when recipe or input are others now."""
+    """The shards, as plan.json has them from the first command on; refused when recipe, input or test sets are others."""
     reading = Reading(tolerant=not recipe.strict)
     shards = cut(recipe, reading)
     plan = {"recipe": recipe.as_json(), "digest": recipe.digest, "shards": [shard.as_json() for shard in shards]}
     plan |= {"skipped_files": reading.skipped_files, "faults": [asdict(fault) for fault in reading.faults]}
-    data = sealed(plan)
-    if len(data) > LARGEST:
-        files = sum(len(shard.files) for shard in shards)
-        raise EarthworksError(f"the input has {files:,} files, more than one build can plan: put several into one")
     if not store.exists(PLAN):
         if taken := store.strangers() & OURS:  # since `alone` looked
             raise EarthworksError(
-                f"{store.location}/{min(taken)} came from somebody else while the build was beginning: choose an empty "
+                f"{store.location}/{min(taken)} came from somebody else while the build was starting: choose an empty "
                 "--output",
                 exit_code=1,
             )
-        write_plan(store, data)
+        plan["tests"] = [
+            {"place": place, "name": file.name, "bytes": file.bytes, "token": file.token, "digest": digest(file)}
+            for (place, _), file in test_files(recipe).items()
+        ]
+        write_plan(store, plan)
         return shards
     manifest = read_manifest(store)
     before = read_plan(store.read(PLAN), f"{store.location}/{PLAN}", manifest)
     if before["recipe"] != plan["recipe"]:
         changed = [name for name, value in plan["recipe"].items() if before["recipe"].get(name) != value]
         raise EarthworksError(
-            f"{store.location} was begun with another recipe ({', '.join(changed)} changed): give it as it was, or "
+            f"{store.location} was started with another recipe ({', '.join(changed)} changed): give it as it was, or "
             "build into another --output"
         )
     refuse_changed_input(store, [Shard.from_json(each, recipe) for each in before["shards"]], shards)
+    if manifest is None or "tests" in before:
+        refuse_changed_tests(store, before.get("tests"), recipe)
     if manifest is None and list(map(cut_of, before["shards"])) != list(map(cut_of, plan["shards"])):
-        write_plan(store, data)  # the same files, elsewhere
+        write_plan(store, plan | {"tests": before["tests"]})  # the same files, elsewhere
     return shards
 
 
-def write_plan(store: Store, data: bytes) -> None:
+def write_plan(store: Store, plan: dict[str, Any]) -> None:
+    data = sealed(plan)
+    if len(data) > LARGEST:
+        files = sum(len(shard["files"]) for shard in plan["shards"])
+        raise EarthworksError(f"the input has {files:,} files, more than one build can plan: put several into one")
     store.write(PLAN, data)
     del store.written[PLAN]  # it belongs to no stage
 
@@ -113,18 +132,22 @@ def read_plan(data: bytes, where: str, manifest: dict[str, Any] | None = None) -
             f"{where} was altered, or is of a build that an earlier version left unfinished: build into another --output"
         )
     names = {subset["name"] for subset in plan["recipe"]["subsets"]} if has_shape(plan, SHAPE) else set()
-    if not names or any(shard["subset"] not in names for shard in plan["shards"]):
+    if (
+        not names
+        or any(shard["subset"] not in names for shard in plan["shards"])
+        or not has_shape(plan.get("tests", []), TESTS)
+    ):
         raise EarthworksError(f"{where} is not the plan of a build: it was altered")
     return plan
 
 
 @lru_cache(maxsize=1)
-def parsed_plan(data: bytes, where: str) -> tuple[Recipe, dict[str, Shard]]:
-    """The recipe and the shards by name: read once in each process, as it may be large."""
+def parsed_plan(data: bytes, where: str) -> tuple[Recipe, dict[str, Shard], list[dict[str, Any]] | None]:
+    """The recipe, the shards by name, and the plan's test sets: read once in each process, as it may be large."""
     plan = read_plan(data, where)
     recipe = Recipe.from_json(plan["recipe"])
     shards = [Shard.from_json(each, recipe) for each in plan["shards"]]
-    return recipe, {shard.name: shard for shard in shards}
+    return recipe, {shard.name: shard for shard in shards}, plan.get("tests")
 
 
 def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) -> None:
@@ -134,7 +157,7 @@ def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) ->
     for key in sorted(old.keys() | new.keys()):
         if key not in old or key not in new or old[key].bytes != new[key].bytes:
             what = "is new" if key not in old else "is gone" if key not in new else "has another size"
-            raise EarthworksError(f"the input changed since {store.location} was begun: {key[1]} of {key[0]} {what}")
+            raise EarthworksError(f"the input changed since {store.location} was started: {key[1]} of {key[0]} {what}")
     if [(shard.name, [file.name for file in shard.files]) for shard in before] != [
         (shard.name, [file.name for file in shard.files]) for shard in now
     ]:
@@ -144,8 +167,33 @@ def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) ->
         digests = digests_of(store, shard) if touched else {}
         for file in touched:
             if digests.get(file.name, "") not in ("", digest(file)):
-                begun = f"the input changed since {store.location} was begun"
-                raise EarthworksError(f"{begun}: {file.name} of {shard.subset} has other content")
+                changed = f"the input changed since {store.location} was started"
+                raise EarthworksError(f"{changed}: {file.name} of {shard.subset} has other content")
+
+
+def test_files(recipe: Recipe) -> dict[tuple[str, str], InputFile]:
+    """The files of the test sets, by place and name."""
+    return {(place, file.name): file for place in recipe.tests for file in item_files(place)}
+
+
+def refuse_changed_tests(store: Store, before: list[dict[str, Any]] | None, recipe: Recipe) -> None:
+    """The test sets must be those of the plan, for all shards and for good: what is in them decides what is kept."""
+    now = test_files(recipe)
+    if before is None and now:
+        raise EarthworksError(
+            f"{store.location}/{PLAN} is of an earlier version, which did not note what is in the test sets: build into "
+            "another --output"
+        )
+    old = {(each["place"], each["name"]): each for each in before or ()}
+    for key in sorted(old.keys() | now.keys()):
+        what = "is new" if key not in old else "is gone" if key not in now else ""
+        if not what and old[key]["token"] != now[key].token and old[key]["digest"] != digest(now[key]):
+            what = "has other content"
+        if what:
+            raise EarthworksError(
+                f"the test sets changed since {store.location} was started: {key[1]} of {key[0]} {what}; put them back, or "
+                "build into another --output"
+            )
 
 
 def digests_of(store: Store, shard: Shard) -> dict[str, str]:

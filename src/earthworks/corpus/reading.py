@@ -2,7 +2,7 @@
 
 `read("books/")` yields one Document per .txt file, per line of a .jsonl (or .json, of lines), per row of a .parquet, per
 page: a .html (or .htm) file or a response of a .warc; each also as .gz, .xz or .zst. A folder is read to its depth in
-the sorted order of its paths; its hidden files are passed over in silence, files of other kinds are counted. Text is
+the sorted order of its paths; its hidden files are left out in silence, files of other kinds are counted. Text is
 UTF-8: a byte-order mark is dropped, line ends stay as they are, and every byte that is not UTF-8 (and every lone
 surrogate in JSON) becomes one U+FFFD and is counted. Pages come as the text that extraction.py finds in them.
 """

@@ -4,7 +4,7 @@ import codecs
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,7 +37,7 @@ PAGES = 1 << 20  # and compressed bytes of each column
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A record or file that was passed over: the file, with the line, row or record where there is one, and why."""
+    """A record or file that was left out: the file, with the line, row or record where there is one, and why."""
 
     where: str
     what: str
@@ -47,7 +47,7 @@ class Fault:
 class Reading:
     """What was counted while reading; `notice` says what the person should know of it.
 
-    `tolerant`: a bad record, or what follows a damaged place of a file, is passed over, counted in `num_faults` and
+    `tolerant`: a bad record, or what follows a damaged place of a file, is left out, counted in `num_faults` and
     listed in `faults` (the first 1,000). Otherwise it raises.
     """
 
@@ -65,8 +65,8 @@ class Reading:
         """One line on what was replaced or left out, or None when nothing was."""
         counts = (
             (self.replaced_bytes, "undecodable bytes became U+FFFD"),
-            (self.skipped_files, f"files were passed over (not {READABLE})"),
-            (self.other_records, "WARC records were passed over (not HTML that was found)"),
+            (self.skipped_files, f"files were left out (not {READABLE})"),
+            (self.other_records, "WARC records were left out (not HTML that was found)"),
             (self.empty_documents, "empty documents were left out"),
             (self.num_faults, "records or files could not be read"),
         )
@@ -139,7 +139,7 @@ def without_surrogates(text: str, reading: Reading) -> str:
 
 
 def read_lines(source: Iterable[bytes], path: str, name: str, reading: Reading) -> Iterator[Document]:
-    """One JSON object per line; blank lines are passed over."""
+    """One JSON object per line; blank lines are left out."""
     for number, line in enumerate(lines(source), 1):
         if number == 1 and line is not None:
             text_bytes(line, path)
@@ -217,6 +217,31 @@ def extracted(page: bytes | str, url: Any, where: str, charset: str | None = Non
 
 def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterator[Document]:
     """The rows of a Parquet file; only the columns of the text, id, source (and url of `html`) are read."""
+
+    def wanted(schema: Any) -> list[str]:
+        column = text_column(schema.names, path)
+        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
+        return [column, *(each for each in others if each in schema.names)]
+
+    for row, record in enumerate(parquet_rows(stream, path, wanted, reading, text=True)):
+        where = f"row {row} of {path}"
+        column = text_column(record, path)
+        try:
+            if isinstance(record[column], bytes):
+                record[column] = decode(record[column], reading)
+            document = record_document(record, f"{name}:{row}", name, where)
+        except Unreadable as error:
+            reading.fault(f"{path}, row {row}", error)
+        else:
+            yield document
+
+
+def parquet_rows(
+    stream: Any, path: str, columns: Callable[[Any], list[str]], reading: Reading, *, text: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, with the columns that `columns` names of its schema, a few held at a time.
+
+    `text`: the first of these must be of text. Raises Unreadable after the rows before the damage."""
     import pyarrow
     import pyarrow.parquet
 
@@ -225,29 +250,15 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
     try:
         # a row group, which may be the whole file, comes page by page
         file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=PAGES)
-        columns = file.schema_arrow.names
-        column = text_column(columns, path)
-        others = ("id", "source", "url") if column == HTML_COLUMN else ("id", "source")
-        wanted = [column, *(each for each in others if each in columns)]
+        schema = file.schema_arrow
+        wanted = columns(schema)
         for each in wanted:
-            if (count := columns.count(each)) > 1:
+            if (count := schema.names.count(each)) > 1:
                 raise Unreadable(f"{path} has {count} columns called {each}; expected one: rename or drop the others")
-        kind = file.schema_arrow.field(column).type
-        if not any(is_kind(kind) for is_kind in text_kinds()):
-            raise Unreadable(f"the field {column} of {path} holds {kind}, not text")
-        row = 0
-        for batch in file.iter_batches(rows_at_once(file.metadata, column, path), columns=wanted):
-            for record in records(batch, reading):
-                where = f"row {row} of {path}"
-                try:
-                    if isinstance(record[column], bytes):
-                        record[column] = decode(record[column], reading)
-                    document = record_document(record, f"{name}:{row}", name, where)
-                except Unreadable as error:
-                    reading.fault(f"{path}, row {row}", error)
-                else:
-                    yield document
-                row += 1
+        if text and not any(is_kind(schema.field(wanted[0]).type) for is_kind in text_kinds()):
+            raise Unreadable(f"the field {wanted[0]} of {path} holds {schema.field(wanted[0]).type}, not text")
+        for batch in file.iter_batches(rows_at_once(file.metadata, wanted, path), columns=wanted):
+            yield from records(batch, reading)
     except Unreadable:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError) as error:
@@ -255,13 +266,14 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
         raise Unreadable(f"{path} is not a readable Parquet file ({first_line(error)})") from None
 
 
-def rows_at_once(metadata: Any, column: str, path: str) -> int:
-    """As many rows as hold about TEXT_AT_ONCE by the file's own account, at most ROWS."""
+def rows_at_once(metadata: Any, columns: list[str], path: str) -> int:
+    """As many rows as hold about TEXT_AT_ONCE in these columns by the file's own account, at most ROWS."""
+    prefixes = tuple(f"{column}." for column in columns)
     largest = 1.0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for each in map(group.column, range(group.num_columns)):
-            if each.path_in_schema == column and group.num_rows:
-                largest = max(largest, each.total_uncompressed_size / group.num_rows)
+        parts = map(group.column, range(group.num_columns))
+        size = sum(each.total_uncompressed_size for each in parts if f"{each.path_in_schema}.".startswith(prefixes))
+        largest = max(largest, size / max(group.num_rows, 1))
     if largest > LONGEST_LINE:
         raise Unreadable(f"{path} has rows of more than {LONGEST_LINE:,} bytes of text")
     return max(1, min(ROWS, int(TEXT_AT_ONCE / largest)))

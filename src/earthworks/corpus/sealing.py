@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from earthworks.runs import EarthworksError
+from earthworks.runs.json_files import parse_json
 
 SEAL = "sha256"
 LARGEST = 1 << 28  # bytes of such a file
@@ -40,13 +41,13 @@ def unsealed(data: bytes, where: str) -> dict[str, Any]:
 
 
 def parsed(data: bytes, where: str) -> dict[str, Any]:
-    """The mapping in a JSON file. (`parse_json` would make null of the bound Infinity, which a recipe may have.)"""
+    """The mapping in a JSON file."""
     try:
-        value = json.loads(data)
-        json.dumps(value)  # as deep as it may be nested
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise EarthworksError(f"{where} is not readable JSON ({reason}): it was altered or cut short") from None
+        value = parse_json(data)
+        if b"Infinity" in data:  # a bound of a recipe, of which `parse_json` makes null
+            value = json.loads(data)
+    except ValueError as error:
+        raise EarthworksError(f"{where} is not readable JSON ({error}): it was altered or cut short") from None
     if not isinstance(value, dict):
         raise EarthworksError(f"{where} is JSON but not a mapping: it was altered")
     return value

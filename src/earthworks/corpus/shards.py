@@ -16,7 +16,7 @@ from earthworks.corpus.recipe import Recipe
 from earthworks.corpus.source import exists_locally
 from earthworks.runs import EarthworksError, sha256
 
-SHARD_BYTES = 1 << 26  # of the files as they lie there; a larger file is a shard by itself
+SHARD_BYTES = 1 << 26  # of the files as they are stored; a larger file is a shard by itself
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def digest(file: InputFile) -> str:
 def cut(recipe: Recipe, reading: Reading) -> list[Shard]:
     """All shards of a recipe: of each subset the files in sorted order, together until they make up SHARD_BYTES.
 
-    `reading` counts what is passed over and the folders that may not be listed."""
+    `reading` counts what is left out and the folders that may not be listed."""
     found = []
     for subset in recipe.subsets:
         if not is_files(subset.input):

@@ -112,7 +112,7 @@ def cut_after(blocks: Iterator[str], characters: int) -> tuple[Iterator[str], It
 def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
     """Hold out about `fraction` of each source's bytes, by whole documents in the order of h.
 
-    A document is passed over when it would overshoot by more than what is missing, so that one large document among a
+    A document is left out when it would overshoot by more than what is missing, so that one large document among a
     few does not fill the validation part alone. Both parts get a document when a source has two different ones. A
     source of a single text is cut: the first int(n (1 - fraction)) of its n characters train. Texts that an earlier
     source has too stay where they are. Reads everything once and keeps 16 bytes a document.

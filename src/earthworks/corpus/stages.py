@@ -7,7 +7,7 @@ files of its stage with their SHA-256, so that a stage is not done again unless 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from earthworks.corpus.built import TALLY
+from earthworks.corpus.built import INPUT, TALLY
 from earthworks.corpus.deciding import ARRAYS, find_candidates, find_duplicates
 from earthworks.corpus.filtering import filter_shard
 from earthworks.corpus.recipe import Recipe
@@ -29,7 +29,7 @@ SHAPES: dict[str, Any] = {
     "filter": {
         **{name: shape for name, shape in TALLY.items() if name not in COPIES},
         **dict.fromkeys(("empty_documents", "other_records", "replaced_bytes"), int),
-        "files": [{"name": str, "bytes": int, "digest": str}],
+        "files": [INPUT],
         "faults": [{"where": str, "what": str}],
         "histograms": {"*": [int]},
     },

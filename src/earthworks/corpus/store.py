@@ -58,8 +58,14 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(temporary, "wb") as stream:
-                    digesting = Digesting(stream)
-                    yield digesting  # type: ignore[misc]
+                    digesting = Digesting(stream, target)
+                    try:
+                        yield digesting  # type: ignore[misc]
+                    except OSError as error:  # of what is read meanwhile: `Digesting.write` says its own
+                        where = error.filename or f"what {target} is made of"
+                        raise EarthworksError(
+                            f"could not read {where}: {error.strerror or error}", exit_code=1
+                        ) from error
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(temporary, target)
@@ -76,7 +82,7 @@ class Store:
     @contextmanager
     def sending(self, name: str) -> Iterator[BinaryIO]:
         stream = self.files.open(self.path(name), "wb")
-        digesting = Digesting(stream)
+        digesting = Digesting(stream, Path(self.path(name)))
         try:
             yield digesting  # type: ignore[misc]
         except BaseException:
@@ -193,14 +199,15 @@ class Digesting:
 
     closed = False
 
-    def __init__(self, stream: Any):
-        self.stream, self.digest, self.bytes = stream, hashlib.sha256(), 0
+    def __init__(self, stream: Any, target: Path):
+        self.stream, self.target, self.digest, self.bytes = stream, target, hashlib.sha256(), 0
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self.digest.update(view)
         self.bytes += len(view)
-        self.stream.write(view)
+        with one_sentence(self.target):
+            self.stream.write(view)
         return len(view)
 
     def flush(self) -> None:

@@ -21,11 +21,12 @@ LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many t
 # a piece that grew by BOMB it is less again.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
+XZ_MEMORY = 1 << 27  # bytes that .xz may be decompressed with: xz -9 asks for 65 MB
 NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Unreadable(EarthworksError):
-    """A record or file that is damaged or of the wrong form: the mistake that tolerant reading passes over."""
+    """A record or file that is damaged or of the wrong form: the mistake that tolerant reading leaves out."""
 
     def __init__(self, message: str):
         super().__init__(shown(message))
@@ -62,7 +63,7 @@ def decoder(suffix: str) -> Any:
     if suffix == ".gz":
         return zlib.decompressobj(zlib.MAX_WBITS | 16)
     if suffix == ".xz":
-        return lzma.LZMADecompressor()
+        return lzma.LZMADecompressor(memlimit=XZ_MEMORY)
     import zstandard
 
     return zstandard.ZstdDecompressor().decompressobj(write_size=1 << 16)
@@ -97,6 +98,12 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
             complaint = "it ends in the middle: Truncated"
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         complaint = str(error)
+        if "Memory usage limit" in complaint:
+            yield b"".join(ready)
+            raise Unreadable(
+                f"{path} asks for more than {XZ_MEMORY >> 20} MiB of memory to be decompressed: compress it anew with xz -9 "
+                "or less"
+            ) from None
     except Unreadable as error:
         yield b"".join(ready)
         raise error from None
@@ -111,27 +118,27 @@ def lines(source: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[byte
     Memory: one block and one line, and one line more while it is put together. A line is dropped, not held, from the
     moment it is too long. What follows the last b"\\n" is a line if there is anything.
     """
-    begun: list[bytes] = []
+    parts: list[bytes] = []
     held = 0
     for block in source:
         head, newline, rest = block.partition(b"\n")
         held += len(head)
         if held <= longest:
-            begun.append(head)
+            parts.append(head)
         else:
-            begun = []
+            parts = []
         if not newline:
             continue
-        yield b"".join(begun) if held <= longest else None
+        yield b"".join(parts) if held <= longest else None
         whole = rest.split(b"\n")
-        begun = [whole.pop()]
-        held = len(begun[0])
+        parts = [whole.pop()]
+        held = len(parts[0])
         if len(rest) <= longest:
             yield from whole
         else:
             yield from (line if len(line) <= longest else None for line in whole)
     if held:
-        yield b"".join(begun) if held <= longest else None
+        yield b"".join(parts) if held <= longest else None
 
 
 def whole(source: Iterable[bytes], path: str, limit: int = LARGEST_FILE) -> bytearray:

@@ -1,4 +1,4 @@
-"""The web pages of a WARC file (ISO 28500), also where the file lies or is damaged.
+"""The web pages of a WARC file (ISO 28500), also where the file is wrong or damaged.
 
 Our own reader, because it must go on: warcio stops at the first bad header, reads lines of any length, and takes a
 member that cannot be decompressed for one that ended. On sound files it gives what warcio gives (a test).
@@ -17,7 +17,7 @@ from earthworks.corpus.records import Reading, extracted
 from earthworks.corpus.responses import page_of
 from earthworks.corpus.streams import BLOCK, PIECES, Unreadable, blocks, compression, fetch
 
-HELD = 1 << 26  # bytes of a record kept in memory: 64 MiB. What lies further in is passed over
+HELD = 1 << 26  # bytes of a record kept in memory: 64 MiB. What is further in is left out
 LONGEST_HEADER = 1 << 16  # bytes of all header lines of a record
 VERSION = b"WARC/"
 FIRST_LINE = rb"WARC/[01]\.\d{1,4} {0,16}\r?\n"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from earthworks.runs.progress import note
 
 PANDAS = "Unnamed: "  # how pandas names the column without a name when it reads one
 INDEX_NAMES = ("index", "id", "idx", "row")  # that may be an index or a coordinate
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 FEW_COLUMNS, FEW_ROWS = 4, 3  # fewer could be a point of whole numbers, or count by chance
 
 
@@ -20,9 +22,9 @@ def read_csv(path: Path) -> np.ndarray:
     """The numbers (n, d) of a table; what was taken for names or for an index is said once.
 
     Cells stand between commas, or between semicolons or tabs where the first line has them; there decimal commas are
-    read. Names: a first row without any number, or of 0, 1, ..., d - 1. Index: a column that has no name and counts from
-    0 or from 1. Raises EarthworksError for what may be the one or the other, with the way to say which, and for a cell
-    that is no number.
+    read, but for tables with tabs in which every comma may separate thousands: they are refused. Names: a first row
+    without any number, or of 0, 1, ..., d - 1. Index: a column that has no name and counts from 0 or from 1. Raises
+    EarthworksError for what may be the one or the other, with the way to say which, and for a cell that is no number.
     """
     rows = list(cells(path))
     if not rows:
@@ -59,10 +61,21 @@ def cells(path: Path) -> Iterator[tuple[int, list[str]]]:
             text.seek(0)
             delimiter = next((each for each in ";\t" if each in first), ",")
             reader = csv.reader(text, delimiter=delimiter)
+            doubtful, decimal = "", False
             for row in reader:
                 found = [cell.strip() for cell in row]
+                for cell in (each for each in found if delimiter == "\t" and "," in each):
+                    if THOUSANDS.fullmatch(cell):
+                        doubtful = doubtful or f"line {reader.line_num} of {path} has the cell {cell[:40]!r}"
+                    else:
+                        decimal = decimal or is_number(cell.replace(",", "."))
                 if any(found):
                     yield reader.line_num, found if delimiter == "," else decimal_points(path, reader.line_num, found)
+            if doubtful and not decimal:
+                raise EarthworksError(
+                    f"{doubtful}, whose comma may separate thousands: leave out the separators of thousands, or write "
+                    "decimal points"
+                )
     except (UnicodeDecodeError, csv.Error):
         raise EarthworksError(f"{path} is not a text of numbers between commas") from None
 

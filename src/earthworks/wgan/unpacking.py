@@ -1,7 +1,6 @@
 """The bytes in packed files and the pixels in images, with a bound on what a small file may unpack to."""
 
 import gzip
-import lzma
 import os
 import warnings
 import zlib
@@ -15,7 +14,6 @@ from earthworks.runs.files import open_regular
 from earthworks.transport.arrays import ANY_SIZE, EXPANSION, check_expansion
 
 MOST_PIXELS = 1 << 24  # of one image, 4,096 x 4,096
-XZ_MEMORY = 1 << 28  # that a decompressor may take: xz -9 asks for 65 MB
 
 
 def content_of(path: Path, num_bytes: int | None = None) -> bytes:
@@ -30,26 +28,15 @@ def content_of(path: Path, num_bytes: int | None = None) -> bytes:
                 with gzip.open(stream) as packed:
                     content = packed.read(wanted)
             elif path.suffix == ".xz":
-                content = unpacked_xz(stream, wanted)
+                from earthworks.corpus.streams import beginning, blocks
+
+                content = bytes(beginning(blocks(stream, f"{path}"), wanted)[0][:wanted])
             else:
                 content = stream.read(wanted)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise EarthworksError(f"{path} could not be read: {error}") from None
     check_expansion(f"{path}", len(content), size)
     return content
-
-
-def unpacked_xz(stream: IO[bytes], num_bytes: int) -> bytes:
-    """The first bytes of .xz content; `lzma.open` would give a dictionary whatever memory the file asks for."""
-    decompressor = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
-    parts, left = [], num_bytes
-    while left > 0 and not decompressor.eof:
-        data = stream.read(1 << 20) if decompressor.needs_input else b""
-        if not data and decompressor.needs_input:
-            raise EOFError("it ends before its end-of-stream marker")
-        parts.append(decompressor.decompress(data, left))
-        left -= len(parts[-1])
-    return b"".join(parts)
 
 
 def image_array(file: Path, stream: IO[bytes]) -> tuple[np.ndarray, tuple[int, int]]:
