@@ -124,6 +124,33 @@ def test_a_byte_between_the_blocks_is_found_when_the_time_differs_or_with_verify
     assert command("gopher evaluate long-run --verify --max_tokens 50").code == 0
 
 
+def test_tokens_altered_before_the_start_are_not_recorded_as_the_truth(command, place):
+    """By a byte between the blocks, which no start reads: --verify compares with what was packed."""
+    folder = packed(words(1_000_000), place / "mine" / "long")
+    (file,) = folder.glob("*/train-00000.bin")
+    flip(file, 6000)
+    train(str(folder), run="long-run", **{**PACKED, "max_steps": 2})
+    assert command("gopher evaluate long-run --verify").refuses(str(file))
+    assert command("gopher train --resume long-run --max_steps 3 --verify").refuses(str(file))
+
+
+def test_a_start_does_not_read_packed_tokens_in_full(place, monkeypatch):
+    read = []
+    for module in (inputs, files):
+        monkeypatch.setattr(module, "sha256", lambda file, digest=module.sha256: read.append(file.name) or digest(file))
+    train("tokens", run="started", **{**PACKED, "max_steps": 1})
+    assert "train-00000.bin" not in read
+
+
+def test_tokens_of_a_manifest_without_blocks_are_recorded_too(command, place):
+    manifest = Path("tokens/manifest.json")
+    entries = read_json(manifest)["files"]
+    kept = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in entries.items()}
+    manifest.write_text(json.dumps({"files": kept}))
+    train("tokens", run="started", **{**PACKED, "max_steps": 1})
+    assert command("gopher evaluate started --verify").code == 0
+
+
 def test_a_copied_run_is_read_whole_once(place, monkeypatch, tiny_text):
     train(str(tiny_text), run="own", **FLEA)
     shutil.copytree("own", "copy", copy_function=shutil.copyfile)
