@@ -1,8 +1,10 @@
 """A run reads again what it read at its start: the same files, wherever it is continued, or it says which differ."""
 
+import io
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,32 @@ def test_first_weights_are_those_of_the_same_checkpoint_or_it_is_said(command, p
     assert command("gopher train --resume ../mine/lost").refuses("model.safetensors", "was started with")
     shutil.rmtree(recorded["path"])
     assert command("gopher train --resume ../mine/lost").refuses("from which", "is not there any more")
+
+
+def test_first_weights_that_are_no_checkpoint_are_refused(command, place):
+    train("tokens", run="second", init="whole", **{**PACKED, "max_steps": 2})
+    shutil.rmtree("second/checkpoints")
+    record = read_json("second/inputs.json")
+    for entry in record["inputs"]:
+        if entry["what"] == "weights":
+            entry.update(path="/", files=[])
+    Path("second/inputs.json").write_text(json.dumps(record))
+    assert command("gopher train --resume second").refuses("inputs.json", "no checkpoint of a run")
+
+
+def test_a_setting_that_is_no_text_is_refused_with_what_to_do(command, place):
+    with open("run/config.yaml", "a") as config:
+        config.write("3: x\n")
+    assert command("gopher train --resume run").refuses(
+        "not the configuration of a Gopher run (3)", "put the file back"
+    )
+
+
+def test_a_prompt_that_is_not_utf8_is_read_and_that_is_said(command, place, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+    outcome = command("gopher generate run --prompt - --max_tokens 2 --json")
+    assert outcome.code == 0
+    assert outcome.err.count("not all UTF-8") == 1
 
 
 def test_text_packed_twice_is_one_text_for_a_comparison_of_runs(tmp_path):

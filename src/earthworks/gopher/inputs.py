@@ -107,6 +107,11 @@ def weights_folder(run: RunFolder, init: str) -> Path | None:
     if entry is None:
         return None
     path = Path(entry["path"])
+    if path.parent.name != "checkpoints":
+        raise EarthworksError(
+            f"{run.path / 'inputs.json'} gives {path} as first weights, which is no checkpoint of a run: it was altered; "
+            "put the file back, or start a new run"
+        )
     if not path.is_dir():
         raise EarthworksError(
             f"{path}, from which {run.path} took its first weights (--init {init}), is not there any more: put it back, "

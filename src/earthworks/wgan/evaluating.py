@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_bytes, write_result
+from earthworks.runs.lock import PATIENCE, unless_busy
 from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
@@ -324,10 +325,11 @@ def evaluate_run(
 
     choose_device(device)
     folder, _ = wgan_run(run)
-    with lock(folder.path, "evaluation.json"):  # from the start: a second evaluation is told at once
-        result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
+    result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
+    with lock(folder.path, "evaluation.json", patience=PATIENCE):
         write_result(folder.path / "evaluation.json", result)
-    note(f"report {write_report([run])}")
+    with unless_busy(f"earthworks report {run}"):
+        note(f"report {write_report([run])}")
     return json_text(result) if json else table(result)
 
 
