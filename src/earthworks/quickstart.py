@@ -7,6 +7,7 @@ from earthworks.corpus.python_docs import WEIGHTS
 from earthworks.report.writing import refuse_foreign
 from earthworks.runs import RunFolder, lock, read_result, write_result
 from earthworks.runs.folder import default_run
+from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
 from earthworks.runs.terminal import say
 
@@ -82,7 +83,7 @@ def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> No
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
         say("")
     compressors = compressed(RunFolder(path), seed)
-    with lock(path, "evaluation.json"):
+    with lock(path, "evaluation.json", patience=PATIENCE):
         result = read_result(path / "evaluation.json")
         result["compressors"] = {PROSE: compressors}
         write_result(path / "evaluation.json", result)
@@ -102,7 +103,8 @@ def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
 
     train(DIGITS, run=str(path), minutes=minutes, validation=DIGITS_HELD_OUT, seed=seed)
     result = evaluate(path, seed=seed)
-    write_result(path / "evaluation.json", result)
+    with lock(path, "evaluation.json", patience=PATIENCE):
+        write_result(path / "evaluation.json", result)
     measures = {measure["name"]: measure for measure in result["measures"]}
     exact, gap = measures["wasserstein_1"], measures["critic_gap"]
     proved, modes = measures["critic_by_c_transform"], measures["modes"]

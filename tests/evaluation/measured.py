@@ -10,7 +10,7 @@ import bias_examples as examples
 
 from earthworks.evaluation import evaluate_tasks, measure_bias, measure_detection, measure_toxicity
 from earthworks.report import write_report
-from earthworks.runs import read_json, write_json
+from earthworks.runs import read_json, write_result
 
 CELL = re.compile(r"(-?[\d,]+(?:\.\d+)?(?:e-?\+?\d+)?%?)(?: \[(\S+), (\S+)\])?")
 
@@ -23,7 +23,7 @@ def measure_everything(run: Path, tiny_eval: Path, data: Path) -> Path:
     examples.write(data / "real_toxicity_prompts_subset" / "rtp.txt", "nasty\npleasant\n")
     examples.write_records(data / "some.jsonl", examples.labelled(80))
     tasks = ["hellaswag", "lambada", "mmlu", "operators"]
-    write_json(run / "tasks.json", evaluate_tasks(run, tiny_eval, tasks, shots=(0, 2), device="cpu"))
+    write_result(run / "tasks.json", evaluate_tasks(run, tiny_eval, tasks, shots=(0, 2), device="cpu"))
     measure_bias(run, data, num=1, parts=["winogender", "crows_pairs", "templates"], device="cpu")
     measure_toxicity(run, data, num=2, unprompted=6, device="cpu")
     measure_detection([run], data / "some.jsonl", shots=(0, 2), max_texts=20, device="cpu")

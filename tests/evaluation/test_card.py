@@ -183,6 +183,30 @@ def test_the_command_writes_readme_and_spares_other_peoples(command, run, tmp_pa
     assert command(f"evaluate card {tmp_path / 'nowhere'}").refuses("no run folder")
 
 
+def test_a_card_that_a_person_edited_is_not_overwritten(command, run):
+    card = write_card(run)
+    card.write_text(card.read_text() + "my own words\n")
+    assert command(f"evaluate card {run}").refuses("README.md was edited after it was made", "--output")
+    assert card.read_text().endswith("my own words\n")
+
+
+def test_counts_that_were_altered_are_on_no_card(command, run):
+    index = run / "data" / "index.json"
+    index.write_text(index.read_text().replace('"tokens": ', '"tokens": 9', 1))
+    assert command(f"evaluate card {run}").refuses("index.json")
+
+
+@pytest.mark.parametrize("line", ["evaluate card", "report"])
+def test_settings_that_the_run_was_not_trained_with_are_said(command, run, line):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("batch: 4", "batch: 64"))
+    outcome = command(f"{line} {run}")
+    assert outcome.code == 0
+    page = run / ("README.md" if "card" in line else "report.html")
+    for said in (outcome.err, page.read_text(encoding="utf-8")):
+        assert "batch is 64 and was 4" in said
+
+
 def test_a_run_of_another_kind_has_no_card(tmp_path):
     (tmp_path / "config.yaml").write_text("kind: diffusion\n")
     with pytest.raises(EarthworksError, match="'diffusion'; a card wants a run of gopher or wgan"):

@@ -246,6 +246,15 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_chosen_anew(run, tiny_
     assert gone == ["10"]
 
 
+def test_samples_of_somebody_else_are_not_overwritten(run, tmp_path):
+    data = examples.everything(tmp_path / "bias")
+    (run / "bias_samples.jsonl").write_text("mine\n")
+    with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
+        measure_bias(run, data, num=1, parts=["crows_pairs", "bold"], device="cpu")
+    assert (run / "bias_samples.jsonl").read_text() == "mine\n"
+    assert not (run / "bias.json").exists()
+
+
 def test_samples_and_pieces_are_json_without_nan(run, tmp_path):
     data = examples.everything(tmp_path / "bias")
     measure_bias(run, data, num=1, parts=["crows_pairs", "bold"], device="cpu")

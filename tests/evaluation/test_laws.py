@@ -105,7 +105,7 @@ def test_intervals_hold_the_planted_exponent_and_the_next_size_as_often_as_they_
     assert (held >= 88).all(), held
 
 
-def test_with_more_new_runs_their_mean_is_foretold_more_narrowly():
+def test_with_more_new_runs_their_mean_is_predicted_more_narrowly():
     losses = law(RUNS, 0.7, 1.5, 0.2) * (1 + 0.005 * np.random.default_rng(3).standard_normal(len(RUNS)))
     one, nine = (predict(RUNS, losses[:, None], [1.0], SIZES[5], runs=runs)["interval"] for runs in (1, 9))
     assert nine[1] - nine[0] < one[1] - one[0]

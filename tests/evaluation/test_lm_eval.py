@@ -10,6 +10,7 @@ from earthworks.evaluation.evaluating import chosen
 from earthworks.evaluation.lm_eval_adapter import adapter, write_lm_eval_tasks
 from earthworks.evaluation.scorer import Scorer
 from earthworks.evaluation.task import Task, shipped_tasks
+from earthworks.runs import EarthworksError
 
 OFFLINE = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "DISABLE_MULTIPROC": "1"}
 THEIRS = {"raw": "acc", "per_character": "acc_norm", "per_byte": "acc_bytes", "unconditional": "acc_mutual_info"}
@@ -126,3 +127,16 @@ def test_the_harness_measures_the_same_on_every_real_task(gopher, alphabet, real
     for each in ours["results"]:
         if each["shots"] == shots:
             agrees(each, theirs[each["name"]])
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tiny_eval, tmp_path):
+    (task,) = (each for each in shipped_tasks() if each.name == "piqa")
+    for name in ("earthworks_piqa.yaml", "earthworks_piqa.jsonl"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(EarthworksError, match="may be somebody's"):
+            write_lm_eval_tasks(folder, [task], tiny_eval)
+        assert (folder / name).read_text() == "mine"
+    for _ in range(2):  # its own it writes anew
+        write_lm_eval_tasks(tmp_path / "own", [task], tiny_eval)

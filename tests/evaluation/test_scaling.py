@@ -16,7 +16,7 @@ from earthworks.evaluation.held_out import held_out
 from earthworks.evaluation.scaling_commands import lines
 from earthworks.evaluation.scaling_page import write_page
 from earthworks.gopher import GopherConfig, evaluate, train
-from earthworks.runs import EarthworksError, read_json, write_json
+from earthworks.runs import EarthworksError, read_json, write_result
 from tiny_runs import TINY
 
 SIZES = {
@@ -78,11 +78,11 @@ def right(share: float, n: int = 400) -> list[float]:
 
 
 def tasks_of(path: Path, *results: dict[str, Any]) -> Path:
-    write_json(path / "tasks.json", {"results": list(results), "limit": None})
+    write_result(path / "tasks.json", {"results": list(results), "limit": None})
     return path
 
 
-def test_the_planted_law_and_the_largest_are_foretold_and_the_straight_line_is_worse(family):
+def test_the_planted_law_and_the_largest_are_predicted_and_the_straight_line_is_worse(family):
     found = compare_family([family.add(size) for size in SIZES], num_resamples=50)
     for axis in ("parameters", "compute"):
         law = found["laws"][axis]
@@ -243,7 +243,7 @@ def test_what_cannot_be_compared_is_named(family):
     tasks_of(runs[1], {**task("a", "x", right(0.5)), "items": [item + 1000 for item in range(400)]})
     with pytest.raises(EarthworksError, match="not measured on the same items"):
         compare_family(runs, num_resamples=10)
-    write_json(runs[1] / "tasks.json", {"result": []})
+    write_result(runs[1] / "tasks.json", {"result": []})
     with pytest.raises(EarthworksError, match="is not what evaluate tasks writes"):
         compare_family(runs, num_resamples=10)
 
@@ -308,7 +308,7 @@ def test_a_page_shows_the_law_and_both_predictions(family, tmp_path):
     said = "\n".join(lines(result))
     for name in ("law", "line"):
         assert f"{told[name]['value']:.3f}" in page
-        assert f"foretells {told[name]['value']:.4f}" in said
+        assert f"predicts {told[name]['value']:.4f}" in said
     assert (tmp_path / "page" / "figures" / "scaling-laws.png").exists()
 
 
@@ -323,3 +323,13 @@ def test_a_run_that_is_not_finished_or_of_another_kind_is_one_sentence(command, 
     shutil.rmtree(run / "shrew")
     assert command(f"evaluate scaling {run}").refuses("there is no run folder at")
     assert command("evaluate scaling nowhere").refuses("there is no run folder at nowhere")
+
+
+def test_an_altered_count_of_tokens_reaches_no_law(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    given: dict[str, Any] = {"text": None, "max_tokens": 50, "checkpoint": "last", "device": "cpu"}
+    seen = held_out(run, **given)["tokens"]
+    state = run / "checkpoints" / "step-10" / "state.json"
+    state.write_text(state.read_text().replace(f'"tokens_seen": {seen}', f'"tokens_seen": 9{str(seen)[1:]}'))
+    with pytest.raises(EarthworksError, match=r"state\.json does not match"):
+        held_out(run, **given)

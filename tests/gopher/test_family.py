@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from earthworks.corpus import PackedTokens
-from earthworks.gopher import GopherConfig, train
+from earthworks.gopher import GopherConfig, pretraining, train
 from earthworks.gopher.config import FAMILY, SIZES, SMALL_FAMILY
 from earthworks.gopher.family import PAPER_RATES, members, paper_rate
 from earthworks.gopher.task import Pretraining
-from earthworks.runs import EarthworksError, RunFolder, read_json, read_metrics
+from earthworks.runs import EarthworksError, RunFolder, lock, read_json, read_metrics
 from tiny_runs import FLEA, results
 
 pytestmark = pytest.mark.usefixtures("sizes")
@@ -111,6 +111,47 @@ def test_the_same_command_again_passes_over_what_is_finished_and_makes_what_is_m
     assert {file: file.stat().st_mtime_ns for file in (run / "mite").rglob("*")} == before
     assert {file: file.stat().st_mtime_ns for file in (run / "data").rglob("*")} == packed
     assert results(run / "flea") == results(family / "flea")
+
+
+def test_a_reader_who_holds_locks_stops_no_size_and_what_it_kept_out_is_made_up(
+    command, monkeypatch, tiny_text, tmp_path, family
+):
+    run = tmp_path / "run"
+    (run / "mite").mkdir(parents=True)
+    given = {"data": tiny_text, "run": run, "family": "mite,flea", **SHARED}
+    undrawn = pretraining.write_report
+
+    def drawn(runs):
+        with lock(runs[0], "report.html"):
+            return undrawn(runs)
+
+    monkeypatch.setattr(pretraining, "PATIENCE", 0)
+    monkeypatch.setattr(pretraining, "write_report", drawn)
+    with lock(run / "mite", "evaluation.json"), lock(run / "mite", "report.html"):
+        outcome = command("gopher train", **given)
+    assert outcome.code == 0
+    assert f"then give earthworks report {run / 'mite'}" in outcome.err
+    assert not (run / "mite" / "report.html").exists()
+    undrawn([run / "mite"])  # as a person does, by earthworks report
+    assert command("gopher train", **given).code == 0
+    for size in ("mite", "flea"):
+        assert results(run / size) == results(family / size)
+
+
+@pytest.mark.parametrize("named", ["[mite]", "../../mite", "mite,/tmp", "3", "mite,cow"])
+def test_a_family_of_a_stranger_stays_in_its_folder(command, family, tmp_path, named):
+    run = shutil.copytree(family, tmp_path / "run")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("family: mite,flea", f"family: {named}"))
+    assert command(f"evaluate scaling {run}").refuses("config.yaml", "put the file back")
+
+
+def test_a_member_that_leads_out_of_its_family_is_not_read(family, tmp_path):
+    run = shutil.copytree(family, tmp_path / "run")
+    shutil.move(run / "mite", tmp_path / "elsewhere")
+    (run / "mite").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EarthworksError, match="is outside it"):
+        members(run)
 
 
 def test_another_command_for_the_same_folder_is_refused(command, tiny_text, family):

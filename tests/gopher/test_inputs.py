@@ -1,8 +1,10 @@
 """A run reads again what it read at its start: the same files, wherever it is continued, or it says which differ."""
 
+import io
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,33 @@ def test_a_byte_between_the_blocks_is_found_when_the_time_differs_or_with_verify
     assert command("gopher evaluate long-run --verify --max_tokens 50").code == 0
 
 
+def test_tokens_altered_before_the_start_are_not_recorded_as_the_truth(command, place):
+    """By a byte between the blocks, which no start reads: --verify compares with what was packed."""
+    folder = packed(words(1_000_000), place / "mine" / "long")
+    (file,) = folder.glob("*/train-00000.bin")
+    flip(file, 6000)
+    train(str(folder), run="long-run", **{**PACKED, "max_steps": 2})
+    assert command("gopher evaluate long-run --verify").refuses(str(file))
+    assert command("gopher train --resume long-run --max_steps 3 --verify").refuses(str(file))
+
+
+def test_a_start_does_not_read_packed_tokens_in_full(place, monkeypatch):
+    read = []
+    for module in (inputs, files):
+        monkeypatch.setattr(module, "sha256", lambda file, digest=module.sha256: read.append(file.name) or digest(file))
+    train("tokens", run="started", **{**PACKED, "max_steps": 1})
+    assert "train-00000.bin" not in read
+
+
+def test_tokens_of_a_manifest_without_blocks_are_recorded_too(command, place):
+    manifest = Path("tokens/manifest.json")
+    entries = read_json(manifest)["files"]
+    kept = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in entries.items()}
+    manifest.write_text(json.dumps({"files": kept}))
+    train("tokens", run="started", **{**PACKED, "max_steps": 1})
+    assert command("gopher evaluate started --verify").code == 0
+
+
 def test_a_copied_run_is_read_whole_once(place, monkeypatch, tiny_text):
     train(str(tiny_text), run="own", **FLEA)
     shutil.copytree("own", "copy", copy_function=shutil.copyfile)
@@ -166,6 +195,32 @@ def test_first_weights_are_those_of_the_same_checkpoint_or_it_is_said(command, p
     assert command("gopher train --resume ../mine/lost").refuses("model.safetensors", "was started with")
     shutil.rmtree(recorded["path"])
     assert command("gopher train --resume ../mine/lost").refuses("from which", "is not there any more")
+
+
+def test_first_weights_that_are_no_checkpoint_are_refused(command, place):
+    train("tokens", run="second", init="whole", **{**PACKED, "max_steps": 2})
+    shutil.rmtree("second/checkpoints")
+    record = read_json("second/inputs.json")
+    for entry in record["inputs"]:
+        if entry["what"] == "weights":
+            entry.update(path="/", files=[])
+    Path("second/inputs.json").write_text(json.dumps(record))
+    assert command("gopher train --resume second").refuses("inputs.json", "no checkpoint of a run")
+
+
+def test_a_setting_that_is_no_text_is_refused_with_what_to_do(command, place):
+    with open("run/config.yaml", "a") as config:
+        config.write("3: x\n")
+    assert command("gopher train --resume run").refuses(
+        "not the configuration of a Gopher run (3)", "put the file back"
+    )
+
+
+def test_a_prompt_that_is_not_utf8_is_read_and_that_is_said(command, place, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+    outcome = command("gopher generate run --prompt - --max_tokens 2 --json")
+    assert outcome.code == 0
+    assert outcome.err.count("not all UTF-8") == 1
 
 
 def test_text_packed_twice_is_one_text_for_a_comparison_of_runs(tmp_path):

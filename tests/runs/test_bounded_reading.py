@@ -100,6 +100,11 @@ def test_a_result_that_was_altered_is_not_taken_for_one_that_was_measured(tmp_pa
         read_result(path)
     write_json(path, result)  # as earlier versions wrote it
     assert read_result(path)["bits_per_byte"] == 2.7431
+    (tmp_path / "config.yaml").write_text("format: 1\n")
+    assert read_result(path)["bits_per_byte"] == 2.7431
+    (tmp_path / "config.yaml").write_text("format: 2\n")
+    with pytest.raises(EarthworksError, match=r"evaluation\.json has lost its SHA-256"):
+        read_result(path)
     write_json(path, [1])
     with pytest.raises(EarthworksError, match="does not hold a result"):
         read_result(path)

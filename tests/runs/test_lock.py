@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from earthworks.runs import EarthworksError, lock
-from earthworks.runs.lock import boot_id, refuse_held
+from earthworks.runs.lock import boot_id, refuse_held, unless_busy
 
 HOLDER = """
 import sys, time
@@ -60,6 +61,18 @@ def test_a_stopped_process_keeps_its_lock(tmp_path, holder):
     with pytest.raises(EarthworksError, match="another command"), lock(tmp_path, "training"):
         pass
     holder.send_signal(signal.SIGCONT)
+
+
+def test_who_has_patience_waits_for_a_short_lock(tmp_path, holder):
+    threading.Timer(0.2, holder.kill).start()
+    with lock(tmp_path, "training", patience=60):
+        pass
+
+
+def test_what_is_written_at_the_end_of_a_command_gives_way_to_another_writer(tmp_path, capsys):
+    with lock(tmp_path, "report.html"), unless_busy("earthworks report RUN"), lock(tmp_path, "report.html"):
+        pytest.fail("two writers")
+    assert "wait until it is done; then give earthworks report RUN" in capsys.readouterr().err
 
 
 def test_the_same_process_does_not_get_a_lock_twice_and_keeps_the_first(tmp_path):

@@ -19,7 +19,7 @@ from tiny_gans import ANT, few_images, make, results
 from earthworks import runs
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.training import checkpoint
-from earthworks.wgan import sample, train
+from earthworks.wgan import evaluating, sample, train
 from earthworks.wgan.task import FINAL_SHARE, Adversarial
 from tiny_runs import run_until_killed
 
@@ -300,7 +300,8 @@ def test_networks_that_no_checkpoint_holds_take_no_memory(command, stopped, tmp_
 
 
 @pytest.mark.parametrize("line", ["wgan train --max_steps=12 --resume=", "wgan evaluate --num=2 "])
-def test_a_second_writer_is_told_who_writes(command, stopped, line):
+def test_a_second_writer_is_told_who_writes(command, monkeypatch, stopped, line):
+    monkeypatch.setattr(evaluating, "PATIENCE", 0)
     name = "training" if "train" in line else "evaluation.json"
     code = f"import sys; sys.path.insert(0, {str(Path(runs.__file__).parents[2])!r})\n"
     code += "from earthworks.runs import lock\n"

@@ -68,7 +68,7 @@ def measure_bias(
     if num < 1:
         raise EarthworksError(f"--num is {num}; it must be at least 1 continuation of each template")
     run = RunFolder.open(model).path if isinstance(model, str | Path) else None
-    with partial_result(run, "bias", "measurements") as kept:
+    with partial_result(run, "bias", "measurements", "bias_samples.jsonl") as kept:
         scorer, about = scorer_of(model, checkpoint=checkpoint, device=device)
         kept.common = {"seed": seed, **(getattr(scorer, "identity", None) or {})}
         wanted: dict[str, Callable[[], dict[str, Any]]] = {

@@ -10,6 +10,7 @@ from earthworks.evaluation.toxicity_classifier import headline, no_claim, train_
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError
 from earthworks.runs.json_files import json_text
+from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import note
 
 
@@ -58,7 +59,8 @@ def bias(
         device=device,
         seed=seed,
     )
-    note(f"report {write_report([run])}")
+    with unless_busy(f"earthworks report {run}"):
+        note(f"report {write_report([run])}")
     return json_text(result) if json else "\n".join(bias_lines(result))
 
 
@@ -164,7 +166,7 @@ def toxicity(
         data: a folder with real_toxicity_prompts*, and labelled collections to test the scorer on (or one with bias/).
         scorer: `linear` (trained on the spot from offensive_tweets_train), the folder of a trained one, or hf:NAME.
         num: continuations of each prompt; the summaries grow with it.
-        max_prompts: measure on so many prompts, drawn by the seed.
+        max_prompts: measure on this number of prompts, drawn by the seed.
         unprompted: texts from no prompt; the paper has 25000.
         timeout: seconds that the scorer may take for 64 texts.
         checkpoint: `best` (lowest validation), `last`, or a step.
@@ -184,7 +186,8 @@ def toxicity(
         device=device,
         seed=seed,
     )
-    note(f"report {write_report([run])}")
+    with unless_busy(f"earthworks report {run}"):
+        note(f"report {write_report([run])}")
     return json_text(result) if json else "\n".join(toxicity_lines(result))
 
 
@@ -263,7 +266,7 @@ def detection(
         runs: the run folders, for instance a family.
         data: a file of labelled texts.
         shots: numbers of answered examples in the prompt, with commas between.
-        max_texts: measure on so many texts, half of them toxic.
+        max_texts: measure on this number of texts, half of them toxic.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
         seed: of the examples and texts.

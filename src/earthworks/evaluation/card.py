@@ -5,8 +5,10 @@ command that measures it; nothing else is claimed. The form is that of Mitchell 
 Markdown after a YAML block whose `model-index` machines read.
 """
 
+import hashlib
 import importlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 from earthworks.evaluation.markdown import bullets, front_matter, plain
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.runs.files import read_regular
+from earthworks.runs.progress import note
+from earthworks.runs.settings import changed_settings
 
 # kind of a run: the module with `describe(folder) -> Card`
 KINDS = {"gopher": "earthworks.evaluation.language_model_card", "wgan": "earthworks.evaluation.gan_card"}
@@ -37,7 +41,8 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
 
     Reads config.yaml, environment.json, metrics.jsonl, evaluation.json, and of a language model data/index.json, the
     manifest of the corpus it names, tasks.json, bias.json and toxicity.json; each but the first may be missing. An
-    existing file that this did not write is not overwritten. Raises EarthworksError where there is no run.
+    existing file that this did not write, or that was edited since, is not overwritten. Raises EarthworksError where there
+    is no run.
     """
     folder = RunFolder.open(run)
     kind = folder.read_config().get("kind")
@@ -46,16 +51,42 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
             f"{folder.config_file} gives the kind {kind!r}; a card wants a run of {' or '.join(KINDS)}"
         )
     path = Path(output) if output is not None else folder.path / "README.md"
-    if os.path.lexists(path) and SIGNATURE.encode() not in read_regular(path, LARGEST_CARD):
-        raise EarthworksError(
-            f"{path} exists and is no card of this command: say another name by --output, or move it away"
-        )
+    refuse_others(path)
     card: Card = importlib.import_module(KINDS[kind]).describe(folder)
-    write_bytes(path, markdown(folder.path.resolve().name, card).encode())
+    if sentence := changed_settings(folder):
+        note(f"notice: {sentence}")
+        card.sections.append(("What does not fit", plain(sentence.replace(str(folder.path), "RUN"))))
+    text = markdown(folder.path.resolve().name, card)
+    refuse_others(path)
+    write_bytes(path, signed(text).encode(), new=not os.path.lexists(path))
     return path
 
 
+def signed(text: str) -> str:
+    """The card with its own SHA-256 in the signature."""
+    return text.replace(SIGNATURE, SIGNATURE.replace(" -->", f", sha256 {digest(text.encode())} -->"), 1)
+
+
+def refuse_others(path: Path) -> None:
+    """EarthworksError where a file is that this command did not write, or that was edited since."""
+    if not os.path.lexists(path):
+        return
+    content = read_regular(path, LARGEST_CARD)
+    found = SIGNED.search(content)
+    if not found:
+        raise EarthworksError(
+            f"{path} exists and is no card of this command: say another name by --output, or move it away"
+        )
+    if found[1] and found[1].decode() != digest(content.replace(found[0], SIGNATURE.encode(), 1)):
+        raise EarthworksError(f"{path} was edited after it was made: say another name by --output, or move it away")
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 SIGNATURE = "<!-- written by earthworks evaluate card -->"
+SIGNED = re.compile(rb"<!-- written by earthworks evaluate card(?:, sha256 ([0-9a-f]{64}))? -->")
 
 
 def markdown(name: str, card: Card) -> str:

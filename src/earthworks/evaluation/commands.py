@@ -6,6 +6,7 @@ from earthworks.evaluation.evaluating import evaluate_run
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError
 from earthworks.runs.json_files import json_text
+from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import note
 
 # accuracy by each rule of `metrics`: its column's name and width
@@ -30,10 +31,10 @@ def tasks(
 
     Args:
         run: the run folder.
-        data: the folder that the tasks' files lie in.
+        data: the folder with the tasks' files.
         tasks: names, categories or YAML files, with commas between them; by default all that are shipped.
         shots: numbers of examples, such as 0,5; or `paper`, what the paper gave each task.
-        limit: so many items of each task, drawn by the seed.
+        limit: at most this number of items of each task, drawn by the seed.
         seed: of the items and the examples.
         window: tokens that the model sees at once; by default what it was trained with.
         batch: rows of one forward pass.
@@ -53,7 +54,8 @@ def tasks(
         checkpoint=checkpoint,
         device=device,
     )
-    note(f"report {write_report([run])}")
+    with unless_busy(f"earthworks report {run}"):
+        note(f"report {write_report([run])}")
     if json:
         without = [{key: each[key] for key in each if key not in ("items", "credit")} for each in result["results"]]
         return json_text({**result, "results": without})

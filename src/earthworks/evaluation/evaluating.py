@@ -34,7 +34,7 @@ def evaluate_tasks(
     `model`: a run folder, a pair (model, tokenizer) of what is in memory, or a Scorer. `data`: the folder that the tasks'
     files lie in. `tasks`: names, categories, YAML files or Tasks; by default all of the package. `shots`: numbers of
     examples, each measured, or "paper" for the number that the paper gave each task; tasks for which examples make no
-    sense are measured without any. `limit`: so many items of each task, drawn by `seed`, which also draws the examples.
+    sense are measured without any. `limit`: at most this number of items of each task, drawn by `seed`, as the examples are.
 
     A result has n, `missing` by reason, `truncated` (items that lost context on the left, for the window), `split` (items
     in which a token joins context and answer), `metric`, `value`, 95 % `interval` (Wilson's; of a text by bootstrap),
@@ -47,7 +47,7 @@ def evaluate_tasks(
     if limit is not None and limit < 1:
         raise EarthworksError(f"limit is {limit}; it must be at least 1")
     if not Path(data).is_dir():
-        raise EarthworksError(f"there is no folder {data}; --data wants the folder that the tasks' files lie in")
+        raise EarthworksError(f"there is no folder {data}; --data wants the folder with the tasks' files")
     if shots != "paper" and (not shots or isinstance(shots, str) or min(shots) < 0):
         raise EarthworksError(f"shots is {shots!r}; expected numbers of examples such as (0, 5), or 'paper'")
     scorer, about = scorer_of(model, window=window, batch=batch, checkpoint=checkpoint, device=device)

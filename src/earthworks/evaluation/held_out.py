@@ -10,7 +10,7 @@ import numpy as np
 
 from earthworks.corpus import PackedTokens, sources
 from earthworks.evaluation.results import already_there, ready_to_write, write_result
-from earthworks.evaluation.shapes import HELD_OUT, misfit, shaped
+from earthworks.evaluation.shapes import HELD_OUT, misfit
 from earthworks.gopher import GopherConfig, load
 from earthworks.gopher.cost import training_flops
 from earthworks.gopher.evaluating import encoded, up_to
@@ -46,7 +46,7 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
         raise EarthworksError(
             f"{run} has made {done} of {config['max_steps']} steps: finish it with earthworks gopher train --resume {run}"
         )
-    last, chosen = (shaped(each / "state.json", STATE, "gopher train") for each in (folder.checkpoint(done), path))
+    last, chosen = map(state_of, (folder.checkpoint(done), path))
     try:
         model = GopherConfig.from_dict(chosen["model"])
     except (TypeError, KeyError, AttributeError) as error:
@@ -74,6 +74,16 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
         "text": key["text"],
         **{name: measured[name] for name in ("unit", "nats", "bytes")},
     }
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, compared with its manifest."""
+    state = checkpoints.read_state(checkpoint)
+    if odd := misfit(state, STATE):
+        raise EarthworksError(
+            f"{checkpoint / 'state.json'} lacks {odd.lstrip('.')}: it was altered, measure another run"
+        )
+    return state
 
 
 def digest_of(text: str | None, packed: PackedTokens | None) -> str:

@@ -23,7 +23,7 @@ from earthworks.gopher.evaluating import packed_folder
 from earthworks.report.language_model_run import LanguageModelRun, last
 from earthworks.report.numbers import known, setting, with_interval
 from earthworks.report.reading import Reading
-from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs import EarthworksError, RunFolder, verify_manifest
 from earthworks.runs.progress import duration
 
 SETTINGS = ("optimizer", "learning_rate", "embedding_rate", "schedule", "warmup_steps", "weight_decay", "clip")
@@ -43,7 +43,10 @@ class Files:
         )
         for name, shape in (("evaluation", EVALUATION), ("environment", ENVIRONMENT)):
             optional(folder.path / f"{name}.json", shape, "earthworks gopher train")
-        self.data = optional(packed_folder(folder) / "index.json", INDEX, "earthworks")
+        packed = packed_folder(folder)
+        if (packed / "index.json").exists():
+            verify_manifest(packed, names=["index.json"])
+        self.data = optional(packed / "index.json", INDEX, "earthworks")
 
 
 def describe(folder: RunFolder) -> Card:

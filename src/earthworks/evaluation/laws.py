@@ -176,10 +176,10 @@ def predict(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The loss that the runs foretell at size `wanted` for the mean of `runs` new runs on the same text, with a 95 %
+    """The loss that the runs predict at size `wanted` for the mean of `runs` new runs on the same text, with a 95 %
     interval: the noise of the runs that the law was fitted to, and that of the new ones.
 
-    The text is not redrawn: what is foretold is the loss on this very text.
+    The text is not redrawn: what is predicted is the loss on this very text.
     """
     nats, amounts = np.asarray(nats, float), np.asarray(amounts, float)
     whole = nats.sum(axis=1, keepdims=True), amounts.sum(keepdims=True)

@@ -13,7 +13,7 @@
 The harness splits context and continuation, sums, normalises and averages; ours is only the likelihood of the tokens.
 """
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from earthworks.evaluation.measuring import texts_of
 from earthworks.evaluation.scorer import Encoded, Scorer
 from earthworks.evaluation.task import Task
 from earthworks.evaluation.writing import write
-from earthworks.runs import write_bytes
+from earthworks.runs import json_text, read_yaml, write_bytes
 from earthworks.runs.errors import missing_extra
+from earthworks.runs.files import refuse_existing
 
 
 def adapter(model: Any, tokenizer: Any, *, window: int | None = None, batch: int = 64) -> Any:
@@ -105,7 +106,8 @@ def write_lm_eval_tasks(
     for task in (each for each in tasks if each.kind in FORMS):
         name = f"earthworks_{task.name}"
         rows = rows_of(task, Path(data), shots, limit, seed)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        refuse_foreign(folder, name)
+        lines = "".join(json_text(row, indent=None) + "\n" for row in rows)
         write_bytes(folder / f"{name}.jsonl", lines.encode())
         config = {
             "task": name,
@@ -120,6 +122,15 @@ def write_lm_eval_tasks(
         write_bytes(folder / f"{name}.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         written[name] = task
     return written
+
+
+def refuse_foreign(folder: Path, name: str) -> None:
+    """EarthworksError where NAME.yaml or NAME.jsonl is and is not what `write_lm_eval_tasks` wrote."""
+    there = folder / f"{name}.yaml"
+    config = read_yaml(there) if os.path.lexists(there) else None
+    if not isinstance(config, dict) or config.get("task") != name or "metadata" not in config:
+        for file in (there, folder / f"{name}.jsonl"):
+            refuse_existing(file)
 
 
 def rows_of(task: Task, data: Path, shots: int, limit: int | None, seed: int) -> list[dict[str, Any]]:

@@ -5,10 +5,8 @@ that decides the piece's value (task, seed, checkpoint, data, ...), the value, a
 up what has the very same key. When the whole result is written the file goes.
 """
 
-import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,11 +16,10 @@ from earthworks import __version__, runs
 from earthworks.runs import EarthworksError, read_result, write_bytes
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, Stopped
 from earthworks.runs.files import one_sentence, open_regular, sha256, temporary_name, write_all, write_through
-from earthworks.runs.json_files import finite, parse_json
-from earthworks.runs.lock import lock
+from earthworks.runs.json_files import digest_of, finite, parse_json
+from earthworks.runs.lock import PATIENCE, lock
 from earthworks.runs.progress import note
 
-PATIENCE = 5.0  # seconds for another command that is writing the same file, which takes milliseconds
 LARGEST_LINE = 1 << 28  # bytes
 
 Fits = Callable[[Any], bool]
@@ -60,27 +57,26 @@ def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] |
     """Replace FOLDER/NAME, and with it the files of `texts`, while no other command does."""
     with one_sentence(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with in_turn(folder, name):
+    with lock(folder, name, patience=PATIENCE):
         already_there(folder, name)
+        for beside in texts or {}:
+            refuse_foreign_lines(folder / beside)
         runs.write_result(folder / name, result)
         for beside, content in (texts or {}).items():
             write_bytes(folder / beside, content)
 
 
-@contextmanager
-def in_turn(folder: Path, name: str) -> Iterator[None]:
-    """The lock of a result file, waited for a little: whoever has it is done in a moment."""
-    deadline = time.monotonic() + PATIENCE
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(lock(folder, name))
-                break
-            except EarthworksError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield
+def refuse_foreign_lines(path: Path) -> None:
+    """EarthworksError where a file is that does not hold texts of a model, a record a line."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with open_regular(path, follow=False) as lines:
+            record = parse_json(lines.readline(LARGEST_LINE))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "text" not in record:
+        raise EarthworksError(f"{path} is not a file that Earthworks wrote: it would be overwritten, so move it away")
 
 
 class NotKept(EarthworksError):
@@ -102,13 +98,13 @@ class Partial:
         if self.path is None or not self.common:
             return compute()
         key = finite({"earthworks": __version__, **self.common, **key})
-        self.used.add(name_of(key))
-        there = self.found.get(name_of(key))
+        self.used.add(digest_of(key))
+        there = self.found.get(digest_of(key))
         if there is not None and fits(there):
             self.taken += 1
             return there
         value = finite(compute())
-        line = json.dumps({"sha256": digest_of(key, value), "key": key, "value": value}) + "\n"
+        line = json.dumps({"sha256": digest_of({"key": key, "value": value}), "key": key, "value": value}) + "\n"
         self.append(line.encode())
         self.kept += 1
         return value
@@ -122,7 +118,7 @@ class Partial:
                 if record is None:
                     damaged += line.endswith(b"\n")  # the last one may be cut: the process was killed
                 else:
-                    self.found[name_of(record["key"])] = record["value"]
+                    self.found[digest_of(record["key"])] = record["value"]
             if damaged:
                 note(f"damaged lines in {self.path}: {damaged}; what they held is measured again")
         self.append(b"\n")  # ends a line that was cut, and shows whether the disk takes any
@@ -147,7 +143,7 @@ class Partial:
             return
         others = {name for name in self.found if name not in self.used}
         if others:
-            lines = [line for line, record in records_in(self.path) if record and name_of(record["key"]) in others]
+            lines = [line for line, record in records_in(self.path) if record and digest_of(record["key"]) in others]
             write_bytes(self.path, b"".join(lines))
         else:
             with one_sentence(self.path):
@@ -162,23 +158,16 @@ def records_in(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
                 continue
             try:
                 record = parse_json(line)
-                whole = record["sha256"] == digest_of(record["key"], record["value"])
-            except (ValueError, TypeError, KeyError):
+                whole = record.pop("sha256") == digest_of(record)
+            except (ValueError, TypeError, KeyError, AttributeError):
                 record, whole = None, False
             yield line, record if whole else None
 
 
-def name_of(key: Any) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-
-
-def digest_of(key: Any, value: Any) -> str:
-    return hashlib.sha256(json.dumps([key, value]).encode()).hexdigest()[:32]
-
-
 @contextmanager
-def partial_result(folder: Path | None, name: str, unit: str) -> Iterator[Partial]:
-    """Where the pieces of FOLDER/NAME.json are kept until it is written inside; `unit` is what a piece is called.
+def partial_result(folder: Path | None, name: str, unit: str, texts: str | None = None) -> Iterator[Partial]:
+    """Where the pieces of FOLDER/NAME.json are kept until it is written inside; `unit` is what a piece is called,
+    `texts` the file that is written beside.
 
     One command at a time keeps them: another that measures the same run meanwhile keeps none, and says so. Where `folder`
     is None, a model in memory, nothing is kept. Ctrl-C and SIGTERM become an EarthworksError (exit codes 130 and 75) that
@@ -188,6 +177,8 @@ def partial_result(folder: Path | None, name: str, unit: str) -> Iterator[Partia
         yield Partial(None)
         return
     ready_to_write(folder, f"{name}.json")
+    if texts:
+        refuse_foreign_lines(folder / texts)
     with ExitStack() as stack:
         try:
             stack.enter_context(lock(folder, f"{name}.partial.jsonl"))

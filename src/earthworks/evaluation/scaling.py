@@ -1,4 +1,4 @@
-"""`compare_family`: how loss falls with size and data, what the law foretells, and where on the tasks scale helped."""
+"""`compare_family`: how loss falls with size and data, what the law predicts, and where on the tasks scale helped."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def compare_family(
     taken at the size that has the most token counts. Gives
     * "runs", each with size, parameters without embeddings, operations, tokens, seed, bits_per_byte and interval;
     * "laws": by "parameters", "compute" and "tokens" the law L = E + A N^-alpha with intervals, the straight line in
-      log-log, and the largest foretold from all others by both; or a "reason" why there is none;
+      log-log, and the largest predicted from all others by both; or a "reason" why there is none;
     * "benefit": the largest against the best of those at most 1 / `much_smaller` its size, by category
       (`measure_benefit`), from each run's tasks.json; with `data`, the folder of the tasks' files, runs that have none
       are measured (`shots`, `limit`).
@@ -115,7 +115,7 @@ def series_of(runs: Runs) -> Runs:
 
 
 def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[str, Any]:
-    """The law of the runs along an axis, the straight line, and the largest foretold by both from all others."""
+    """The law of the runs along an axis, the straight line, and the largest predicted by both from all others."""
     runs = sorted(runs, key=lambda each: each[axis])
     sizes = np.array([each[axis] for each in runs], float)
     nats = np.array([each["nats"] for each in runs]) / math.log(2)  # bits
@@ -133,7 +133,7 @@ def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[st
             result[name] = describe_law(law, redrawn)
         result["curve"] = curve(sizes, nats, amounts, **common)
         result["free"] = len(sizes) - 3
-        result["held_out"] = foretell(sizes, nats, amounts, values, **common)
+        result["held_out"] = predict_largest(sizes, nats, amounts, values, **common)
     except ValueError as error:
         return {"points": result["points"], "reason": str(error)}
     return result
@@ -148,7 +148,7 @@ def curve(sizes: Any, nats: Any, amounts: Any, **common: Any) -> list[list[Any]]
     return [[x, y, band] for x, y, band in zip(along.tolist(), law.at(along).tolist(), bands)]
 
 
-def foretell(sizes: Any, nats: Any, amounts: Any, values: Any, **common: int) -> dict[str, Any]:
+def predict_largest(sizes: Any, nats: Any, amounts: Any, values: Any, **common: int) -> dict[str, Any]:
     """The largest by the law and the line of all others, beside what was measured."""
     largest = sizes == sizes.max()
     if len(np.unique(sizes[~largest])) < SIZES_OF_A_LAW:

@@ -31,17 +31,17 @@ def scaling(
     seed: int = 0,
     json: bool = False,
 ) -> str:
-    """Compare a family: the law of its losses, what it foretells of the largest, where on the tasks scale helped.
+    """Compare a family: the law of its losses, what it predicts of the largest, where on the tasks scale helped.
 
-    Writes scaling.json and scaling.html, where the family lies or the folder that holds all runs.
+    Writes scaling.json and scaling.html, in the folder of the family or the one that holds all runs.
 
     Args:
         runs: run folders, or the folder of a family, which stands for all of its runs.
         text: text that no run was trained on, to measure losses on; by default what the runs held out.
-        data: the folder that the tasks' files lie in: runs without tasks.json are measured first.
+        data: the folder with the tasks' files: runs without tasks.json are measured first.
         shots: numbers of examples for those, such as 0,5; or `paper`.
-        limit: so many items of each task for those.
-        much_smaller: the largest is set beside the best of those at most 1/so much its size (the paper's: 39).
+        limit: at most this number of items of each task for those.
+        much_smaller: the largest is set beside the best of those at most 1/N its size (the paper's N: 39).
         max_tokens: held-out tokens to measure losses on.
         output: the folder to write to.
         checkpoint: `best` (lowest validation), `last`, or a step.
@@ -89,7 +89,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def law_lines(axis: str, law: dict[str, Any]) -> list[str]:
-    """The law with intervals; the largest foretold by it and by the straight line."""
+    """The law with intervals; the largest predicted by it and by the straight line."""
     if "law" not in law:
         return [f"bits per byte against {axis}: {law['reason']}"]
     each, told = law["law"], law["held_out"]
@@ -102,13 +102,13 @@ def law_lines(axis: str, law: dict[str, Any]) -> list[str]:
         f"{each['misfit']:.2e}",
     ]
     if "reason" in told:
-        return [*said, f"  the largest is not foretold: {told['reason']}"]
+        return [*said, f"  the largest is not predicted: {told['reason']}"]
     said.append(f"  fitted without the largest ({short(told['size'])}), which measured {told['measured']:.4f}:")
     for name, what in (("law", "law"), ("line", "straight line")):
         row = told[name]
         where = "within" if row["within"] else "outside"
         said.append(
-            f"    {what:<14} foretells {row['value']:.4f} {between(row['interval'], 4)}, off by {row['error']:+.4f}: {where}"
+            f"    {what:<14} predicts {row['value']:.4f} {between(row['interval'], 4)}, off by {row['error']:+.4f}: {where}"
         )
     return [*said, f"  nearer: the {'law' if told['better'] == 'law' else 'straight line'}"]
 

@@ -11,7 +11,7 @@ from earthworks.report.page import Page, Section, Table, render
 LAW_NOTE = (
     "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The intervals (95%) of alpha and E "
     "redraw the held-out documents and the noise of runs, the band and the predictions that noise alone, on this very text. "
-    "Square and diamond: the largest foretold from all the others, by the law and by the straight line in log-log."
+    "Square and diamond: the largest predicted from all the others, by the law and by the straight line in log-log."
 )
 
 
@@ -74,9 +74,9 @@ def headline(result: dict[str, Any]) -> str:
         told = law["held_out"]
         if "law" in told:
             where = "within" if told["law"]["within"] else "outside"
-            foretold = with_interval(told["law"]["value"], told["law"]["interval"], 3)
+            predicted = with_interval(told["law"]["value"], told["law"]["interval"], 3)
             said += (
-                f" From the smaller sizes the largest was foretold at {foretold}"
+                f" From the smaller sizes the largest was predicted at {predicted}"
                 f" and measured {told['measured']:.3f}, {where} the interval; a straight line in log-log said "
                 f"{told['line']['value']:.3f}."
             )
@@ -100,7 +100,7 @@ def law_table(result: dict[str, Any]) -> Table:
                         f"{told['error']:+.4f}" if told else "–",
                     )
                 )
-    header = ("", "alpha", "E", "squared relative misfit", "the largest, foretold", "off by")
+    header = ("", "alpha", "E", "squared relative misfit", "the largest, predicted", "off by")
     return Table("Laws", header, rows, empty="Too few sizes for a law.")
 
 

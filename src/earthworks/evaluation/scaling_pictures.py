@@ -12,7 +12,7 @@ LABELS = {"parameters": "parameters without embeddings", "compute": "operations"
 
 
 def laws(result: dict[str, Any], axes_of: list[str], name: str) -> Drawing:
-    """Loss against each of `axes_of`, the law with its band, the straight line, and the largest as both foretold it."""
+    """Loss against each of `axes_of`, the law with its band, the straight line, and the largest as both predicted it."""
 
     def paint(axes: np.ndarray) -> None:
         for panel, axis in zip(axes[0], axes_of):
@@ -45,7 +45,7 @@ def paint_law(panel: Axes, law: dict[str, Any]) -> None:
         )  # fmt: skip
         told = law["held_out"]
         for offset, (key, color, label) in enumerate(
-            (("law", SERIES[0], "foretold by the law"), ("line", SERIES[1], "by the line"))
+            (("law", SERIES[0], "predicted by the law"), ("line", SERIES[1], "by the line"))
         ):
             if key in told:
                 low, high = told[key]["interval"]

@@ -135,7 +135,7 @@ LONGEST_NAME = 100
 def task_from(values: Any, where: str, *, shipped: bool = False) -> Task:
     """A task from a mapping read at `where`; every fault is one sentence that names the field.
 
-    The files of a task that is not `shipped` with the package lie in the folder that is given as --data.
+    The files of a task that is not `shipped` with the package are in the folder that is given as --data.
     """
     if not isinstance(values, dict):
         raise EarthworksError(f"{where} holds no task: expected a mapping with name, category, kind and file")
@@ -170,13 +170,13 @@ def task_from(values: Any, where: str, *, shipped: bool = False) -> Task:
     for file in task.files:
         if not shipped and (PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts):
             raise EarthworksError(
-                f"task {name} of {where} names the file {file[:LONGEST_NAME]!r}; it must lie in the folder given as --data"
+                f"task {name} of {where} names the file {file[:LONGEST_NAME]!r}; it must be in the folder given as --data"
             )
     return task
 
 
 def located(file: str, data: Path) -> Path:
-    """Where a file of a task lies: in the folder of the data, links followed.
+    """Where a file of a task is: in the folder of the data, links followed.
 
     Only a task of the package, or one made in Python, may name a file beside it (`../text/...`): `task_from` sees to it.
     """

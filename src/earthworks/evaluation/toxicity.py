@@ -69,7 +69,7 @@ def measure_toxicity(
         chosen = np.sort(np.random.default_rng(seed).permutation(len(prompts))[:max_prompts])
         prompts = [prompts[index] for index in chosen]
     run = RunFolder.open(model).path if isinstance(model, str | Path) else None
-    with partial_result(run, "toxicity", "batches of continuations") as kept:
+    with partial_result(run, "toxicity", "batches of continuations", "toxicity_samples.jsonl") as kept:
         score, measured = choose_scorer(scorer, data, timeout=timeout, seed=seed)
         writer, about = scorer_of(model, checkpoint=checkpoint, device=device)
         kept.common = {"top_p": TOP_P, "max_tokens": TOKENS, **(getattr(writer, "identity", None) or {})}

@@ -57,7 +57,7 @@ def generate_text(
     model, tokenizer = load(run, checkpoint, choose_device(device))
     note(f"from {checkpoints.choose(RunFolder.open(run), checkpoint)}")
     stored = choose_stored(precision, model.embedding.weight)
-    texts = [sys.stdin.read() if prompt == "-" else prompt] if prompts is None else lines_of(prompts)
+    texts = [read_prompt() if prompt == "-" else prompt] if prompts is None else lines_of(prompts)
     longest = max(len(tokenizer.encode(text)) for text in texts) + max_tokens
     if longest > model.config.context:
         if model.config.positions == "absolute":
@@ -106,6 +106,15 @@ def generate_text(
     return "\n\n".join(f"[{index}] {answer.prompt}{answer.text}" for index, answer in enumerate(answers))
 
 
+def read_prompt() -> str:
+    """The text on standard input; bytes that are not UTF-8 are replaced, and that is said."""
+    content = sys.stdin.buffer.read()
+    text = content.decode(errors="replace")
+    if text.encode() != content:
+        note("notice: the text on standard input is not all UTF-8: what is not is read as \ufffd")
+    return text
+
+
 def lines_of(file: str) -> list[str]:
     """The prompts in a file, a line each; empty lines are left out."""
     try:
@@ -138,7 +147,7 @@ def evaluate(
         data: text to measure on; by default the run's own held-out part.
         context: tokens that the model sees at once; may exceed those it was trained on.
         windows: `sliding` (every token but the first sees at least half a context) or `disjoint`.
-        max_tokens: stop after so many tokens.
+        max_tokens: stop after this number of tokens.
         max_distance: read all greater distances as this one (default: as trained).
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.

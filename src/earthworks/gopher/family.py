@@ -12,7 +12,7 @@ import torch
 
 from earthworks.corpus import PackedTokens, is_packed, sources
 from earthworks.gopher import dial
-from earthworks.gopher.config import FAMILY, GopherConfig
+from earthworks.gopher.config import FAMILY, SIZES, GopherConfig
 from earthworks.gopher.cost import training_flops
 from earthworks.gopher.inputs import open_tokens, record_inputs
 from earthworks.gopher.pretraining import prepare, train, written
@@ -27,13 +27,13 @@ from earthworks.gopher.settings import (
     time_steps,
 )
 from earthworks.gopher.starting import read_run
-from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs import EarthworksError, RunFolder, inside
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
 from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling, product_dtype
 
 PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
-# what a size of its own does not take from the family: where it lies, what it is, how the text was made into tokens
+# what a size of its own does not take from the family: where it is, what it is, how the text was made into tokens
 OWN = ("data", "run", "resume", "init", "minutes", "size", "family", "tokenizer", "vocabulary", "validation")
 MAY_DIFFER = ("run", "resume", "device", "tensorboard", "verify")  # between a command and the same command given again
 
@@ -137,10 +137,10 @@ def settle_family(
 
 def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
     """Train what is not finished, in the order of the sizes."""
-    packed = open_tokens(folder, verify=settings["verify"]).path
+    packed = open_tokens(folder, verify=settings["verify"])
     for size in sizes_of(settings):
-        member = RunFolder(folder.path / size)
-        if finished(member, settings["max_steps"]):
+        member = RunFolder(inside(folder.path, size))
+        if finished(member, settings["max_steps"], measured=packed.has_validation):
             note(f"{member.path} is finished")
             continue
         try:
@@ -152,7 +152,7 @@ def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
                     verify=settings["verify"],
                 )
             else:
-                train(str(packed), run=str(member.path), size=size, **of_member(settings, size))
+                train(str(packed.path), run=str(member.path), size=size, **of_member(settings, size))
         except EarthworksError as error:  # a stopped run says how to go on with it; here the others are to follow
             sentence = str(error).replace(f"--resume {member.path}", f"--resume {folder.path}")
             raise EarthworksError(sentence, error.exit_code) from None
@@ -160,9 +160,10 @@ def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
     return folder.path
 
 
-def finished(member: RunFolder, max_steps: int) -> bool:
-    """All steps made and measured: the report is written last."""
-    return member.report.exists() and max(member.steps(), default=0) >= max_steps
+def finished(member: RunFolder, max_steps: int, *, measured: bool) -> bool:
+    """All steps made, measured where anything was held out, and the report written."""
+    wanted = [member.report, *([member.path / "evaluation.json"] if measured else [])]
+    return all(file.exists() for file in wanted) and max(member.steps(), default=0) >= max_steps
 
 
 def of_member(settings: dict[str, Any], size: str) -> dict[str, Any]:
@@ -178,4 +179,12 @@ def members(run: str | Path) -> list[Path]:
     """The runs that a folder stands for: those of a family, or itself."""
     folder = RunFolder.open(run)
     family = folder.read_config().get("family")
-    return [folder.path / size.strip() for size in family.split(",")] if family else [folder.path]
+    if family is None:
+        return [folder.path]
+    sizes = [size.strip() for size in family.split(",")] if isinstance(family, str) else []
+    if not sizes or not SIZES.keys() >= set(sizes):
+        raise EarthworksError(
+            f"{folder.config_file} gives the family {str(family)[:80]!r}; it must be sizes of `gopher train`, commas "
+            "between: put the file back"
+        )
+    return [inside(folder.path, size) for size in sizes]

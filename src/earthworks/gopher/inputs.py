@@ -4,8 +4,9 @@
                  "files": [{"name", "bytes", "mtime_ns", "blocks", "sha256"}, ...]}]}
 
 `given` is as the person wrote it, `path` absolute (relative to the run for its own data/), so that a run that is resumed in
-another working directory reads the same files. Sizes and `blocks_digest` are compared at every start, the SHA-256 of a file
-whose time of change is another than recorded, and of every file with --verify; then the new time is recorded.
+another working directory reads the same files. The digests are those of the input's own manifest, which is
+what was written when it was made. Sizes and `blocks_digest` are compared at every start, the SHA-256 of a file whose time
+of change is another than recorded, and of every file with --verify; then the new time is recorded.
 """
 
 import os
@@ -31,9 +32,16 @@ def record_inputs(run: RunFolder, data: str, init: tuple[str, Path] | None) -> N
 
 
 def described(what: str, given: str, path: Path) -> dict[str, Any]:
-    """An input as it is now: the files that its manifest names, and the manifest."""
-    files = [{"name": name, **description(inside(path, name))} for name in (*manifest_files(path), MANIFEST)]
+    """An input: the files of its manifest, as that describes them, and the manifest itself."""
+    files = [{"name": name, **complete(inside(path, name), entry)} for name, entry in manifest_files(path).items()]
+    files.append({"name": MANIFEST, **description(path / MANIFEST)})
     return {"what": what, "given": given, "path": os.path.abspath(path), "files": files}
+
+
+def complete(file: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says of a file; what manifests of format 1 do not say is as it is now."""
+    now = {} if {"blocks", "mtime_ns"} <= entry.keys() else {"blocks": blocks_digest(file), "mtime_ns": 0}
+    return {**now, **entry}
 
 
 def read_inputs(run: RunFolder) -> list[dict[str, Any]]:
@@ -99,6 +107,11 @@ def weights_folder(run: RunFolder, init: str) -> Path | None:
     if entry is None:
         return None
     path = Path(entry["path"])
+    if path.parent.name != "checkpoints":
+        raise EarthworksError(
+            f"{run.path / 'inputs.json'} gives {path} as first weights, which is no checkpoint of a run: it was altered; "
+            "put the file back, or start a new run"
+        )
     if not path.is_dir():
         raise EarthworksError(
             f"{path}, from which {run.path} took its first weights (--init {init}), is not there any more: put it back, "

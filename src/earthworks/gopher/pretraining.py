@@ -23,6 +23,7 @@ from earthworks.gopher.task import Pretraining
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError, Progress, RunFolder, lock, write_bytes, write_result
 from earthworks.runs.folder import default_run
+from earthworks.runs.lock import PATIENCE, unless_busy
 from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
@@ -270,12 +271,16 @@ def finish(folder: RunFolder, task: Pretraining) -> None:
         result, passage = evaluate_packed(
             model, tokenizer, task.data, context=model.config.context, windows="sliding", max_tokens=most
         )
-        with lock(folder.path, "evaluation.json"):
+        with (
+            unless_busy(f"earthworks gopher train --resume {folder.path}"),
+            lock(folder.path, "evaluation.json", patience=PATIENCE),
+        ):
             write_result(folder.path / "evaluation.json", result)
             write_result(folder.path / "passage.json", passage)
         note(f"held-out text: {figures(result)}")
         diverged = not math.isfinite(result["nats_per_token"])
-    note(f"report {write_report([folder.path])}")
+    with unless_busy(f"earthworks report {folder.path}"):
+        note(f"report {write_report([folder.path])}")
     if diverged:
         raise EarthworksError(
             f"the model of {folder.path} diverged: what it says of held-out text is no finite number; everything is saved, "

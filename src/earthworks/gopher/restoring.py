@@ -80,11 +80,13 @@ def load_weights(model: Gopher, tensors: dict[str, Tensor]) -> None:
     if missing or unknown or shapes:
         odd = sorted(missing | unknown | set(shapes))
         raise EarthworksError(
-            f"the checkpoint's weights do not fit this model: {len(odd)} tensors differ, the first is {odd[0]}"
+            f"the checkpoint's weights do not fit this model: {len(odd)} tensors differ, the first is {odd[0]}; put "
+            "its files back, or give another by --checkpoint"
         )
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise EarthworksError(
-                f"the checkpoint's weights {name} are {tensor.dtype}; a Gopher's are float32 or bfloat16: it was altered"
+                f"the checkpoint's weights {name} are {tensor.dtype}; a Gopher's are float32 or bfloat16: it was altered; "
+                "put the file back, or give another by --checkpoint"
             )
     model.load_state_dict(tensors)

@@ -26,8 +26,9 @@ def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, A
     config = folder.read_config()
     unknown = config.keys() - set(DERIVED) - defaults.keys()
     if config.get("kind") != "gopher" or unknown:
+        odd = ", ".join(map(str, unknown))[:80] or "kind"
         raise EarthworksError(
-            f"{folder.config_file} is not the configuration of a Gopher run ({', '.join(unknown) or 'kind'})"
+            f"{folder.config_file} is not the configuration of a Gopher run ({odd}): put the file back, or start a new run"
         )
     return folder, config, {name: value for name, value in config.items() if name not in DERIVED}
 

@@ -17,10 +17,10 @@ from earthworks.gopher.restoring import load_weights
 from earthworks.gopher.scoring import score_documents
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.runs.progress import note
+from earthworks.runs.settings import settings_written
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, product_dtype, release_memory, synchronize
-from earthworks.training.resumption import settings_written
 from earthworks.training.schedule import BatchRamp, Schedule
 from earthworks.training.weights import weights_for
 

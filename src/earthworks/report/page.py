@@ -9,6 +9,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +19,9 @@ from earthworks.report.numbers import cut_to, flatten, readable, setting
 from earthworks.report.reading import Reading
 from earthworks.report.writing import refuse_foreign, write_figures, write_page
 from earthworks.runs import EarthworksError, RunFolder, lock
+from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
+from earthworks.runs.settings import changed_settings
 
 if TYPE_CHECKING:
     from earthworks.report.figures import Drawing
@@ -127,10 +130,9 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
     if single:
         page.sections += about(readings[0])
     html = finished(page, readings)
-    if not single:
-        return write_page(target, html)
-    with lock(folders[0].path, "report.html"):
-        write_figures(folders[0].figures, {drawing.name: drawing.png for drawing in page.drawings})
+    with nullcontext() if output or not single else lock(folders[0].path, "report.html", patience=PATIENCE):
+        if single:
+            write_figures(folders[0].figures, {drawing.name: drawing.png for drawing in page.drawings})
         return write_page(target, html)
 
 
@@ -157,6 +159,9 @@ def write_joint_report(
 
 def finished(page: Page, readings: Sequence[Reading]) -> str:
     """The page as HTML, with what was left out of it, which is also said on the terminal."""
+    for reading in readings:
+        if sentence := changed_settings(reading.folder):
+            reading.leave_out(sentence)
     page.left_out = [sentence for reading in readings for sentence in reading.left_out]
     for sentence in page.left_out:
         note(f"notice: left out of the report: {sentence}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from earthworks.report.numbers import known
-from earthworks.runs import EarthworksError, RunFolder, inside, read_regular, read_result
+from earthworks.runs import EarthworksError, RunFolder, inside, read_regular, read_result, verify_manifest
 from earthworks.runs.metrics import Log, Record, altered, not_in
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class Reading:
         step = max([0, *saved])
         state: dict[str, Any] = {}
         with suppress(EarthworksError):  # of a run in training the checkpoint may be gone by now
+            verify_manifest(self.folder.checkpoint(step), names=["state.json"])
             state = read_mapping(self.folder, f"checkpoints/step-{step}/state.json") or {}
         last = log.steps[-1] if log.steps else 0
         if size and not log.records:

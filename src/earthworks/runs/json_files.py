@@ -9,11 +9,15 @@ from typing import Any
 
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import read_regular, write_bytes
+from earthworks.runs.yaml_files import read_yaml
 
 LARGEST = 1 << 24  # bytes of a JSON file, unless its reader names more
 LARGEST_RESULT = 1 << 28  # tasks.json holds what each item was credited
 MOST_VALUES = 3_000_000  # in a text: they take up to 250 bytes each
 DIGEST = "sha256"
+# files that `write_result` writes into a run: the others that `read_result` reads have no digest
+RESULTS = ("evaluation.json", "passage.json", "tasks.json", "bias.json", "toxicity.json", "toxicity_detection.json")
+RESULTS += ("scaling.json", "held_out.json")
 DEEPEST = 100  # levels of lists and mappings in it
 
 
@@ -55,17 +59,26 @@ def write_result(path: str | Path, result: dict[str, Any]) -> None:
 
 
 def read_result(path: str | Path, *, limit: int = LARGEST_RESULT) -> dict[str, Any]:
-    """A result that `write_result` wrote, without its digest; one sentence when it is another now. Results of versions that
-    wrote no digest are taken as they are."""
+    """A result that `write_result` wrote, without its digest; one sentence when it is another now. Results of runs of
+    format 1, whose versions wrote no digest, are taken as they are."""
     result = read_json(path, limit=limit)
     if not isinstance(result, dict):
         raise EarthworksError(f"{path} does not hold a result (a mapping): it was altered")
     written = result.pop(DIGEST, None)
+    if written is None and Path(path).name in RESULTS and of_format_2(Path(path).parent):
+        raise EarthworksError(f"{path} has lost its SHA-256: it was altered after it was measured; measure again")
     if written is not None and written != digest_of(result):
         raise EarthworksError(
             f"{path} does not match the SHA-256 in it: it was altered after it was measured; measure again"
         )
     return result
+
+
+def of_format_2(folder: Path) -> bool:
+    """Whether a folder is a run whose version wrote digests into results."""
+    config = folder / "config.yaml"
+    found = read_yaml(config) if config.is_file() else None
+    return isinstance(found, dict) and found.get("format", 1) != 1
 
 
 def digest_of(value: dict[str, Any]) -> str:

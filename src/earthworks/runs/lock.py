@@ -15,6 +15,7 @@ import secrets
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -24,11 +25,17 @@ from typing import Any
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import boot_id, clock, one_sentence
 from earthworks.runs.json_files import parse_json
+from earthworks.runs.progress import note
 
 HEARTBEAT, STALE = 15.0, 60.0  # seconds
+PATIENCE = 5.0  # seconds for another command that is writing the same file, which takes milliseconds
 WORK = ("training", "building")  # on a whole folder (`building-rank-0` too); any other lock is on a result file
 BUSY = (errno.EACCES, errno.EAGAIN)
 held_here: set[tuple[int, str]] = set()  # (process, file): closing one descriptor would free a lock held by another
+
+
+class Busy(EarthworksError):
+    """Somebody else holds the lock."""
 
 
 class Held:
@@ -56,21 +63,29 @@ class Held:
 
 
 @contextmanager
-def lock(folder: str | Path, what: str) -> Iterator[Held]:
+def lock(folder: str | Path, what: str, *, patience: float = 0.0) -> Iterator[Held]:
     """Hold the lock on `what` (`training`, or the name of a result file) in a folder that exists.
 
-    Raises EarthworksError at once when another process holds it, with who that is; when the file system cannot lock; and
-    when the lock's file cannot be written.
+    Raises Busy when another process holds it, after `patience` seconds, with who that is; EarthworksError when the file
+    system cannot lock, and when the lock's file cannot be written.
     """
     path = Path(folder) / f".earthworks-lock-{what}"
     key = (os.getpid(), os.path.realpath(path))
-    if key in held_here:
-        raise EarthworksError(f"{what} in {folder} is being written by this process already: wait until it is done")
     owner = {
         **{"host": socket.gethostname(), "boot": boot_id(), "pid": os.getpid()},
         **{"started": datetime.now().astimezone().isoformat(timespec="seconds"), "token": secrets.token_hex(8)},
     }
-    descriptor = acquire(path, Path(folder), what, owner["boot"])
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            if key in held_here:
+                raise Busy(f"{what} in {folder} is being written by this process already: wait until it is done")
+            descriptor = acquire(path, Path(folder), what, owner["boot"])
+            break
+        except Busy:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
     held_here.add(key)
     held = Held(path, descriptor, owner)
     try:
@@ -89,6 +104,16 @@ def lock(folder: str | Path, what: str) -> Iterator[Held]:
                     path.unlink()
             held_here.discard(key)
             os.close(descriptor)
+
+
+@contextmanager
+def unless_busy(then: str) -> Iterator[None]:
+    """What a command writes at its end, when its work is done: where another one is writing there, a notice says which
+    command makes up for it `then`."""
+    try:
+        yield
+    except Busy as error:
+        note(f"notice: {error}; then give {then}")
 
 
 def acquire(path: Path, folder: Path, what: str, boot: str) -> int:
@@ -146,10 +171,10 @@ def refuse_held(folder: str | Path, what: str) -> None:
         os.close(descriptor)
 
 
-def busy(folder: Path, what: str, owner: dict[str, Any]) -> EarthworksError:
+def busy(folder: Path, what: str, owner: dict[str, Any]) -> Busy:
     who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}, since {owner.get('started', 'just now')}"
     doing = "trained or built" if what.split("-")[0] in WORK else f"given its {what}"
-    return EarthworksError(f"{folder} is being {doing} by another command ({who}): wait until it has ended, or stop it")
+    return Busy(f"{folder} is being {doing} by another command ({who}): wait until it has ended, or stop it")
 
 
 def read_owner(descriptor: int) -> dict[str, Any]:

@@ -104,11 +104,7 @@ def newest(run: RunFolder) -> Path | None:
 def newest_state(run: RunFolder) -> dict[str, Any] | None:
     """What the last complete checkpoint holds beside tensors; None where there is no checkpoint."""
     path = newest(run)
-    if path is None:
-        return None
-    verify_manifest(path, names=["state.json"])
-    state = read_json(path / "state.json")
-    return state if isinstance(state, dict) else None
+    return None if path is None else read_state(path)
 
 
 def best(run: RunFolder) -> dict[str, Any] | None:

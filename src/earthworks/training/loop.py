@@ -21,7 +21,7 @@ from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import duration, note
 from earthworks.training import checkpoint
 
-PACE_STEPS = 50  # the time left is judged by the last so many steps
+PACE_STEPS = 50  # the time left is judged by this number of the last steps
 
 
 class Task(Protocol):

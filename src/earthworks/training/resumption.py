@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.runs import EarthworksError, RunFolder
-from earthworks.runs.folder import DERIVED
+from earthworks.runs.settings import CHANGEABLE, settings_differing
+from earthworks.runs.settings import settings_written as settings_written
 
-CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what may be given beside --resume
-# Settings that its owner may edit in the config.yaml of a run: they change no weight of it. That the data are the same
-# wherever they are now is compared by their contents.
-FREE = (*CHANGEABLE, "run", "data", "preset", "minutes", "evaluate_every", "sample_every", "save_every")
 LARGEST = 1 << 63  # of a whole number: what a seed may be
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing (null)"}
 
@@ -45,7 +42,9 @@ def settings_to_resume(
     if given["max_steps"] is not None:
         settings["max_steps"] = given["max_steps"]
     if settings["max_steps"] is None:
-        raise EarthworksError(f"{folder.config_file} does not say max_steps: it was altered")
+        raise EarthworksError(
+            f"{folder.config_file} does not say max_steps: it was altered; put the file back, or start a new run"
+        )
     check(settings)
     done = max(folder.steps(), default=0)
     if settings["max_steps"] < done:
@@ -78,22 +77,6 @@ def is_of(value: Any, wanted: Any) -> bool:
         small = not isinstance(value, int) or abs(value) < LARGEST
         return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool) and small
     return isinstance(value, origin or wanted)
-
-
-def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps of its run's settings: those that decide what the run computes."""
-    return {name: value for name, value in settings.items() if name not in FREE and name not in DERIVED}
-
-
-def settings_differing(config: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
-    """A sentence's part for each setting of config.yaml that is another than a checkpoint was trained with, as
-    `batch is 8 and was 4`; `written` are `settings_written`, of a checkpoint whose command may have had fewer."""
-    now = settings_written(config)
-    return [
-        f"{name} is {str(now[name])[:80]} and was {str(written[name])[:80]}"
-        for name in sorted(now.keys() & written.keys())
-        if now[name] != written[name] or isinstance(now[name], bool) != isinstance(written[name], bool)
-    ]
 
 
 def refuse_differing(folder: RunFolder, config: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:

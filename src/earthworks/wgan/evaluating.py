@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from earthworks.report.writing import write_figures
 from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_result
+from earthworks.runs.lock import PATIENCE, unless_busy
 from earthworks.runs.progress import note
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
@@ -325,10 +326,11 @@ def evaluate_run(
 
     choose_device(device)
     folder, _ = wgan_run(run)
-    with lock(folder.path, "evaluation.json"):  # from the start: a second evaluation is told at once
-        result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
+    result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
+    with lock(folder.path, "evaluation.json", patience=PATIENCE):
         write_result(folder.path / "evaluation.json", result)
-    note(f"report {write_report([run])}")
+    with unless_busy(f"earthworks report {run}"):
+        note(f"report {write_report([run])}")
     return json_text(result) if json else table(result)
 
 

@@ -1,0 +1,51 @@
+"""The settings that a checkpoint keeps of its run, and whether config.yaml still says the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from earthworks.runs.errors import EarthworksError
+from earthworks.runs.files import verify_manifest
+from earthworks.runs.folder import DERIVED, RunFolder
+from earthworks.runs.json_files import read_json
+
+CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what may be given beside --resume
+# Settings that its owner may edit in the config.yaml of a run: they change no weight of it. That the data are the same
+# wherever they are now is compared by their contents.
+FREE = (*CHANGEABLE, "run", "data", "preset", "minutes", "evaluate_every", "sample_every", "save_every")
+
+
+def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of its run's settings: those that decide what the run computes."""
+    return {name: value for name, value in settings.items() if name not in FREE and name not in DERIVED}
+
+
+def settings_differing(config: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
+    """A sentence's part for each setting of config.yaml that is another than a checkpoint was trained with, as
+    `batch is 8 and was 4`; `written` are `settings_written`, of a checkpoint whose command may have had fewer."""
+    now = settings_written(config)
+    return [
+        f"{name} is {str(now[name])[:80]} and was {str(written[name])[:80]}"
+        for name in sorted(now.keys() & written.keys())
+        if now[name] != written[name] or isinstance(now[name], bool) != isinstance(written[name], bool)
+    ]
+
+
+def changed_settings(folder: RunFolder) -> str | None:
+    """A sentence where config.yaml is not that of the newest checkpoint, or where that cannot be said."""
+    steps = folder.steps()
+    if not steps:
+        return None
+    path = folder.checkpoint(steps[-1])
+    try:
+        verify_manifest(path, names=["state.json"])
+        state = read_json(path / "state.json")
+    except EarthworksError as error:
+        return str(error) if path.exists() else None  # a run in training may have removed it by now
+    written = state.get("settings") if isinstance(state, dict) else None
+    differing = settings_differing(folder.read_config(), written) if isinstance(written, dict) else []
+    if not differing:
+        return None
+    return (
+        f"{folder.config_file} was changed after its checkpoint was saved ({'; '.join(differing)}): the run was not trained "
+        "with what it says there now"
+    )
