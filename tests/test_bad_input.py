@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from earthworks.cli import main
 from earthworks.gopher import generate, load
 from earthworks.runs import read_metrics
 from tiny_runs import FLEA, words
@@ -275,3 +276,30 @@ def test_generating_leaves_a_model_as_it_was(tiny_run):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     generate(model, tokenizer, "earth", max_tokens=3)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# Values that no command can mean
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["gopher", "train", "--data=a.txt", "--run="], "--run is empty"),
+        (["wgan", "train", "--data", ""], "--data is empty"),
+        (["transport", "measure", "", "b.npy"], "A is empty"),
+        (["gopher", "evaluate", "run", "--seed=-1"], "--seed is -1; it must be"),
+        (["wgan", "sample", "run", f"--seed={1 << 63}"], "--seed is 9223372036854775808"),
+        (["transport", "measure", "a.npy", "b.npy", "--seed=99999999999999999999999"], "--seed is 9999"),
+        (["corpus", "score", "FILE", "--document=99999999999999999999"], "has fewer than 99999999999999999999"),
+        (["corpus", "build", "--input=FILE", "--output=out", "--bounds={words: [5000, 1]}"], "the lowest is above"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_one_sentence_and_write_nothing(tmp_path, monkeypatch, capsys, line, words):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "one"}\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([part.replace("FILE", str(file)) for part in line])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]

@@ -63,6 +63,7 @@ SINGLE: dict[str, tuple[str, str, str]] = {
 
 LONGEST_MESSAGE = 4000  # characters of a complaint that are shown
 MOST_VALUES = 20_000  # of a setting; the parser takes seconds for so many
+LARGEST_SEED = 1 << 63
 SMALLER = ("micro_batch", "batch", "context", "size", "width", "points", "num", "workers")  # options that save memory
 
 
@@ -242,11 +243,23 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     if namespace.pop("print_config"):
         say(settings_text(namespace), end="")
         return
+    refuse_values(namespace, parameters)
     result = function(**namespace)
     if isinstance(result, str) or hasattr(result, "exit_code"):
         answer(str(result), json=bool(namespace.get("json")))
     if code := getattr(result, "exit_code", 0):
         sys.exit(code)
+
+
+def refuse_values(given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """EarthworksError for an empty text where that is not the default, as of a variable of the shell that is not set, and
+    for a seed that the generators of random numbers do not take."""
+    for name, value in given.items():
+        option = name.upper() if parameters[name].default is inspect.Parameter.empty else f"--{name}"
+        if value == "" != parameters[name].default:
+            raise EarthworksError(f"{option} is empty: say what is meant, or leave it out")
+        if name == "seed" and not 0 <= value < LARGEST_SEED:
+            raise EarthworksError(f"--seed is {value}; it must be a whole number from 0 to 2^63 - 1")
 
 
 def answer(text: str, *, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import struct
 import tracemalloc
@@ -219,3 +220,25 @@ def test_files_that_only_people_read_change_nothing_or_are_one_sentence(command,
     assert command(f"gopher evaluate {run} --checkpoint 8").code == 0
     assert command("gopher train", resume=run).code == 0
     assert results(run)["tensors"] == results(made)["tensors"]
+
+
+def test_a_checkpoint_under_the_number_of_another_step_is_refused(command, run):
+    shutil.copytree(run / "checkpoints" / "step-6", run / "checkpoints" / "step-99")
+    assert command("gopher evaluate", run, checkpoint="last").refuses("step-99 holds the checkpoint of step 6")
+
+
+def test_a_card_and_a_report_say_that_the_number_of_parameters_was_changed(command, run):
+    config = run / "config.yaml"
+    count = yaml.safe_load(config.read_text())["parameters"]
+    config.write_text(config.read_text().replace(f"parameters: {count}", "parameters: 99999999"))
+    for name in ("evaluate card", "report"):
+        assert f"parameters is 99999999 and was {count}" in command(name, run).err
+
+
+def test_prompts_are_read_from_a_file_of_bounded_size_and_what_is_no_utf8_is_said(command, run, tmp_path):
+    pipe, bad = tmp_path / "pipe", tmp_path / "bad.txt"
+    os.mkfifo(pipe)
+    bad.write_bytes(b"earth\xff\n")
+    assert command("gopher generate", run, prompts=pipe, max_tokens=2).refuses("pipe")
+    assert command("gopher generate", run, prompts="/dev/zero", max_tokens=2).refuses("/dev/zero")
+    assert "is not all UTF-8" in command("gopher generate", run, prompts=bad, max_tokens=2).err

@@ -131,6 +131,7 @@ def test_a_callable_of_ones_own(tmp_path, monkeypatch):
         "def halves(x):\n    return x.flatten(1) / 2\n"
         "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5))\n"
         "def flat(x):\n    return x.sum()\n"
+        "def fails(x):\n    raise ValueError('three rows')\n"
         "number = 3\n"
     )
     x = images(4, 1, 2, 2)
@@ -140,6 +141,8 @@ def test_a_callable_of_ones_own(tmp_path, monkeypatch):
     assert torch.equal(custom("my_features:net")(x), x.flatten(1))  # in evaluation mode, no dropout
     with pytest.raises(EarthworksError, match=r"made \(\) of 4 samples; expected one row of features for each"):
         custom("my_features:flat")(x)
+    with pytest.raises(EarthworksError, match=r"'my_features:fails' failed \(ValueError: three rows\)"):
+        custom("my_features:fails")(x)
     with pytest.raises(EarthworksError, match="has no function number"):
         custom("my_features:number")
     with pytest.raises(EarthworksError, match="cannot be imported"):

@@ -336,3 +336,12 @@ def test_measuring_by_other_data_or_weights_than_were_trained_is_refused(command
     alter(stopped, data=str(few_images(tmp_path / "other.npy", num=51)))
     outcome = command(f"wgan {verb}", stopped)
     assert outcome.code == 0 if "sample" in verb else "no longer holds the samples that" in outcome.out + outcome.err
+
+
+def test_a_training_that_diverged_ends_in_a_sentence_with_everything_saved(command, tmp_path):
+    settings = {**ANT, "data": "ring", "run": tmp_path / "run", "max_steps": 2, "learning_rate": 1e30}
+    outcome = command("wgan train", **settings)
+    assert outcome.code == 1
+    assert "diverged" in outcome.err.splitlines()[-1]
+    assert RunFolder(tmp_path / "run").steps()[-1] == 2
+    assert (tmp_path / "run" / "report.html").exists()

@@ -1,6 +1,7 @@
 """`earthworks corpus score`: what every rule says of one document."""
 
 import math
+import sys
 from itertools import islice
 
 from earthworks.corpus.reading import read
@@ -27,7 +28,7 @@ def score(file: str, *, document: int = 1, profile: str = "literal", json: bool 
         raise EarthworksError(f"--document is {document}; documents are counted from 1")
     if profile not in PROFILES:
         raise EarthworksError(f"--profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
-    found = next(islice(read(file), document - 1, None), None)
+    found = next(islice(read(file), min(document, sys.maxsize) - 1, None), None)
     if found is None:
         raise EarthworksError(f"{file} has fewer than {document} documents")
     bounds = PROFILES[profile].bounds

@@ -153,5 +153,9 @@ def bounds_of(profile: str, given: Mapping[str, Any]) -> dict[str, tuple[float, 
             raise EarthworksError(
                 f"the bounds of {name} are {value!r}: expected [lowest, highest] or the highest alone"
             )
+        if not pair[0] <= pair[1]:
+            raise EarthworksError(
+                f"the bounds of {name} are {value!r}: the lowest is above the highest, so nothing passes"
+            )
         found[name] = (float(pair[0]), float(pair[1]))
     return found

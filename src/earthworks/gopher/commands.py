@@ -13,10 +13,13 @@ from earthworks.gopher.generation import Generated, generate
 from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import Windows
 from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, shown
+from earthworks.runs.files import read_regular
 from earthworks.runs.progress import note
 from earthworks.runs.terminal import say
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
+
+MOST_PROMPT = 1 << 24  # bytes of prompts that are read
 
 
 def generate_text(
@@ -108,19 +111,24 @@ def generate_text(
 
 def read_prompt() -> str:
     """The text on standard input; bytes that are not UTF-8 are replaced, and that is said."""
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read(MOST_PROMPT + 1)
+    if len(content) > MOST_PROMPT:
+        raise EarthworksError(f"standard input holds more than {MOST_PROMPT >> 20} MiB: give a shorter prompt")
+    return decoded(content, "standard input")
+
+
+def decoded(content: bytes, source: str) -> str:
+    """Bytes as text; what is not UTF-8 is replaced, and that is said."""
     text = content.decode(errors="replace")
     if text.encode() != content:
-        note("notice: the text on standard input is not all UTF-8: what is not is read as \ufffd")
+        note(f"notice: the text on {source} is not all UTF-8: what is not is read as \ufffd")
     return text
 
 
 def lines_of(file: str) -> list[str]:
     """The prompts in a file, a line each; empty lines are left out."""
-    try:
-        lines = [line for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    except OSError as error:
-        raise EarthworksError(f"--prompts {file} could not be read: {error.strerror}") from None
+    text = decoded(read_regular(Path(file), MOST_PROMPT), f"--prompts {file}")
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise EarthworksError(f"--prompts {file} holds no line of text")
     return lines

@@ -174,7 +174,7 @@ class Pretraining:
             "guard": self.guard.state(),
             "model": self.model.config.to_dict(),
             "tokenizer": self.data.tokenizer.digest,
-            "settings": settings_written(self.settings),
+            "settings": settings_written(self.settings) | {"parameters": self.model.config.num_parameters()},
         }
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what 
 FREE = (*CHANGEABLE, "run", "data", "preset", "minutes", "evaluate_every", "sample_every", "save_every")
 
 
+COUNTED = ("parameters",)  # what a checkpoint keeps beside the settings, since it is shown
+
+
 def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint keeps of its run's settings: those that decide what the run computes."""
     return {name: value for name, value in settings.items() if name not in FREE and name not in DERIVED}
@@ -22,7 +25,7 @@ def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_differing(config: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
     """A sentence's part for each setting of config.yaml that is another than a checkpoint was trained with, as
     `batch is 8 and was 4`; `written` are `settings_written`, of a checkpoint whose command may have had fewer."""
-    now = settings_written(config)
+    now = settings_written(config) | {name: config[name] for name in COUNTED if name in config}
     return [
         f"{name} is {str(now[name])[:80]} and was {str(written[name])[:80]}"
         for name in sorted(now.keys() & written.keys())

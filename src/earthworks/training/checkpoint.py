@@ -67,6 +67,10 @@ def read_state(path: Path) -> dict[str, Any]:
     state = read_json(path / "state.json")
     if not isinstance(state, dict):
         raise EarthworksError(f"{path / 'state.json'} does not hold the state of a run: it was altered")
+    if "step" in state and path.name != f"step-{state['step']}":
+        raise EarthworksError(
+            f"{path} holds the checkpoint of step {state['step']}: give it its name back, or remove it"
+        )
     return state
 
 

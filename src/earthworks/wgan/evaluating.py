@@ -86,11 +86,15 @@ def evaluate(
 
 def draw_samples(dataset: Dataset, generator: nn.Module, noise: int, num: int | None, seed: int) -> Samples:
     """As many as half of the held-out samples, or `num`; fresh ones of a law that is known."""
+    if num is not None and num < 2:
+        raise EarthworksError(f"--num is {num}; at least 2 samples are compared")
     if dataset.draw is not None:
         size = num or MOST
         real, other = dataset.draw(size, 2 * seed + 1_000_003), dataset.draw(size, 2 * seed + 1_000_004)
     else:
         size = min(num or MOST, len(dataset.held_out) // 2)
+        if num is not None and num > size:
+            note(f"notice: --num {num:,} is more than half of what is held out: {size:,} samples are used")
         if size < 2:
             raise EarthworksError(
                 f"{len(dataset.held_out)} held-out samples are too few to measure by; at least 4 are needed"

@@ -101,13 +101,23 @@ def custom(path: str) -> Extractor:
     if not callable(found):
         raise EarthworksError(f"features {path!r}: {module} has no function {name}")
     compute: Any = found.eval() if isinstance(found, nn.Module) else found
+
+    def called(batch: Tensor) -> Any:
+        try:
+            return compute(batch)
+        except EarthworksError:
+            raise
+        except Exception as error:  # whatever somebody's own code raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EarthworksError(f"features {path!r} failed ({reason})", exit_code=1) from error
+
     if isinstance(found, nn.Module):
-        return Extractor(path, digest_of(list(found.state_dict().values())), compute)
+        return Extractor(path, digest_of(list(found.state_dict().values())), called)
     try:
         source = inspect.getsource(found)
     except (OSError, TypeError):  # compiled, or made at run time
         source = path
-    return Extractor(path, hashlib.sha256(source.encode()).hexdigest(), compute)
+    return Extractor(path, hashlib.sha256(source.encode()).hexdigest(), called)
 
 
 def digest_of(tensors: list[Tensor]) -> str:

@@ -215,7 +215,9 @@ class Adversarial:
 
     def state(self) -> dict[str, Any]:
         guards = {"critic_guard": self.critic_guard.state(), "generator_guard": self.generator_guard.state()}
-        return {"images_seen": self.images_seen, "settings": settings_written(self.settings), **guards}
+        parameters = sum(each.numel() for network in (self.generator, self.critic) for each in network.parameters())
+        settings = settings_written(self.settings) | {"parameters": parameters}
+        return {"images_seen": self.images_seen, "settings": settings, **guards}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         self.load_networks(tensors)

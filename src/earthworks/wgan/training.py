@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from earthworks.report import write_report
-from earthworks.runs import EarthworksError, RunFolder
+from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.runs.folder import DERIVED, default_run
 from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
@@ -177,5 +177,11 @@ def conduct(folder: RunFolder, samples: Dataset, settings: dict[str, Any], devic
         tensorboard=settings["tensorboard"],
     )
     note(f"report {write_report([folder.path])}")
+    if (last := read_metrics(folder.metrics_file)[-1:]) and last[0].get("loss") is None:
+        raise EarthworksError(
+            f"{folder.path} diverged: the critic's loss is no finite number, so its last updates were left out; everything "
+            "is saved, so ask earthworks wgan diagnose, and start a new run with a lower --learning_rate",
+            exit_code=1,
+        )
     note(f"next: earthworks wgan sample {folder.path} --num 64 --output samples.png")
     return folder.path
