@@ -11,7 +11,8 @@ from measured import on_record, rendered, strangers
 
 from earthworks.evaluation import write_card
 from earthworks.evaluation.markdown import called, plain, table
-from earthworks.runs import EarthworksError, read_json, write_json, write_result
+from earthworks.runs import EarthworksError, read_json, write_result
+from tiny_runs import rewrite
 
 EVIL = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) `b` | # *c* _d_ https://e.fr $f$"
 
@@ -120,7 +121,7 @@ def test_a_built_corpus_tells_what_it_dropped(run, tmp_path, command):
     index = read_json(run / "data" / "index.json")
     (name,) = manifest["subsets"]
     index["subsets"][0] |= {"location": str(tmp_path / "corpus" / "documents" / name)}
-    write_json(run / "data" / "index.json", index)
+    rewrite(run / "data", "index.json", json.dumps(index).encode())
     text = section(write_card(run), "Training data")
     shown = rendered(text)
     counts = manifest["subsets"][name]

@@ -22,7 +22,7 @@ from earthworks.report import write_report
 from earthworks.report.figures import draw
 from earthworks.report.numbers import LONGEST
 from earthworks.report.page import MOST_ROWS
-from earthworks.runs import EarthworksError
+from earthworks.runs import EarthworksError, new_folder
 
 SAMPLES = [
     {"prompt": "a", "text": "b", "toxicity": 0.5, "sentiment": 0.1},
@@ -479,8 +479,8 @@ def test_steps_that_the_log_does_not_have_are_said_on_the_page(tmp_path, capsys)
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records(20)))
     with (run / "metrics.jsonl").open("rb") as log:
         written = {"bytes": len(log.read()), "sha256": "of other bytes"}
-    (run / "checkpoints" / "step-20").mkdir(parents=True)
-    (run / "checkpoints" / "step-20" / "state.json").write_text(json.dumps({"step": 20, "log": written}))
+    with new_folder(run / "checkpoints" / "step-20") as checkpoint:
+        (checkpoint / "state.json").write_text(json.dumps({"step": 20, "log": written}))
     assert "is not as it was written up to step 20" in read(write_report([run])).text
     (run / "metrics.jsonl").unlink()
     assert "metrics.jsonl is missing: the measurements of 20 steps are lost" in read(write_report([run])).text

@@ -11,6 +11,7 @@ import torch
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.runs.folder import DERIVED, default_run
+from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
@@ -176,7 +177,8 @@ def conduct(folder: RunFolder, samples: Dataset, settings: dict[str, Any], devic
         begun=begun,
         tensorboard=settings["tensorboard"],
     )
-    note(f"report {write_report([folder.path])}")
+    with unless_busy(f"earthworks report {folder.path}"):
+        note(f"report {write_report([folder.path])}")
     if (last := read_metrics(folder.metrics_file)[-1:]) and last[0].get("loss") is None:
         raise EarthworksError(
             f"{folder.path} diverged: the critic's loss is no finite number, so its last updates were left out; everything "
