@@ -91,9 +91,7 @@ def parse_json(data: bytes | str) -> Any:
     """The value of a JSON text; NaN and infinities, which JSON does not have, are read as null.
 
     Raises ValueError for what is no JSON, and for more than 3 million values or 100 levels of nesting."""
-    text = data if isinstance(data, bytes) else data.encode(errors="replace")
-    if sum(map(text.count, (b"[", b"{", b","))) > MOST_VALUES:
-        raise ValueError(f"more than {MOST_VALUES:,} values")
+    refuse_many(data)
     try:
         value = json.loads(data, parse_constant=lambda _: None, parse_float=finite_float)
     except RecursionError:
@@ -105,6 +103,13 @@ def parse_json(data: bytes | str) -> Any:
         if not level:
             return value
     raise ValueError("nested too deeply")
+
+
+def refuse_many(data: bytes | str, most: int = MOST_VALUES) -> None:
+    """Before a JSON text is parsed: ValueError for one that may hold more than `most` values."""
+    text = data if isinstance(data, bytes) else data.encode(errors="replace")
+    if sum(map(text.count, (b"[", b"{", b","))) > most:
+        raise ValueError(f"more than {most:,} values")
 
 
 def finite_float(text: str) -> float | None:
