@@ -171,7 +171,7 @@ def test_a_folder_that_is_no_run_is_refused(command, tmp_path, name):
         ("generate --repetition_penalty 0", "repetition_penalty is 0.0; it must be above 0"),
         ("generate --checkpoint 3", "there is no checkpoint '3'"),
         ("generate --checkpoint worst", "there are best, last and"),
-        ("generate --prompts missing.txt", "--prompts missing.txt could not be read: No such file"),
+        ("generate --prompts missing.txt", "missing.txt does not exist"),
         ("generate --device abacus", "device 'abacus' cannot be used here"),
         ("evaluate --context 0", "--context is 0; it must be at least 1"),
         ("evaluate --max_tokens=-3", "--max_tokens is -3; it must be at least 1"),

@@ -297,8 +297,13 @@ def corpus(flea, tmp_path_factory, undrawn_figures) -> Subject:
     return Subject(base / "whole", base / "corpus", commands)
 
 
-@pytest.mark.parametrize("places", [1, pytest.param(PLACES, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("subject", ["gopher_run", "gan_run", "packed", "corpus"])
+@pytest.mark.parametrize(
+    ("subject", "places"),
+    [
+        *(("gopher_run", 1), ("corpus", 1)),
+        *(pytest.param(name, PLACES, marks=pytest.mark.slow) for name in ("gopher_run", "gan_run", "packed", "corpus")),
+    ],
+)
 def test_a_flipped_byte_is_refused_by_name_or_changes_nothing(request, subject, places):
     found = silent(request.getfixturevalue(subject), places)
     assert not found, "\n".join(["", *found])

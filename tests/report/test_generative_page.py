@@ -10,7 +10,7 @@ import pytest
 from test_report_page import Reader, read
 
 from earthworks.report import write_report
-from earthworks.runs import read_metrics
+from earthworks.runs import read_metrics, write_result
 from earthworks.wgan import train
 
 ANT = {
@@ -72,7 +72,7 @@ def test_the_measures_of_an_evaluation_stand_with_their_null_interval_and_n(runs
         {"name": "wasserstein_1", "value": 3.4567, "interval": [3.4, 3.5], "null": 2.789, "kind": "distance", "n": 180},
         {"name": "coverage", "value": 0.5, "interval": [float("nan"), float("nan")], "null": None, "n": None},
     ]
-    (tmp_path / "run" / "evaluation.json").write_text(json.dumps({"measures": measures}))
+    write_result(tmp_path / "run" / "evaluation.json", {"measures": measures})
     text = read(write_report([tmp_path / "run"])).rows()
     assert "Exact W1 to held-out" in text
     assert "3.457" in text or "3.46" in text

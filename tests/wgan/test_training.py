@@ -207,7 +207,7 @@ def test_a_batch_is_no_larger_than_the_data_and_the_generators_is_the_same_unles
         ("penalty", -1, "at least 0"),
         ("penalty", "nan", "a number"),
         ("clip", "inf", "a number"),
-        ("seed", -1, "at least 0"),
+        ("seed", -1, "a whole number from 0"),
         ("hold", 1.5, "between 0 and 1"),
         ("validation", 0, "between 0 and 1"),
         ("objective", "wgan", "one of minimax, non-saturating, clip, gp, lp"),
