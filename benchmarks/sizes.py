@@ -271,7 +271,7 @@ def by_shape() -> Iterator[list[str]]:
         cells = []
         for action in STAGES.values():
             found = []
-            for size in (2 * MB, 20 * MB):
+            for size in (MB, 10 * MB):
                 text = shape(size)
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / ("a.jsonl" if action is build_everything else "a.txt")
@@ -325,7 +325,7 @@ def main() -> None:
         header(timed=False) + "\n",
         "CPU-seconds and peak memory of a process that does this to so much prose, its start included.\n",
         table("input", [f"{size} MB" for size in SIZES if size <= given.largest], by_size(given.largest)),
-        "\n## Shapes of text\n\nCPU-seconds at 2 and at 20 MB, and peak memory at 20.\n",
+        "\n## Shapes of text\n\nCPU-seconds at 1 and at 10 MB, and peak memory at 10.\n",
         table("text", list(STAGES), by_shape()),
         f"\n## Bombs\n\nSmall files that hold {BOMB / 1000:g} GB of one byte, packed as bytes.\n",
         table("file", ["a", "line feeds"], bombs()),
