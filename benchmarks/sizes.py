@@ -279,7 +279,8 @@ def by_shape() -> Iterator[list[str]]:
                     path.write_bytes(content)
                     found.append(one(action, path))
             (small, _, _), (large, peak, complaint) = found
-            cells.append(f"{small:.1f}, {large:.1f} s; {peak:.0f} MB{'; ' + complaint if complaint else ''}")
+            said = f"; {Path(complaint).name}" if complaint else ""
+            cells.append(f"{small:.1f}, {large:.1f} s; {peak:.0f} MB{said}")
         yield [name, *cells]
         print(name, cells, file=sys.stderr, flush=True)
 
