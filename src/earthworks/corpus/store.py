@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from earthworks.corpus.reading import file_system, is_local
 from earthworks.corpus.sealing import LARGEST, sealed, unsealed
@@ -46,7 +46,7 @@ class Store:
         return f"{self.root}/{name}"
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
+    def writing(self, name: str) -> Iterator["Digesting"]:
         """A new file, there under its name when the block ends without an error."""
         if not self.local:
             with self.sending(name) as stream:
@@ -60,7 +60,7 @@ class Store:
                 with open(temporary, "wb") as stream:
                     digesting = Digesting(stream, target)
                     try:
-                        yield digesting  # type: ignore[misc]
+                        yield digesting
                     except OSError as error:  # of what is read meanwhile: `Digesting.write` says its own
                         where = error.filename or f"what {target} is made of"
                         raise EarthworksError(
@@ -80,11 +80,11 @@ class Store:
             }
 
     @contextmanager
-    def sending(self, name: str) -> Iterator[BinaryIO]:
+    def sending(self, name: str) -> Iterator["Digesting"]:
         stream = self.files.open(self.path(name), "wb")
         digesting = Digesting(stream, Path(self.path(name)))
         try:
-            yield digesting  # type: ignore[misc]
+            yield digesting
         except BaseException:
             with suppress(Exception):
                 stream.discard()
