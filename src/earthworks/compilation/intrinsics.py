@@ -1,69 +1,13 @@
-"""Loops that no array operation holds, as machine code."""
+"""Instructions of the processor that Python has no name for, usable inside compiled functions."""
 
-import ctypes
-import functools
-import threading
 from typing import Any
 
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import types
 from numba.core.cgutils import create_struct_proxy
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 inlined: Any = intrinsic  # its type does not say that numba itself passes the first argument
-
-
-def compiled(function, **options):
-    """numba's njit without the interpreter's lock, the machine code kept on disk where there is a place for it."""
-    try:
-        return njit(cache=True, nogil=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True, **options)(function)
-
-
-def arithmetic(function):
-    """`compiled`, where x / 0 is infinite and no error: without that branch, loops over it run in vectors."""
-    return compiled(function, error_model="numpy")
-
-
-def summing(function):
-    """`arithmetic`, and sums may be taken in any order: so loops that add up run in vectors too. NaN stays NaN."""
-    return compiled(function, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-
-
-def for_c(signature, function):
-    """`compiled` for callers that know nothing of Python, at once, for the types of `signature`."""
-    try:
-        return cfunc(signature, cache=True)(function)
-    except RuntimeError:
-        return cfunc(signature)(function)
-
-
-def on_threads(function: Any, numbers: NDArray[Any], threads: int) -> None:
-    """Call a function made by `for_c` on so many threads at once, each time with the address of `numbers`.
-
-    They are those of torch's own OpenMP where it can be found: its threads go on looking for work at full speed for a while
-    after each operation, and would do so beside ours.
-    """
-    if threads == 1:
-        function.ctypes(ctypes.cast(numbers.ctypes.data, function.ctypes.argtypes[0]))
-    elif openmp() is not None:
-        openmp().GOMP_parallel(ctypes.c_void_p(function.address), ctypes.c_void_p(numbers.ctypes.data), threads, 0)
-    else:
-        others = [threading.Thread(target=on_threads, args=(function, numbers, 1)) for _ in range(threads - 1)]
-        for thread in others:
-            thread.start()
-        on_threads(function, numbers, 1)
-        for thread in others:
-            thread.join()
-
-
-@functools.cache
-def openmp() -> Any:
-    """The OpenMP library of this process, if it answers to GNU's names, as those of GCC and of LLVM on Linux do."""
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "GOMP_parallel") else None
 
 
 @inlined
