@@ -1,6 +1,6 @@
 """What critics of every family say W1 is, where W1 and an optimal critic are known: the MinFunnel benchmark.
 
-Each critic trains for the same seconds on one thread, on fresh samples of a pair (P, Q) from `earthworks.transport.funnels`
+Each critic trains for the same seconds on one thread, on fresh samples of a pair (P, Q) from `transport.known_pairs`
 (u = min over N cones in D dimensions, Q is P contracted along u's rays), and is scored on samples it has not seen: the
 signed error of E f(P) - E f(Q), taken as that of W1 + E (f - u)(P) - E (f - u)(Q), which has far less noise; the mean cosine
 of its gradient with the true one on P and on Q; its largest slope between 1,000 + 1,000 points; and what it proves of W1
@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from earthworks.transport.critic import RECIPES, fit_critic, pick
-from earthworks.transport.funnels import Funnels
+from earthworks.transport.known_pairs import Funnels
 from earthworks.transport.lipschitz import gradients, lower_bounds
 
 POOL = 1 << 17  # training samples, drawn beforehand: sampling a pair costs as much as a step

@@ -201,7 +201,7 @@ def build_nothing(path: Path) -> None:
 
 
 def cloud(path: Path) -> None:
-    from earthworks.transport.commands import read_cloud
+    from earthworks.transport.command import read_cloud
 
     read_cloud(str(path))
 

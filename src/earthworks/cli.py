@@ -42,7 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "evaluate": ("earthworks.gopher.commands", "evaluate", "bits per byte and perplexity on text"),
     },
     "transport": {
-        "measure": ("earthworks.transport.commands", "measure", "how far apart two clouds of points are"),
+        "measure": ("earthworks.transport.command", "measure", "how far apart two clouds of points are"),
     },
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),

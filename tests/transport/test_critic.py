@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.cones import Cones
 from earthworks.transport.critic import RECIPES, critic_estimate, fit_critic
-from earthworks.transport.funnels import Funnels
+from earthworks.transport.known_pairs import Funnels
+from earthworks.transport.lipschitz.cones import Cones
 
 QUICK = {"steps": 150, "batch_size": 128}
 

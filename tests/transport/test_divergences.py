@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.divergences import jensen_shannon, kullback_leibler, total_variation
+from earthworks.transport.divergences.f_divergences import jensen_shannon, kullback_leibler, total_variation
 
 DIVERGENCES = (jensen_shannon, kullback_leibler, total_variation)
 

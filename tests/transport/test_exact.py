@@ -14,8 +14,8 @@ from scipy.spatial.distance import cdist
 
 from earthworks.runs import EarthworksError
 from earthworks.transport import wasserstein
-from earthworks.transport.assignment import assign
 from earthworks.transport.exact import ground_cost, linear_program
+from earthworks.transport.solvers.assignment import assign
 
 
 def clouds(most: int = 7, d: int = 2):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from earthworks.runs import EarthworksError
-from earthworks.transport import frontier as module
-from earthworks.transport.frontier import area, divergence_frontier, frontier, quantise
+from earthworks.transport.divergences.f_divergences import frontier as module
+from earthworks.transport.divergences.frontier import area, divergence_frontier, frontier, quantise
 
 
 def cloud(n: int, d: int, seed: int = 0) -> torch.Tensor:

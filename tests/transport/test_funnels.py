@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.funnels import Funnels
+from earthworks.transport.known_pairs import Funnels
 
 SIZES = [(1, 3), (2, 4), (2, 16), (4, 16), (16, 16), (64, 4)]
 

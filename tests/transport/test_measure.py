@@ -7,7 +7,7 @@ import torch
 from known import normal
 
 from earthworks.transport import wasserstein, wasserstein_1d
-from earthworks.transport.commands import read_cloud
+from earthworks.transport.command import read_cloud
 
 FEW = {"num_permutations": 19, "num_directions": 20, "points": 30}
 FIELDS = {"name", "value", "kind", "null", "interval", "p_value", "n", "m", "d", "solver"}
@@ -78,7 +78,8 @@ def test_the_table_names_every_distance_and_the_figure_is_drawn(command, files, 
 
 
 def test_asked_for_a_critics_estimate_stands_beside(command, files, monkeypatch):
-    from earthworks.transport import commands, critic_estimate
+    from earthworks.transport import command as commands
+    from earthworks.transport import critic_estimate
 
     monkeypatch.setattr(commands, "critic_estimate", lambda x, y, seed: critic_estimate(x, y, steps=5, seed=seed))
     a, b = files("a.npy", normal(20, 2).numpy()), files("b.npy", normal(20, 2, 1).numpy())

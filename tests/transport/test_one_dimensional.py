@@ -194,7 +194,7 @@ ROWS = {
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_the_radix_sort_sorts(kind):
-    from earthworks.transport.sorting import sort_rows
+    from earthworks.transport.solvers.sorting import sort_rows
 
     rows = ROWS[kind](np.random.default_rng(0))
     expected = np.sort(rows)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from earthworks.runs import EarthworksError
-from earthworks.transport import entropic
 from earthworks.transport.result import OF_MEAN
 from earthworks.transport.sinkhorn import sinkhorn_divergence
+from earthworks.transport.solvers import entropic
 
 
 def cloud(n: int, d: int, seed: int = 0) -> torch.Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from earthworks.runs import EarthworksError
-from earthworks.transport import arrays
-from earthworks.transport.arrays import read_npy, read_npz
-from earthworks.transport.commands import read_cloud
+from earthworks.transport.command import read_cloud
+from earthworks.transport.readers import arrays
+from earthworks.transport.readers.arrays import read_npy, read_npz
 
 POINTS = [[0.5, -1.25], [2.5, 3.0], [-0.75, 4.5], [1.5, 0.25]]
 ROWS = [f"{x},{y}" for x, y in POINTS]

@@ -371,7 +371,7 @@ def test_whatever_the_image_library_says_of_a_file_is_a_sentence_with_its_name(t
 
 
 def test_images_of_gigapixels_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
-    from earthworks.transport import arrays
+    from earthworks.transport.readers import arrays
 
     folder = images(tmp_path / "images")
     Image.new("L", (6000, 6000)).save(folder / "0.png")
@@ -406,7 +406,7 @@ def test_an_xz_file_of_two_streams_is_read_to_its_end(tmp_path):
 
 
 def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, monkeypatch):
-    from earthworks.transport import arrays
+    from earthworks.transport.readers import arrays
     from earthworks.wgan import unpacking
 
     def file(name: str, content: bytes) -> Path:

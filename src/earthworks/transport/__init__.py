@@ -1,11 +1,11 @@
 """Distances between distributions: each a number that says what kind of number it is, from how many points, how sure."""
 
 from earthworks.transport.critic import critic_estimate as critic_estimate
-from earthworks.transport.divergences import jensen_shannon as jensen_shannon
-from earthworks.transport.divergences import kullback_leibler as kullback_leibler
-from earthworks.transport.divergences import total_variation as total_variation
+from earthworks.transport.divergences.f_divergences import jensen_shannon as jensen_shannon
+from earthworks.transport.divergences.f_divergences import kullback_leibler as kullback_leibler
+from earthworks.transport.divergences.f_divergences import total_variation as total_variation
+from earthworks.transport.divergences.frontier import divergence_frontier as divergence_frontier
 from earthworks.transport.exact import wasserstein as wasserstein
-from earthworks.transport.frontier import divergence_frontier as divergence_frontier
 from earthworks.transport.gaussian import Moments as Moments
 from earthworks.transport.gaussian import frechet_distance as frechet_distance
 from earthworks.transport.gaussian import gaussian_wasserstein as gaussian_wasserstein

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import times
-from earthworks.transport.cones import Cones
 from earthworks.transport.lipschitz import (
     GroupSort,
     clip_weights,
@@ -23,6 +22,7 @@ from earthworks.transport.lipschitz import (
     retract,
     spectral_normalize,
 )
+from earthworks.transport.lipschitz.cones import Cones
 from earthworks.transport.lipschitz.penalty import Sided
 from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance

@@ -126,7 +126,7 @@ def solve(cost: np.ndarray, a: Tensor | None, b: Tensor | None) -> Solution:
     """The solver for this shape and these weights."""
     n, m = cost.shape
     if a is None and b is None and n == m:
-        from earthworks.transport.assignment import assign
+        from earthworks.transport.solvers.assignment import assign
 
         columns, f, g = assign(cost)
         return Solution(np.arange(n), columns, np.full(n, 1 / n), f, g, "assignment")

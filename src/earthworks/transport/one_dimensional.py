@@ -95,7 +95,7 @@ def ordered(x: Tensor) -> Tensor:
     values = x.double().numpy().copy()
     sort, rows = np.ndarray.sort, values
     if x.ndim > 1 and x.shape[-1] >= LONG and x.numel() >= MANY:
-        from earthworks.transport.sorting import sort_rows as sort
+        from earthworks.transport.solvers.sorting import sort_rows as sort
 
         rows = values.reshape(-1, x.shape[-1]).view(np.uint64)
     threads = torch.get_num_threads()

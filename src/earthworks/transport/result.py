@@ -135,7 +135,7 @@ class Distance:
 
     def plot(self, axes: "Axes | None" = None) -> "Axes":
         """The null as a histogram with the value, once assessed; before that the plan of a 2-D cloud as arrows."""
-        from earthworks.transport.pictures import paint_null, paint_plan
+        from earthworks.transport.plan_figure import paint_null, paint_plan
 
         if axes is None:
             from matplotlib.figure import Figure
@@ -146,7 +146,7 @@ class Distance:
 
     def figure(self, path: str | Path) -> Path:
         """Write what there is to see, plan and null, to a .png file."""
-        from earthworks.transport.pictures import write_figure
+        from earthworks.transport.plan_figure import write_figure
 
         return write_figure([self], path)
 

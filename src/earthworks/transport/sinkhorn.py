@@ -8,9 +8,9 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import check_clouds, check_weights
-from earthworks.transport.entropic import Kernel, Problem, Settings, distances
 from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
+from earthworks.transport.solvers.entropic import Kernel, Problem, Settings, distances
 
 SHARE = 0.05  # of the median cost: the default strength; some 70 iterations reach 1e-8
 

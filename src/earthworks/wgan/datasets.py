@@ -16,7 +16,7 @@ from torch import Tensor
 from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
 from earthworks.runs.files import open_regular
-from earthworks.transport.arrays import check_expansion, read_npy, read_npz
+from earthworks.transport.readers.arrays import check_expansion, read_npy, read_npz
 from earthworks.wgan.networks import value_range
 from earthworks.wgan.unpacking import content_of, image_array, pixels
 

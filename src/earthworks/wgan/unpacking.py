@@ -11,7 +11,7 @@ import numpy as np
 
 from earthworks.runs import EarthworksError
 from earthworks.runs.files import open_regular
-from earthworks.transport.arrays import ANY_SIZE, EXPANSION, check_expansion
+from earthworks.transport.readers.arrays import ANY_SIZE, EXPANSION, check_expansion
 
 MOST_PIXELS = 1 << 24  # of one image, 4,096 x 4,096
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.divergences import relative_entropy
+from earthworks.transport.divergences.f_divergences import relative_entropy
 from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
 

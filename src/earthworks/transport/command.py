@@ -11,16 +11,16 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError, Progress, json_text
 from earthworks.runs.files import refuse_existing
-from earthworks.transport.arrays import read_npy
 from earthworks.transport.clouds import cloud
 from earthworks.transport.critic import critic_estimate
 from earthworks.transport.exact import wasserstein
 from earthworks.transport.gaussian import gaussian_wasserstein
-from earthworks.transport.pictures import write_figure
+from earthworks.transport.plan_figure import write_figure
+from earthworks.transport.readers.arrays import read_npy
+from earthworks.transport.readers.tables import read_csv
 from earthworks.transport.result import OF_LAWS, Distance
 from earthworks.transport.sinkhorn import sinkhorn_divergence
 from earthworks.transport.sliced import max_sliced_wasserstein, sliced_wasserstein
-from earthworks.transport.tables import read_csv
 
 
 def measure(
