@@ -8,9 +8,9 @@ import pytest
 from measured import Reader, on_record, strangers
 from PIL import Image
 
-from earthworks.report import harms
-from earthworks.report.abilities import abilities
 from earthworks.report.page import Page, render
+from earthworks.report.pages import harms
+from earthworks.report.pages.abilities import abilities
 from earthworks.report.reading import Reading
 from earthworks.runs import RunFolder, read_json, write_result
 

@@ -451,7 +451,7 @@ def test_a_link_at_the_name_of_the_page_is_not_followed(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_that_is_being_trained_and_pruned_has_its_page(tmp_path, monkeypatch):
     """Between the listing and the reading a sample goes, and the log grows by half a line."""
-    from earthworks.report import language_model
+    from earthworks.report.pages import language_model
 
     run = whole(tmp_path / "run")
     build = language_model.learning

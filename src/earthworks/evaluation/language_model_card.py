@@ -20,8 +20,8 @@ from earthworks.evaluation.shapes import (
 )
 from earthworks.evaluation.toxicity_classifier import no_claim
 from earthworks.gopher.evaluating import packed_folder
-from earthworks.report.language_model_run import LanguageModelRun, last
 from earthworks.report.numbers import known, setting, with_interval
+from earthworks.report.pages.language_model_run import LanguageModelRun, last
 from earthworks.report.reading import Reading
 from earthworks.runs import EarthworksError, RunFolder, verify_manifest
 from earthworks.runs.progress import duration

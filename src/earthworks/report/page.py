@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from earthworks.report.figures import Drawing
 
 # kind -> module with `describe(run) -> Page` and `compare(runs) -> Page`; imported when asked for, as they draw.
-KINDS = {"gopher": "earthworks.report.language_model", "wgan": "earthworks.report.generative"}
+KINDS = {"gopher": "earthworks.report.pages.language_model", "wgan": "earthworks.report.pages.generative"}
 LONGEST = 20_000  # characters of one text on a page
 MOST_ROWS = 2_000  # of a table
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.report import language_model_figures as figures
-from earthworks.report.abilities import abilities
-from earthworks.report.harms import bias, detection, toxicity
-from earthworks.report.language_model_run import LanguageModelRun, last
 from earthworks.report.numbers import flatten, known, readable, setting, short, significant, with_interval
 from earthworks.report.page import Coloured, Page, Section, Table, Texts, names
+from earthworks.report.pages import language_model_figures as figures
+from earthworks.report.pages.abilities import abilities
+from earthworks.report.pages.harms import bias, detection, toxicity
+from earthworks.report.pages.language_model_run import LanguageModelRun, last
 from earthworks.report.reading import Reading, read_sample
 from earthworks.runs.progress import duration
 

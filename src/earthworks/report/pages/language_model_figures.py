@@ -21,8 +21,8 @@ from earthworks.report.figures import (
     smooth,
     thin,
 )
-from earthworks.report.language_model_run import LanguageModelRun
 from earthworks.report.numbers import known
+from earthworks.report.pages.language_model_run import LanguageModelRun
 
 
 def loss(run: LanguageModelRun) -> Drawing:

@@ -1,0 +1,3 @@
+"""Pages by kind of run, and the parts they are made of."""
+
+__all__: list[str] = []
