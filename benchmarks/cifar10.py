@@ -20,7 +20,7 @@ from harness import header, quiet, write_result
 
 from earthworks.runs import read_metrics
 from earthworks.wgan import train
-from earthworks.wgan.evaluating import evaluate
+from earthworks.wgan.measures.evaluation import evaluate
 
 
 def row(measure: dict[str, Any]) -> str:

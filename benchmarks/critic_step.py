@@ -20,7 +20,7 @@ from harness import header, quiet, write_result
 from torch import Tensor, nn
 
 from earthworks.runs import RunFolder
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.settings import fill, networks
 from earthworks.wgan.task import Adversarial
 from earthworks.wgan.training import train

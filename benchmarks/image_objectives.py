@@ -35,7 +35,7 @@ def train(folder: Path, data: str, objective: str, seed: int, minutes: float) ->
 
 def main() -> None:
     from earthworks.runs import read_metrics
-    from earthworks.wgan.evaluating import evaluate
+    from earthworks.wgan.measures.evaluation import evaluate
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)

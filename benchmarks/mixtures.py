@@ -35,8 +35,8 @@ def train(folder: Path, data: str, seed: int, minutes: float, objective: str, *o
 def measure(run: Path, data: str) -> dict[str, float]:
     from earthworks.runs import read_metrics
     from earthworks.wgan import sample
-    from earthworks.wgan.datasets import load_dataset
-    from earthworks.wgan.quality import mode_coverage
+    from earthworks.wgan.data.datasets import load_dataset
+    from earthworks.wgan.measures.quality import mode_coverage
 
     dataset = load_dataset(data)
     assert dataset.centres is not None

@@ -24,8 +24,8 @@ from mixtures import measure
 from mixtures import train as train_run
 
 from earthworks.runs import RunFolder
-from earthworks.wgan.batches import noise_generator
-from earthworks.wgan.datasets import load_dataset
+from earthworks.wgan.data.batches import noise_generator
+from earthworks.wgan.data.datasets import load_dataset
 from earthworks.wgan.objectives import Objective
 from earthworks.wgan.settings import fill, networks
 from earthworks.wgan.task import Adversarial, gradient_norm

@@ -47,9 +47,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),
         "sample": ("earthworks.wgan.sampling", "sample_file", "draw from a trained generator"),
-        "diagnose": ("earthworks.wgan.diagnosis", "diagnose_run", "what is wrong with a run, with the evidence"),
+        "diagnose": (
+            "earthworks.wgan.diagnosis.run_diagnosis",
+            "diagnose_run",
+            "what is wrong with a run, with the evidence",
+        ),
         "evaluate": (
-            "earthworks.wgan.evaluating",
+            "earthworks.wgan.measures.evaluation",
             "evaluate_run",
             "distances, coverage and memorisation, with their nulls",
         ),

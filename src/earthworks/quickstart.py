@@ -99,7 +99,7 @@ def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> No
 def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
     """A WGAN-GP on 8 x 8 digits: train, draw, and measure the critic's estimate beside the exact distance."""
     from earthworks.wgan import train
-    from earthworks.wgan.evaluating import evaluate
+    from earthworks.wgan.measures.evaluation import evaluate
 
     train(DIGITS, run=str(path), minutes=minutes, validation=DIGITS_HELD_OUT, seed=seed)
     result = evaluate(path, seed=seed)

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import torch
 
-from earthworks.wgan.batches import Batches, noise_generator
-from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.data.batches import Batches, noise_generator
+from earthworks.wgan.data.datasets import Dataset, load_dataset
 
 CPU = torch.device("cpu")
 

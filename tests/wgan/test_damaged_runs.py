@@ -10,8 +10,8 @@ from safetensors.torch import save
 from tiny_gans import few_images, make
 
 from earthworks.runs import EarthworksError
-from earthworks.wgan.classifier import load_classifier, train_classifier
-from earthworks.wgan.evaluating import table
+from earthworks.wgan.measures.classifier import load_classifier, train_classifier
+from earthworks.wgan.measures.evaluation import table
 from earthworks.wgan.task import Adversarial
 
 pytestmark = pytest.mark.usefixtures("undrawn")

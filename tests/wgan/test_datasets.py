@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from earthworks.runs import EarthworksError
-from earthworks.wgan.datasets import load_dataset
-from earthworks.wgan.unpacking import content_of
+from earthworks.wgan.data.datasets import load_dataset
+from earthworks.wgan.data.unpacking import content_of
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 8, 10), dtype=np.uint8)
@@ -407,7 +407,7 @@ def test_an_xz_file_of_two_streams_is_read_to_its_end(tmp_path):
 
 def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, monkeypatch):
     from earthworks.transport.readers import arrays
-    from earthworks.wgan import unpacking
+    from earthworks.wgan.data import unpacking
 
     def file(name: str, content: bytes) -> Path:
         (tmp_path / name).write_bytes(content)

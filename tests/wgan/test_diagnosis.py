@@ -13,10 +13,11 @@ import torch
 from tiny_gans import few_images, make
 
 from earthworks.runs import RunFolder, read_metrics
-from earthworks.wgan import objectives, symptoms
-from earthworks.wgan.diagnosis import diagnose
-from earthworks.wgan.examination import lost_modes
-from earthworks.wgan.findings import Diagnosis, Finding, Undecided
+from earthworks.wgan import objectives
+from earthworks.wgan.diagnosis import from_log
+from earthworks.wgan.diagnosis.findings import Diagnosis, Finding, Undecided
+from earthworks.wgan.diagnosis.from_checkpoint import lost_modes
+from earthworks.wgan.diagnosis.run_diagnosis import diagnose
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -103,8 +104,8 @@ def test_a_critic_that_lags_behind_is_shown_what_more_steps_would_reach(sick):
 
 def test_a_discriminator_worse_than_chance_is_under_trained():
     records = [{"step": step, "loss": 2 * math.log(2) + 0.2} for step in range(1, 101)]
-    assert symptoms.below_chance(records).name == "critic under-trained"
-    assert symptoms.below_chance([{**record, "loss": 1.3} for record in records]) is None
+    assert from_log.below_chance(records).name == "critic under-trained"
+    assert from_log.below_chance([{**record, "loss": 1.3} for record in records]) is None
 
 
 def test_a_critic_that_knows_its_training_images_by_heart(sick):
@@ -127,8 +128,8 @@ def test_a_penalty_that_does_not_bite(sick, name):
 
 def test_a_slope_below_1_is_a_fault_of_the_two_sided_penalty_alone():
     records = [{"step": step, "slope": 0.2} for step in range(1, 101)]
-    assert symptoms.slope_of_the_critic({"objective": "gp", "penalty": 10.0}, records).evidence["slope"] == 0.2
-    assert symptoms.slope_of_the_critic({"objective": "lp", "penalty": 10.0}, records) is None
+    assert from_log.slope_of_the_critic({"objective": "gp", "penalty": 10.0}, records).evidence["slope"] == 0.2
+    assert from_log.slope_of_the_critic({"objective": "lp", "penalty": 10.0}, records) is None
 
 
 def test_weights_clipped_so_close_that_no_gradient_is_left(sick):
@@ -151,7 +152,7 @@ def test_a_discriminator_so_sure_that_the_gradient_vanishes(sick):
 def test_gradients_are_judged_by_decades_against_their_own_beginning(start, end, name):
     norms = np.geomspace(start, end, 400)
     records = [{"step": i + 1, "generator_gradient_norm": float(norm)} for i, norm in enumerate(norms)]
-    finding = symptoms.generator_gradient({"objective": "gp", "parameters": 1000}, records)
+    finding = from_log.generator_gradient({"objective": "gp", "parameters": 1000}, records)
     assert (None if finding is None else finding.name.split()[0]) == name
 
 

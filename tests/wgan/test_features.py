@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from earthworks.runs import EarthworksError
-from earthworks.wgan import classifier as module
-from earthworks.wgan.classifier import Classifier, load_classifier, train_classifier
-from earthworks.wgan.features import custom, pca, pixels
+from earthworks.wgan.measures import classifier as module
+from earthworks.wgan.measures.classifier import Classifier, load_classifier, train_classifier
+from earthworks.wgan.measures.features import custom, pca, pixels
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_digest_is_of_what_decides_the_features():
 def test_batches_are_not_seen_in_the_features(monkeypatch):
     x = images(23, 1, 3, 3)
     whole = pca(x, 4)(x)
-    monkeypatch.setattr("earthworks.wgan.features.BATCH", 5)
+    monkeypatch.setattr("earthworks.wgan.measures.features.BATCH", 5)
     assert torch.allclose(pca(x, 4)(x), whole, atol=1e-6)
 
 

@@ -19,7 +19,8 @@ from tiny_gans import ANT, few_images, make, results
 from earthworks import runs
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.training import checkpoint
-from earthworks.wgan import evaluating, sample, train
+from earthworks.wgan import sample, train
+from earthworks.wgan.measures import evaluation
 from earthworks.wgan.task import FINAL_SHARE, Adversarial
 from tiny_runs import run_until_killed
 
@@ -301,8 +302,8 @@ def test_networks_that_no_checkpoint_holds_take_no_memory(command, stopped, tmp_
 
 @pytest.mark.parametrize("line", ["wgan train --max_steps=12 --resume=", "wgan evaluate "])
 def test_a_second_writer_is_told_who_writes(command, monkeypatch, stopped, line):
-    monkeypatch.setattr(evaluating, "PATIENCE", 0)
-    monkeypatch.setattr(evaluating, "evaluate", lambda *_, **__: {"measures": []})
+    monkeypatch.setattr(evaluation, "PATIENCE", 0)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: {"measures": []})
     name = "training" if "train" in line else "evaluation.json"
     code = f"import sys; sys.path.insert(0, {str(Path(runs.__file__).parents[2])!r})\n"
     code += "from earthworks.runs import lock\n"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from earthworks.runs import EarthworksError, read_metrics
 from earthworks.transport.lipschitz import gradient_norms
 from earthworks.wgan import task as task_module
-from earthworks.wgan.batches import noise_generator
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.batches import noise_generator
+from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.networks import build
 
 WEIGHT = 3.0  # of the penalty

@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from earthworks.runs import RunFolder
-from earthworks.wgan.batches import noise_generator
-from earthworks.wgan.datasets import load_dataset
+from earthworks.wgan.data.batches import noise_generator
+from earthworks.wgan.data.datasets import load_dataset
 from earthworks.wgan.settings import fill, networks
 from earthworks.wgan.task import Adversarial
 from earthworks.wgan.training import train

@@ -6,11 +6,11 @@ import torch
 from scipy.stats import chi2
 
 from earthworks.runs import EarthworksError, RunFolder
-from earthworks.wgan.datasets import load_dataset
-from earthworks.wgan.evaluating import Samples, memorisation
-from earthworks.wgan.measure import share_interval
-from earthworks.wgan.neighbours import nearest, nearest_training, precision_recall_density_coverage
-from earthworks.wgan.quality import kernel_distance, label_coverage, mode_coverage
+from earthworks.wgan.data.datasets import load_dataset
+from earthworks.wgan.measures.evaluation import Samples, memorisation
+from earthworks.wgan.measures.measure import share_interval
+from earthworks.wgan.measures.neighbours import nearest, nearest_training, precision_recall_density_coverage
+from earthworks.wgan.measures.quality import kernel_distance, label_coverage, mode_coverage
 
 
 def cloud(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -142,7 +142,7 @@ def reference(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
 
 @pytest.mark.parametrize(("n", "m", "k"), [(60, 40, 3), (50, 90, 5), (7, 9, 1)])
 def test_the_four_shares_by_their_definitions(n, m, k, monkeypatch):
-    monkeypatch.setattr("earthworks.wgan.neighbours.BLOCK", 7 * m)  # several blocks
+    monkeypatch.setattr("earthworks.wgan.measures.neighbours.BLOCK", 7 * m)  # several blocks
     x, y = cloud(n, 3), cloud(m, 3, seed=1) * 0.8 + 0.2
     found = precision_recall_density_coverage(x, y, k=k)
     assert {name: measure.value for name, measure in found.items()} == pytest.approx(
@@ -196,7 +196,7 @@ def test_a_point_is_not_its_own_neighbour_but_a_copy_of_it_is():
 
 
 def test_fresh_samples_are_no_nearer_to_the_training_data_than_held_out_ones(monkeypatch):
-    monkeypatch.setattr("earthworks.wgan.neighbours.RESAMPLES", 10)
+    monkeypatch.setattr("earthworks.wgan.measures.neighbours.RESAMPLES", 10)
     p_values = []
     for seed in range(60):
         found = nearest_training(cloud(80, 3, 3 * seed), cloud(100, 3, 3 * seed + 1), cloud(80, 3, 3 * seed + 2))

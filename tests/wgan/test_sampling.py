@@ -12,7 +12,7 @@ from tiny_gans import few_images, make
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training import checkpoint
 from earthworks.wgan import load, sample
-from earthworks.wgan.pictures import grid, to_bytes
+from earthworks.wgan.sample_grid import grid, to_bytes
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -8,7 +8,7 @@ from tiny_gans import ANT, few_images, make, settled, task, weights
 
 from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.training import checkpoint
-from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.data.datasets import Dataset, load_dataset
 from earthworks.wgan.settings import settle
 from earthworks.wgan.task import AVERAGE_WARMUP, Adversarial
 

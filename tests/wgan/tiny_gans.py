@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
-from earthworks.wgan.datasets import Dataset, load_dataset
+from earthworks.wgan.data.datasets import Dataset, load_dataset
 from earthworks.wgan.settings import check, fill, networks
 from earthworks.wgan.task import Adversarial
 from earthworks.wgan.training import train

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from earthworks.transport.sliced import sliced_wasserstein
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.datasets import Dataset
 
 HIGH_QUALITY = 3.0  # standard deviations from the nearest centre, at most
 DIRECTIONS = 128

@@ -12,9 +12,9 @@ from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.runs.files import refuse_existing
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
-from earthworks.wgan.batches import noise_generator
+from earthworks.wgan.data.batches import noise_generator
 from earthworks.wgan.objectives import OBJECTIVES
-from earthworks.wgan.pictures import array_bytes, grid, png, to_bytes
+from earthworks.wgan.sample_grid import array_bytes, grid, png, to_bytes
 from earthworks.wgan.stored import build_stored
 
 CHUNK = 256  # samples drawn in one pass: the result does not depend on it

@@ -9,7 +9,7 @@ from torch import nn
 
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training.pace import seconds_per_update
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.networks import Network, build
 from earthworks.wgan.objectives import OBJECTIVES, Objective
 from earthworks.wgan.task import Adversarial

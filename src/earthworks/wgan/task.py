@@ -16,11 +16,11 @@ from earthworks.training.precision import autocast, synchronize
 from earthworks.training.resumption import settings_written
 from earthworks.training.schedule import Schedule
 from earthworks.transport.lipschitz import clip_weights, gradient_norms, interpolate, penalize
-from earthworks.wgan.batches import Batches, noise_generator
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.batches import Batches, noise_generator
+from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.monitoring import quick_measures
 from earthworks.wgan.objectives import OBJECTIVES
-from earthworks.wgan.pictures import write_picture
+from earthworks.wgan.sample_grid import write_picture
 from earthworks.wgan.sampling import draw
 
 GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation

@@ -16,7 +16,7 @@ from earthworks.runs.progress import duration, note
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 from earthworks.training.resumption import settings_to_resume
-from earthworks.wgan.datasets import Dataset, load_dataset, located
+from earthworks.wgan.data.datasets import Dataset, load_dataset, located
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import check, fill, networks, settle
 from earthworks.wgan.stored import check_resumable

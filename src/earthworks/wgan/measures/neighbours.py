@@ -10,8 +10,8 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.statistics import bootstrap_ratio
-from earthworks.wgan.measure import RESAMPLES, Measure, percentiles, share_interval
-from earthworks.wgan.quality import features
+from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles, share_interval
+from earthworks.wgan.measures.quality import features
 
 BLOCK = 1 << 22  # distances held at once, 32 MiB
 ROUNDING = 1e-13  # of |x|^2 + |y|^2: a squared distance below it is rounding, the points are the same

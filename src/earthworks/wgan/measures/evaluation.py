@@ -23,13 +23,13 @@ from earthworks.transport.gaussian import frechet_distance
 from earthworks.transport.lipschitz import lower_bounds
 from earthworks.transport.result import Distance
 from earthworks.transport.sliced import sliced_wasserstein
-from earthworks.wgan.classifier import Classifier, load_classifier, train_classifier
-from earthworks.wgan.datasets import STACKED, Dataset, load_dataset
-from earthworks.wgan.features import Extractor, custom, pca, pixels
-from earthworks.wgan.measure import Measure
-from earthworks.wgan.neighbours import nearest_training, precision_recall_density_coverage
-from earthworks.wgan.pictures import grid, png, to_bytes
-from earthworks.wgan.quality import kernel_distance, label_coverage, mode_coverage
+from earthworks.wgan.data.datasets import STACKED, Dataset, load_dataset
+from earthworks.wgan.measures.classifier import Classifier, load_classifier, train_classifier
+from earthworks.wgan.measures.features import Extractor, custom, pca, pixels
+from earthworks.wgan.measures.measure import Measure
+from earthworks.wgan.measures.neighbours import nearest_training, precision_recall_density_coverage
+from earthworks.wgan.measures.quality import kernel_distance, label_coverage, mode_coverage
+from earthworks.wgan.sample_grid import grid, png, to_bytes
 from earthworks.wgan.sampling import draw, load, wgan_run
 
 EXACT = 1000  # points of either kind in exact distances; more take minutes

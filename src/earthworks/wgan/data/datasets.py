@@ -17,8 +17,8 @@ from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
 from earthworks.runs.files import open_regular
 from earthworks.transport.readers.arrays import check_expansion, read_npy, read_npz
+from earthworks.wgan.data.unpacking import content_of, image_array, pixels
 from earthworks.wgan.networks import value_range
-from earthworks.wgan.unpacking import content_of, image_array, pixels
 
 TOYS = ("ring", "grid", "swiss-roll")
 STACKED = "stacked:"  # before the name of labelled images of one channel: three at random as red, green and blue

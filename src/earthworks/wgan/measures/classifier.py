@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, read_regular, write_bytes
-from earthworks.wgan.features import BATCH, Extractor
-from earthworks.wgan.measure import Measure, share_interval
+from earthworks.wgan.measures.features import BATCH, Extractor
+from earthworks.wgan.measures.measure import Measure, share_interval
 
 FEATURES = 64  # few enough that a thousand images have a covariance
 IMAGES_SEEN = 150_000  # in training: MNIST two and a half times

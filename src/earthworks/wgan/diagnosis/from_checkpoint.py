@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from earthworks.transport.lipschitz import gradient_norms, interpolate
-from earthworks.wgan.batches import noise_generator
-from earthworks.wgan.findings import Finding, Undecided
+from earthworks.wgan.data.batches import noise_generator
+from earthworks.wgan.diagnosis.findings import Finding, Undecided
 from earthworks.wgan.task import Adversarial
 
 SAMPLES = 1024  # of each kind, at most

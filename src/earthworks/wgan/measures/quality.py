@@ -8,7 +8,7 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import check_clouds
-from earthworks.wgan.measure import RESAMPLES, Measure, percentiles, share_interval
+from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles, share_interval
 
 STANDARD_DEVIATIONS = 3.0  # within which of its centre a sample is of high quality (PacGAN, VEEGAN)
 PART = 1000  # samples in a part of the kernel distance, the published subset size

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from earthworks import __version__
 from earthworks.runs import RunFolder, write_bytes
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.networks import value_range
 
 SIDE = 560  # pixels a picture has at least: small images are enlarged by a whole factor

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from earthworks.training.distributed import rank, world_size
-from earthworks.wgan.datasets import Dataset
+from earthworks.wgan.data.datasets import Dataset
 
 LEVELS = 256  # of a byte: dequantization adds noise of one level's width
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from earthworks.wgan.findings import Finding, Undecided
+from earthworks.wgan.diagnosis.findings import Finding, Undecided
 from earthworks.wgan.objectives import OBJECTIVES
 
 Records = list[dict[str, Any]]

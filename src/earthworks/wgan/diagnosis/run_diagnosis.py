@@ -11,9 +11,9 @@ from earthworks.runs import EarthworksError, RunFolder, json_text, read_metrics
 from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint as checkpoints
-from earthworks.wgan import examination, symptoms
-from earthworks.wgan.datasets import load_dataset
-from earthworks.wgan.findings import Diagnosis, Finding, Undecided
+from earthworks.wgan.data.datasets import load_dataset
+from earthworks.wgan.diagnosis import from_checkpoint, from_log
+from earthworks.wgan.diagnosis.findings import Diagnosis, Finding, Undecided
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sampling import wgan_run
 from earthworks.wgan.settings import networks
@@ -30,7 +30,7 @@ def diagnose(run: str | Path) -> Diagnosis:
     gradient against its own beginning; the slope of a penalised critic. Asked of the last checkpoint: the sign of the
     generator's step; what further critic steps reach with the generator held still (at most 20 seconds); scores of
     training against held-out samples; how many kinds of samples there are. Thresholds stand with their reasons in
-    symptoms.py and examination.py; differences count from 4 standard errors on.
+    from_log.py and from_checkpoint.py; differences count from 4 standard errors on.
 
     Raises EarthworksError where there is no run of a GAN. Works on the CPU. Sources: Arjovsky and Bottou 2017 (vanishing
     gradients); Arjovsky et al. 2017; Gulrajani et al. 2017, section 5 (train against held-out gap).
@@ -59,14 +59,14 @@ def answers_about(
         yield "any fault", Undecided("any fault", "the run has not made its first step")
         return
     wasserstein = config["objective"] not in ("minimax", "non-saturating")
-    yield "skipped steps", symptoms.skipped_steps(records)
+    yield "skipped steps", from_log.skipped_steps(records)
     if wasserstein:
-        yield "critic's sign reversed", symptoms.critic_sign(config, records)
+        yield "critic's sign reversed", from_log.critic_sign(config, records)
     try:
         task, step = last_checkpoint(folder, config)
         recorded = next((record.get("generator_loss") for record in records if record["step"] == step), None)
         known = float(recorded) if isinstance(recorded, int | float) else None
-        yield "generator's sign reversed", examination.generator_sign(task, known)
+        yield "generator's sign reversed", from_checkpoint.generator_sign(task, known)
     except EarthworksError as error:
         task = None
         yield "the networks", Undecided("critic, modes, sign of the generator", str(error))
@@ -75,17 +75,17 @@ def answers_about(
         yield "the rest", Undecided("critic, gradients, penalty, modes", reason)
         return
     if OBJECTIVES[config["objective"]].penalty:
-        yield "penalty not biting", symptoms.slope_of_the_critic(config, records)
-    yield "vanishing or exploding generator gradient", symptoms.generator_gradient(config, records)
+        yield "penalty not biting", from_log.slope_of_the_critic(config, records)
+    yield "vanishing or exploding generator gradient", from_log.generator_gradient(config, records)
     if not wasserstein:
-        yield "critic under-trained", symptoms.below_chance(records)
+        yield "critic under-trained", from_log.below_chance(records)
     if task is None:
         return
     if not task.data.fresh:  # where every batch is drawn anew there is nothing to learn by heart
-        yield "critic overfitting", examination.critic_memory(task)
-    yield "collapsed modes", examination.lost_modes(task, symptoms.still_improving(records))
+        yield "critic overfitting", from_checkpoint.critic_memory(task)
+    yield "collapsed modes", from_checkpoint.lost_modes(task, from_log.still_improving(records))
     if wasserstein:  # last, because it trains the critic
-        yield "critic under-trained", examination.critic_headroom(task)
+        yield "critic under-trained", from_checkpoint.critic_headroom(task)
 
 
 def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversarial, int]:

@@ -1,0 +1,3 @@
+"""Training data of a GAN: toy distributions, images, arrays, and the batches drawn from them."""
+
+__all__: list[str] = []
