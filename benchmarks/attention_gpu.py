@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from harness import header, write_result
 from torch import Tensor
 
-from earthworks.gopher.attention import position_table, relative_attention
+from earthworks.gopher.attention.relative import position_table, relative_attention
 
 SHAPES = {"417M": (12, 128, 1536), "1.4B": (16, 128, 2048)}  # heads, d_head, d_model
 NARROW = (64, 128)

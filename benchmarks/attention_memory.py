@@ -35,7 +35,7 @@ def measure(form: str, precision: str, context: int, batch: int, passes: int) ->
     import torch
     import torch.nn.functional as F
 
-    from earthworks.gopher.attention import position_table, relative_attention
+    from earthworks.gopher.attention.relative import position_table, relative_attention
 
     def plain(q: Any, k: Any, v: Any, w_r: Any, u: Any, v_bias: Any) -> Any:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

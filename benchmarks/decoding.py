@@ -27,7 +27,7 @@ from harness import header, quiet, write_result
 from torch import Tensor
 
 from earthworks.gopher import Cache, Gopher, GopherConfig, generate, load, train
-from earthworks.gopher.decoding import Decoder
+from earthworks.gopher.decoding.decoder import Decoder
 
 STORED = ("fp32", "bf16", "int8")
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}

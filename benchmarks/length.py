@@ -35,7 +35,7 @@ from torch import Tensor
 from earthworks.corpus import PackedTokens
 from earthworks.gopher import Gopher, load, train
 from earthworks.gopher.evaluating import clamped, packed_folder
-from earthworks.gopher.family import finished
+from earthworks.gopher.pretraining.family import finished
 from earthworks.runs import RunFolder
 from earthworks.statistics import bootstrap_ratio
 

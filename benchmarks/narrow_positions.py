@@ -26,8 +26,9 @@ SAME = ("context", "batch", "max_steps", "precision", "sample_every", "evaluate_
 
 def train_all(arguments: argparse.Namespace, folder: Path, widths: list[int]) -> dict[tuple[int, int], Path]:
     """(seed, d_position) -> its run, those of a seed one after the other."""
-    from earthworks.gopher import pretraining, train
-    from earthworks.gopher.family import finished
+    from earthworks.gopher import train
+    from earthworks.gopher.pretraining import run as pretraining
+    from earthworks.gopher.pretraining.family import finished
     from earthworks.runs import RunFolder
 
     pretraining.MEASURED_TOKENS = HELD_OUT

@@ -25,9 +25,10 @@ from harness import header, write_result
 from torch import Tensor
 
 from earthworks.corpus import PackedTokens, Tokenizer, pack, sample_text, sources
-from earthworks.gopher import Gopher, task, train
-from earthworks.gopher.pretraining import begin
-from earthworks.gopher.settings import follow, model_config
+from earthworks.gopher import Gopher, train
+from earthworks.gopher.pretraining import task
+from earthworks.gopher.pretraining.run import begin
+from earthworks.gopher.pretraining.settings import follow, model_config
 from earthworks.runs import Progress, RunFolder
 from earthworks.training.weights import Weights, narrow, weights_for
 

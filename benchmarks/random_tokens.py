@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from earthworks.gopher import Gopher, GopherConfig
-from earthworks.gopher.task import Pretraining
+from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.runs import RunFolder
 
 

@@ -34,8 +34,10 @@ FAMILY_SHARE = (
 
 def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     """Every run, or what is missing of them; those of seed 0 first."""
-    from earthworks.gopher import dial, pretraining, train
-    from earthworks.gopher.family import finished, members
+    from earthworks.gopher import train
+    from earthworks.gopher.pretraining import budget as dial
+    from earthworks.gopher.pretraining import run as pretraining
+    from earthworks.gopher.pretraining.family import finished, members
     from earthworks.runs import RunFolder
 
     pretraining.MEASURED_TOKENS = (

@@ -80,8 +80,9 @@ def tiny_run(tmp_path_factory, tiny_text) -> Path:
 @pytest.fixture(scope="module")
 def flea() -> Iterator[None]:
     """The size `flea` (7,217 parameters), which trains in milliseconds, samples of 8 tokens, and no drawing of reports."""
-    from earthworks.gopher import pretraining, task
     from earthworks.gopher.config import SIZES
+    from earthworks.gopher.pretraining import run as pretraining
+    from earthworks.gopher.pretraining import task
     from earthworks.runs import write_bytes
 
     def undrawn(runs: list[Path]) -> Path:

@@ -76,7 +76,7 @@ def test_a_strangers_files_command_no_terminal(tmp_path):
 
 
 def test_generated_text_is_shown_and_json_has_it_exactly(command, monkeypatch, tiny_run):
-    from earthworks.gopher import commands
+    from earthworks.gopher import command as commands
     from earthworks.gopher.generation import Generated
 
     def generate(_model, _tokenizer, texts, *, stream, **_):

@@ -37,9 +37,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "card": ("earthworks.evaluation.card", "card", "a model card from what the run's files say"),
     },
     "gopher": {
-        "train": ("earthworks.gopher.pretraining", "train", "train a language model on text"),
-        "generate": ("earthworks.gopher.commands", "generate_text", "write text with a trained model"),
-        "evaluate": ("earthworks.gopher.commands", "evaluate", "bits per byte and perplexity on text"),
+        "train": ("earthworks.gopher.pretraining.run", "train", "train a language model on text"),
+        "generate": ("earthworks.gopher.command", "generate_text", "write text with a trained model"),
+        "evaluate": ("earthworks.gopher.command", "evaluate", "bits per byte and perplexity on text"),
     },
     "transport": {
         "measure": ("earthworks.transport.command", "measure", "how far apart two clouds of points are"),

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from earthworks.gopher import attention_choice, attention_skewed
-from earthworks.gopher.attention import causal_attention, position_table, relative_attention
-from earthworks.gopher.attention_skewed import SPARE, skew
-from earthworks.gopher.positions import sinusoid
+from earthworks.gopher.attention import choice as attention_choice
+from earthworks.gopher.attention import skewed as attention_skewed
+from earthworks.gopher.attention.positions import sinusoid
+from earthworks.gopher.attention.relative import causal_attention, position_table, relative_attention
+from earthworks.gopher.attention.skewed import SPARE, skew
 from earthworks.runs import EarthworksError
 
 backends = pytest.mark.parametrize("backend", ["math", "skewed", "augmented", "sdpa"])
@@ -450,7 +451,7 @@ def test_the_process_never_holds_more_than_a_few_blocks_at_once():
     # ones leaves holes that none of the later ones fits into: 107 to 271 MB grown instead of 18 to 25.
     script = """
         import torch
-        from earthworks.gopher.attention import relative_attention
+        from earthworks.gopher.attention.relative import relative_attention
 
         def peak():  # of this program alone: what getrusage gives begins with the parent's
             return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024

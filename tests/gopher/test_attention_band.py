@@ -11,8 +11,8 @@ import pytest
 import torch
 from attention_formula import NAMES, call, formula, inputs
 
-from earthworks.gopher import attention_choice
-from earthworks.gopher.attention import relative_attention
+from earthworks.gopher.attention import choice as attention_choice
+from earthworks.gopher.attention.relative import relative_attention
 from earthworks.runs import EarthworksError
 
 
@@ -21,7 +21,7 @@ def interpreter():
     """Triton's own functions and ours are bound to the interpreter when they are defined: both are imported anew here."""
     if not attention_choice.has_triton():
         pytest.skip("needs Triton")
-    own = "earthworks.gopher.attention_band"
+    own = "earthworks.gopher.attention.triton_band"
     with pytest.MonkeyPatch.context() as patch:
         for name in list(sys.modules):
             if name == own or (name.split(".")[0] == "triton" and not name.startswith("triton._C")):

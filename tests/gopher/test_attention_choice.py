@@ -7,9 +7,9 @@ import pytest
 import torch
 from attention_formula import formula, inputs
 
-from earthworks.gopher import attention_choice
-from earthworks.gopher.attention import relative_attention
-from earthworks.gopher.attention_choice import Case, choose, obstacle
+from earthworks.gopher.attention import choice as attention_choice
+from earthworks.gopher.attention.choice import Case, choose, obstacle
+from earthworks.gopher.attention.relative import relative_attention
 from earthworks.runs import EarthworksError
 
 WIDE = Case("cuda", torch.bfloat16, 2048, 2048, 128, 2048, None)

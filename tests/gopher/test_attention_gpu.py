@@ -6,8 +6,8 @@ import pytest
 import torch
 from attention_formula import NAMES, formula, inputs
 
-from earthworks.gopher import attention_skewed
-from earthworks.gopher.attention import relative_attention
+from earthworks.gopher.attention import skewed as attention_skewed
+from earthworks.gopher.attention.relative import relative_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from earthworks import compilation
-from earthworks.gopher.attention import relative_attention
-from earthworks.gopher.attention_tiled import BLOCK, CHUNK, LENGTH, SPARE, STRIDE
-from earthworks.gopher.tile import ROWS, WIDTH
+from earthworks.gopher.attention.cpu_tiled import BLOCK, CHUNK, LENGTH, SPARE, STRIDE
+from earthworks.gopher.attention.relative import relative_attention
+from earthworks.gopher.kernels.tile import ROWS, WIDTH
 from earthworks.runs import EarthworksError
 
 LONG = 2 * CHUNK + BLOCK + 7

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from earthworks.gopher import Gopher, GopherConfig, load, train
-from earthworks.gopher.task import Pretraining
+from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.training import checkpoint
 from tiny_runs import FLEA

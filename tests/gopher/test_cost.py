@@ -10,7 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from earthworks.gopher import Gopher, GopherConfig, attention, attention_skewed
+from earthworks.gopher import Gopher, GopherConfig
+from earthworks.gopher.attention import relative as attention
+from earthworks.gopher.attention import skewed as attention_skewed
 from earthworks.gopher.cost import forward_flops, training_flops, training_memory
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from earthworks.corpus import Tokenizer
-from earthworks.gopher import Cache, Gopher, GopherConfig, decoding, generate, generation
-from earthworks.gopher.decoding import Decoder
+from earthworks.gopher import Cache, Gopher, GopherConfig, generate, generation
+from earthworks.gopher.decoding import decoder as decoding
+from earthworks.gopher.decoding.decoder import Decoder
+from earthworks.gopher.decoding.stored_weights import quantise
 from earthworks.gopher.generation import left_pad, prefill, token_distribution
-from earthworks.gopher.step import exponential, gelu
-from earthworks.gopher.stored_weights import quantise
+from earthworks.gopher.kernels.arithmetic import exponential, gelu
 from earthworks.runs import EarthworksError
 
 CASES = {

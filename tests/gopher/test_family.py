@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from earthworks.corpus import PackedTokens
-from earthworks.gopher import GopherConfig, pretraining, train
+from earthworks.gopher import GopherConfig, train
 from earthworks.gopher.config import FAMILY, SIZES, SMALL_FAMILY
-from earthworks.gopher.family import PAPER_RATES, members, paper_rate
-from earthworks.gopher.task import Pretraining
+from earthworks.gopher.pretraining import run as pretraining
+from earthworks.gopher.pretraining.family import PAPER_RATES, members, paper_rate
+from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.runs import EarthworksError, RunFolder, lock, read_json, read_metrics
 from tiny_runs import FLEA, results
 

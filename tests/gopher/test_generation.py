@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from earthworks.corpus import Tokenizer
 from earthworks.corpus.tokenizer import DecodeStream
-from earthworks.gopher import Cache, Gopher, GopherConfig, generate, generation, load, pretraining, train
+from earthworks.gopher import Cache, Gopher, GopherConfig, generate, generation, load, train
 from earthworks.gopher.config import SIZES
 from earthworks.gopher.generation import left_pad, prefill, token_distribution
+from earthworks.gopher.pretraining import run as pretraining
 from earthworks.runs import EarthworksError
 from tiny_runs import FLEA
 

@@ -49,7 +49,8 @@ def train_and_print() -> None:
     """In the child: the losses of each run as hexadecimal floats, on the last line."""
     import torch
 
-    from earthworks.gopher import pretraining, train
+    from earthworks.gopher import train
+    from earthworks.gopher.pretraining import run as pretraining
     from earthworks.runs import read_metrics
 
     torch.backends.mkldnn.enabled = False  # it chooses its kernels, and with them the last bits, by the processor

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from earthworks.gopher import Cache, Gopher, GopherConfig
 from earthworks.gopher import model as model_module
-from earthworks.gopher.attention import relative_attention
+from earthworks.gopher.attention.relative import relative_attention
 from earthworks.gopher.model import RMSNorm, rms_norm
 from earthworks.runs import EarthworksError
 from earthworks.training.optimizer import Optimizer

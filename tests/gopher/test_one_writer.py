@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from earthworks.gopher import pretraining, train
+from earthworks.gopher import train
+from earthworks.gopher.pretraining import run as pretraining
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.runs.folder import STARTING
 from tiny_runs import FLEA, TINY, results, words

@@ -16,7 +16,7 @@ import yaml
 from earthworks.corpus import PackedTokens
 from earthworks.corpus.sampling import windows_per_epoch
 from earthworks.gopher import Gopher, train
-from earthworks.gopher.task import Pretraining
+from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.runs import RunFolder, read_metrics
 from earthworks.training import checkpoint, guard
 from tiny_runs import FLEA, as_format_1, results

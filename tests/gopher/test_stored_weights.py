@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earthworks.gopher.stored_weights import MOST, on_lines, product, quantise, share, store
-from earthworks.gopher.tile import WIDTH
+from earthworks.gopher.decoding.stored_weights import MOST, on_lines, product, quantise, share, store
+from earthworks.gopher.kernels.tile import WIDTH
 
 
 def as_stored(weight: torch.Tensor, form: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.compilation import compiled
-from earthworks.gopher.tile import ROWS, WIDTH, maximum, multiply, narrowed, pack_columns, pack_rows, up_to
+from earthworks.gopher.kernels.tile import ROWS, WIDTH, maximum, multiply, narrowed, pack_columns, pack_rows, up_to
 
 
 @given(
@@ -111,7 +111,7 @@ def test_all_of_it_holds_for_processors_with_narrower_registers(features, rows, 
         import pytest
         from llvmlite import binding
         binding.get_host_cpu_features = lambda: binding.FeatureMap({features})
-        from earthworks.gopher import tile
+        from earthworks.gopher.kernels import tile
         assert (tile.ROWS, tile.WIDTH) == ({rows}, {width})
         folder = pathlib.Path({str(Path(__file__).parent)!r})
         tests = [str(folder / name) for name in ("test_tile.py", "test_stored_weights.py", "test_attention_tiled.py")]

@@ -12,7 +12,7 @@ from earthworks.evaluation.evaluating import evaluate_run
 from earthworks.evaluation.held_out import MEASURED_TOKENS, held_out
 from earthworks.evaluation.laws import describe_law, interval, predict, resampled
 from earthworks.evaluation.shapes import read_tasks_json
-from earthworks.gopher.family import members
+from earthworks.gopher.pretraining.family import members
 from earthworks.runs import EarthworksError
 
 Runs = list[dict[str, Any]]

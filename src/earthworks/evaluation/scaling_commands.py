@@ -6,7 +6,7 @@ from typing import Any
 from earthworks.evaluation.held_out import MEASURED_TOKENS
 from earthworks.evaluation.results import ready_to_write, write_result
 from earthworks.evaluation.scaling import MUCH_SMALLER, compare_family
-from earthworks.gopher.family import members
+from earthworks.gopher.pretraining.family import members
 from earthworks.report.numbers import short
 from earthworks.report.page import common_folder
 from earthworks.runs import RunFolder

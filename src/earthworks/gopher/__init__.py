@@ -1,11 +1,11 @@
 """Gopher: DeepMind's decoder-only language models, trained, sampled and measured."""
 
-from earthworks.gopher.attention import relative_attention as relative_attention
+from earthworks.gopher.attention.relative import relative_attention as relative_attention
 from earthworks.gopher.cache import Cache as Cache
 from earthworks.gopher.config import FAMILY as FAMILY
 from earthworks.gopher.config import GopherConfig as GopherConfig
 from earthworks.gopher.evaluating import evaluate as evaluate
 from earthworks.gopher.generation import generate as generate
+from earthworks.gopher.loading import load as load
 from earthworks.gopher.model import Gopher as Gopher
-from earthworks.gopher.pretraining import train as train
-from earthworks.gopher.restoring import load as load
+from earthworks.gopher.pretraining.run import train as train

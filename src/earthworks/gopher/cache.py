@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from earthworks.gopher.attention import position_table
+from earthworks.gopher.attention.relative import position_table
 from earthworks.gopher.config import GopherConfig
 
 

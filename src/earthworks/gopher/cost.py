@@ -1,7 +1,7 @@
 """What training a Gopher costs, in operations and in memory, from its shape alone."""
 
-from earthworks.gopher.attention_choice import WORTH_COMPILING
-from earthworks.gopher.attention_skewed import KEEP
+from earthworks.gopher.attention.choice import WORTH_COMPILING
+from earthworks.gopher.attention.skewed import KEEP
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.loss import CHUNK_ELEMENTS
 

@@ -15,8 +15,8 @@ from earthworks.corpus.packing import tokens_of
 from earthworks.corpus.reading import read_texts
 from earthworks.gopher.inputs import open_tokens
 from earthworks.gopher.inputs import packed_folder as packed_folder
+from earthworks.gopher.loading import load
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.restoring import load
 from earthworks.gopher.scoring import ScoredDocument, Windows, score_documents, summarize
 from earthworks.runs import EarthworksError, Progress, RunFolder
 from earthworks.runs.progress import note

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from earthworks.gopher.cache import Cache
-from earthworks.gopher.decoding import Decoder, Stored, choose_stored
+from earthworks.gopher.decoding.decoder import Decoder, Stored, choose_stored
 from earthworks.gopher.model import Gopher
 from earthworks.runs import EarthworksError
 from earthworks.training.precision import autocast, choose_precision

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from earthworks.gopher.attention import causal_attention, relative_attention
+from earthworks.gopher.attention.relative import causal_attention, relative_attention
 from earthworks.gopher.cache import Cache, LayerCache
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.loss import cross_entropy, token_losses

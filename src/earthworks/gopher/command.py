@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from earthworks.gopher import evaluating
-from earthworks.gopher.decoding import Stored, choose_stored
+from earthworks.gopher.decoding.decoder import Stored, choose_stored
 from earthworks.gopher.evaluating import no_interval
 from earthworks.gopher.generation import Generated, generate
-from earthworks.gopher.restoring import load
+from earthworks.gopher.loading import load
 from earthworks.gopher.scoring import Windows
 from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, shown
 from earthworks.runs.files import read_regular

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earthworks.gopher.attention import position_table
+from earthworks.gopher.attention.relative import position_table
 from earthworks.gopher.cache import Cache
+from earthworks.gopher.decoding.compiled_step import Memory, Weights, follow, lead, meet
+from earthworks.gopher.decoding.stored_weights import MOST, on_lines, store
+from earthworks.gopher.kernels.tile import WIDTH, up_to
 from earthworks.gopher.model import Attention, Block, Gopher
-from earthworks.gopher.step import Memory, Weights, follow, lead, meet
-from earthworks.gopher.stored_weights import MOST, on_lines, store
-from earthworks.gopher.tile import WIDTH, up_to
 from earthworks.runs import EarthworksError
 from earthworks.runs.progress import said_when_slow
 from earthworks.training.precision import choose_precision

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earthworks.compilation import compiled
-from earthworks.gopher.tile import ROWS, WIDTH, narrowed, place_in_panel, tile_of, up_to
+from earthworks.gopher.kernels.tile import ROWS, WIDTH, narrowed, place_in_panel, tile_of, up_to
 
 LARGEST = 127  # of an int8 weight; -128 is left out, so that the range is symmetric
 DTYPES = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}

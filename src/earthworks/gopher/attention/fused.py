@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from earthworks.gopher.positions import sinusoid, visible_keys
+from earthworks.gopher.attention.positions import sinusoid, visible_keys
 from earthworks.runs import EarthworksError
 
 

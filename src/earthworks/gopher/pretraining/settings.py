@@ -8,10 +8,10 @@ import torch
 
 from earthworks.corpus import PackedTokens
 from earthworks.corpus.sampling import Sampling
-from earthworks.gopher import dial
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.task import Pretraining
+from earthworks.gopher.pretraining import budget
+from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.training.optimizer import Kind
 from earthworks.training.pace import seconds_per_update
@@ -119,7 +119,7 @@ def settle(
     if settings["max_steps"] is None and settings["minutes"] is None:
         settings["minutes"] = DEFAULT_MINUTES
     seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
-    choice = dial.turn(
+    choice = budget.turn(
         seconds,
         matmul_ceiling(device, product_dtype(settings["precision"])),
         packed.train_tokens,
@@ -157,12 +157,12 @@ def follow(settings: dict[str, Any], max_steps: int) -> dict[str, Any]:
     validations = min(12, max(2, max_steps // 50))
     tokens = max_steps * settings["batch"] * settings["context"]
     d_model = GopherConfig.preset(settings["size"]).d_model
-    learning_rate, embedding_rate = dial.rates(settings["optimizer"], max_steps, d_model)
+    learning_rate, embedding_rate = budget.rates(settings["optimizer"], max_steps, d_model)
     values = {
         "max_steps": max_steps,
         "learning_rate": learning_rate,
         "embedding_rate": embedding_rate,
-        "momentum": dial.momentum(max_steps),
+        "momentum": budget.momentum(max_steps),
         "horizon": max_steps,
         "warmup_steps": 1500 if settings["schedule"] == "gopher" else max(1, max_steps // 20),
         "ramp_step": max_steps // 2 if settings["first_batch"] else 0,

@@ -12,8 +12,8 @@ from earthworks.corpus import PackedTokens
 from earthworks.gopher.cost import training_flops
 from earthworks.gopher.evaluating import Scorable, up_to
 from earthworks.gopher.generation import generate
+from earthworks.gopher.loading import load_weights
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.restoring import load_weights
 from earthworks.gopher.scoring import score_documents
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.runs.progress import note

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from earthworks.gopher.attention_fused import refuse_second_derivative
-from earthworks.gopher.positions import visible_keys
+from earthworks.gopher.attention.fused import refuse_second_derivative
+from earthworks.gopher.attention.positions import visible_keys
 
 BLOCK = 64  # queries handled at once, and twice as many from LONG keys on
 LONG = 1024

@@ -11,15 +11,15 @@ import torch
 
 from earthworks.corpus import PackedTokens, Source, Tokenizer, is_packed, pack, sample_text, sources
 from earthworks.corpus.splitting import split_sources
-from earthworks.gopher import dial
 from earthworks.gopher.cost import training_memory
 from earthworks.gopher.evaluating import evaluate_packed, figures
 from earthworks.gopher.inputs import open_tokens, record_inputs
+from earthworks.gopher.loading import load
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.restoring import load
-from earthworks.gopher.settings import architecture, check, check_settled, model_config, settle
-from earthworks.gopher.starting import FirstWeights, begin, compare_with_checkpoint, first_weights, read_run
-from earthworks.gopher.task import Pretraining
+from earthworks.gopher.pretraining import budget
+from earthworks.gopher.pretraining.settings import architecture, check, check_settled, model_config, settle
+from earthworks.gopher.pretraining.starting import FirstWeights, begin, compare_with_checkpoint, first_weights, read_run
+from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.report import write_report
 from earthworks.runs import EarthworksError, Progress, RunFolder, lock, write_bytes, write_result
 from earthworks.runs.folder import default_run
@@ -137,7 +137,7 @@ def train(
         raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
     check(settings)
     if family is not None:
-        return importlib.import_module("earthworks.gopher.family").train_family(settings, begun)
+        return importlib.import_module("earthworks.gopher.pretraining.family").train_family(settings, begun)
     other = first_weights(settings)
     settings = architecture(settings, other and (other.size, other.model.config))
     parts = [] if is_packed(data) else sources(data)
@@ -165,7 +165,7 @@ def go_on(folder: RunFolder, given: dict[str, Any], device: torch.device, begun:
     _, settings = settings_to_resume(str(folder.path), given, train=train, read=read_run, check=check)
     check_settled(settings, folder.config_file)
     if settings["family"] is not None:
-        return importlib.import_module("earthworks.gopher.family").go_on(folder, settings)
+        return importlib.import_module("earthworks.gopher.pretraining.family").go_on(folder, settings)
     compare_with_checkpoint(folder, settings)
     packed = open_tokens(folder, verify=settings["verify"])
     if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
@@ -204,7 +204,7 @@ def prepare(
         tokenizer = Tokenizer.bytes()
     elif kind == "bpe":
         texts = sample_text(parts, seed=settings["seed"], validation=settings["validation"], split=split)
-        vocabulary = settings["vocabulary"] or dial.vocabulary(sum(len(text.encode()) for text in texts))
+        vocabulary = settings["vocabulary"] or budget.vocabulary(sum(len(text.encode()) for text in texts))
         note(f"training a tokenizer of {vocabulary:,} tokens")
         tokenizer = Tokenizer.train(texts, vocabulary)
     else:

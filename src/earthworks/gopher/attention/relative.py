@@ -8,11 +8,11 @@ For one head, query i sees the keys j <= i with the logit
 u is the content bias and v the position bias; values carry no position. Six backends compute this same function:
 
     math        the formula as it stands, below              memory time_q x time_k, any order of derivative
-    skewed      blocks of queries (attention_skewed.py)      linear memory, every device
-    tiled       compiled for processors (attention_tiled.py) linear memory, float32 and bfloat16
-    augmented   plain flash attention of longer vectors      linear memory, for a narrow d_position (attention_fused.py)
+    skewed      blocks of queries (skewed.py)      linear memory, every device
+    tiled       compiled for processors (cpu_tiled.py) linear memory, float32 and bfloat16
+    augmented   plain flash attention of longer vectors      linear memory, for a narrow d_position (fused.py)
     sdpa        position term as an additive mask            memory time_q x time_k, torch's fused kernels (the same file)
-    band        a Triton kernel (attention_band.py)          linear memory, CUDA
+    band        a Triton kernel (triton_band.py)          linear memory, CUDA
 
 docs/attention.md derives them from one another and says which one `auto` takes.
 """
@@ -22,13 +22,13 @@ import math
 import torch
 from torch import Tensor
 
-from earthworks.gopher.attention_choice import Case, choose, obstacle
-from earthworks.gopher.attention_fused import augmented_attention, sdpa_attention
-from earthworks.gopher.attention_fused import causal_attention as causal_attention
-from earthworks.gopher.attention_skewed import skewed_attention
-from earthworks.gopher.attention_tiled import tiled_attention
-from earthworks.gopher.positions import position_table as position_table
-from earthworks.gopher.positions import rows_in_reach, visible_keys
+from earthworks.gopher.attention.choice import Case, choose, obstacle
+from earthworks.gopher.attention.cpu_tiled import tiled_attention
+from earthworks.gopher.attention.fused import augmented_attention, sdpa_attention
+from earthworks.gopher.attention.fused import causal_attention as causal_attention
+from earthworks.gopher.attention.positions import position_table as position_table
+from earthworks.gopher.attention.positions import rows_in_reach, visible_keys
+from earthworks.gopher.attention.skewed import skewed_attention
 from earthworks.runs import EarthworksError
 
 
@@ -112,7 +112,7 @@ def math_attention(
 def band_attention(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, content_bias: Tensor, position_bias: Tensor, key_mask: Tensor | None
 ) -> Tensor:
-    from earthworks.gopher.attention_band import banded  # imports Triton, which nobody else needs
+    from earthworks.gopher.attention.triton_band import banded  # imports Triton, which nobody else needs
 
     return banded(q, k, v, table, content_bias, position_bias, key_mask)
 

@@ -10,9 +10,9 @@ import torch
 from earthworks.corpus import PackedTokens, Tokenizer
 from earthworks.gopher.config import SIZES
 from earthworks.gopher.inputs import weights_folder
+from earthworks.gopher.loading import built, check_fits, described_model, load_weights
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.restoring import built, check_fits, described_model, load_weights
-from earthworks.gopher.settings import model_config
+from earthworks.gopher.pretraining.settings import model_config
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.folder import DERIVED
 from earthworks.runs.progress import note

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from earthworks.corpus import PackedTokens, is_packed, sources
-from earthworks.gopher import dial
 from earthworks.gopher.config import FAMILY, SIZES, GopherConfig
 from earthworks.gopher.cost import training_flops
 from earthworks.gopher.inputs import open_tokens, record_inputs
-from earthworks.gopher.pretraining import prepare, train, written
-from earthworks.gopher.settings import (
+from earthworks.gopher.pretraining import budget
+from earthworks.gopher.pretraining.run import prepare, train, written
+from earthworks.gopher.pretraining.settings import (
     DEFAULT_MINUTES,
     MIN_STEPS,
     TIMED_SHARE,
@@ -26,7 +26,7 @@ from earthworks.gopher.settings import (
     settle,
     time_steps,
 )
-from earthworks.gopher.starting import read_run
+from earthworks.gopher.pretraining.starting import read_run
 from earthworks.runs import EarthworksError, RunFolder, inside
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
@@ -117,12 +117,12 @@ def settle_family(
     ceiling = matmul_ceiling(device, product_dtype(settings["precision"]))
     vocabulary = packed.tokenizer.vocabulary
     if settings["context"] is None:
-        settings["context"] = dial.turn(seconds, ceiling, packed.train_tokens, vocabulary, size=sizes[0]).context
+        settings["context"] = budget.turn(seconds, ceiling, packed.train_tokens, vocabulary, size=sizes[0]).context
     if settings["batch"] is None:
         context = settings["context"]
         configs = [GopherConfig.preset(size, vocabulary=vocabulary, context=context) for size in sizes]
-        tokens = dial.EFFICIENCY * seconds * ceiling / sum(training_flops(config, context) for config in configs)
-        settings["batch"] = max(4, round(dial.batch_tokens(tokens) / context))
+        tokens = budget.EFFICIENCY * seconds * ceiling / sum(training_flops(config, context) for config in configs)
+        settings["batch"] = max(4, round(budget.batch_tokens(tokens) / context))
     if settings["max_steps"] is None:
         step_seconds = 0.0
         for size in sizes:

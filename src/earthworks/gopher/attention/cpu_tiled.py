@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earthworks.compilation import add_atomically, arithmetic, compiled, for_c, on_threads, pointer, summing, widened
-from earthworks.gopher.attention_fused import refuse_second_derivative
-from earthworks.gopher.step import exponential
-from earthworks.gopher.tile import ROWS, WIDTH, maximum, multiply, narrowed, pack_columns, pack_rows, up_to
+from earthworks.gopher.attention.fused import refuse_second_derivative
+from earthworks.gopher.kernels.arithmetic import exponential
+from earthworks.gopher.kernels.tile import ROWS, WIDTH, maximum, multiply, narrowed, pack_columns, pack_rows, up_to
 from earthworks.runs.progress import said_when_slow
 
 BLOCK = 48  # queries at once, a multiple of ROWS

@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from earthworks.gopher.attention_fused import erase_hidden, refuse_second_derivative
+from earthworks.gopher.attention.fused import erase_hidden, refuse_second_derivative
 
 TILE = {2: 64, 4: 32}  # B by bytes of a number: two operands of (B, D) and a band of (2B, D) stay in shared memory
 

@@ -1,0 +1,5 @@
+"""Decoding on a processor: weights laid out to be read once per token, and one compiled step."""
+
+from earthworks.gopher.decoding.decoder import Decoder
+
+__all__ = ["Decoder"]
