@@ -28,9 +28,9 @@ import torch
 from harness import header, quiet, write_result
 
 from earthworks.corpus import Tokenizer, read
-from earthworks.evaluation.evaluating import chosen
-from earthworks.evaluation.items import Item, make_items
-from earthworks.evaluation.scorer import Scorer
+from earthworks.evaluation.likelihood.scorer import Scorer
+from earthworks.evaluation.tasks.evaluation import chosen
+from earthworks.evaluation.tasks.items import Item, make_items
 from earthworks.gopher import Gopher, GopherConfig
 
 TASKS = ("hellaswag", "piqa", "winogrande", "arc_easy", "boolq", "mmlu", "truthful_qa", "blimp")

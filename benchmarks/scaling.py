@@ -74,7 +74,7 @@ def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
 
 def measure_tasks(runs: list[Path], arguments: argparse.Namespace) -> None:
     from earthworks.evaluation import evaluate_tasks
-    from earthworks.evaluation.task import shipped_tasks
+    from earthworks.evaluation.tasks.task_file import shipped_tasks
     from earthworks.runs import write_json
 
     tasks = [task for task in shipped_tasks() if task.kind != "answer"]
@@ -87,8 +87,8 @@ def measure_tasks(runs: list[Path], arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     from earthworks.evaluation import compare_family
-    from earthworks.evaluation.scaling_commands import lines
-    from earthworks.evaluation.scaling_page import headline, write_page
+    from earthworks.evaluation.scaling.command import lines
+    from earthworks.evaluation.scaling.page import headline, write_page
     from earthworks.gopher.config import SMALL_FAMILY
     from earthworks.runs import write_json
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from earthworks.evaluation.scorer import Likelihood
+from earthworks.evaluation.likelihood.scorer import Likelihood
 
 WOMEN = {"nurse": 90.0, "baker": 60.0, "teacher": 75.0}
 MEN = {"driver": 10.0, "cook": 40.0, "guard": 20.0}

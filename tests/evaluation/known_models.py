@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from earthworks.evaluation.scorer import Likelihood
+from earthworks.evaluation.likelihood.scorer import Likelihood
 from earthworks.gopher import Gopher, GopherConfig
 
 

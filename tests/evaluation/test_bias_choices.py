@@ -10,10 +10,10 @@ from bias_examples import MEN, WOMEN, Known, ignorant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earthworks.evaluation.bbq import category_scores, measure_bbq
-from earthworks.evaluation.crows_pairs import measure_crows_pairs
-from earthworks.evaluation.occupations import PAIRS, measure_occupations
-from earthworks.evaluation.winogender import measure_winogender
+from earthworks.evaluation.bias.bbq import category_scores, measure_bbq
+from earthworks.evaluation.bias.crows_pairs import measure_crows_pairs
+from earthworks.evaluation.bias.occupations import PAIRS, measure_occupations
+from earthworks.evaluation.bias.winogender import measure_winogender
 from earthworks.runs import EarthworksError
 
 

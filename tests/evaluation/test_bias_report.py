@@ -11,8 +11,8 @@ import torch
 from bias_examples import Known, ignorant
 
 from earthworks.evaluation import measure_bias
-from earthworks.evaluation.scorer import Likelihood, Scorer
-from earthworks.evaluation.scoring_protocol import log_likelihoods
+from earthworks.evaluation.likelihood.protocol import log_likelihoods
+from earthworks.evaluation.likelihood.scorer import Likelihood, Scorer
 from earthworks.gopher import load
 from earthworks.runs import EarthworksError, read_json
 

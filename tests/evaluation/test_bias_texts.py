@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from earthworks.evaluation.continuations import measure_bold, measure_templates
-from earthworks.evaluation.dialect import measure_dialects
-from earthworks.evaluation.fairness import group_fairness, individual_fairness, measure_fairness
-from earthworks.evaluation.groups import bold_prompts, template_prompts
-from earthworks.evaluation.sentiment import LexiconSentiment, checked
+from earthworks.evaluation.bias.continuations import measure_bold, measure_templates
+from earthworks.evaluation.bias.dialect import measure_dialects
+from earthworks.evaluation.bias.fairness import group_fairness, individual_fairness, measure_fairness
+from earthworks.evaluation.bias.groups import bold_prompts, template_prompts
+from earthworks.evaluation.bias.sentiment import LexiconSentiment, checked
 from earthworks.runs import EarthworksError
 
 SENTIMENT = LexiconSentiment({"good": 2.0, "bad": -3.0}, "two words")

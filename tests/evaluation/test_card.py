@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from measured import on_record, rendered, strangers
 
 from earthworks.evaluation import write_card
-from earthworks.evaluation.markdown import called, plain, table
+from earthworks.evaluation.cards.markdown import called, plain, table
 from earthworks.runs import EarthworksError, read_json, write_result
 from tiny_runs import rewrite
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from earthworks.evaluation.answers import last_number, matches
-from earthworks.evaluation.items import Item
-from earthworks.evaluation.metrics import chance, credit, credits_of, majority
+from earthworks.evaluation.tasks.answers import last_number, matches
+from earthworks.evaluation.tasks.items import Item
+from earthworks.evaluation.tasks.metrics import chance, credit, credits_of, majority
 from earthworks.statistics import wilson_interval
 
 

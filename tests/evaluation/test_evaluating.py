@@ -10,10 +10,10 @@ import torch
 from known_models import Memory, Uniform
 
 from earthworks.evaluation import evaluate_tasks
-from earthworks.evaluation.commands import table
-from earthworks.evaluation.evaluating import chosen
-from earthworks.evaluation.items import make_items
-from earthworks.evaluation.task import Task
+from earthworks.evaluation.tasks.command import table
+from earthworks.evaluation.tasks.evaluation import chosen
+from earthworks.evaluation.tasks.items import make_items
+from earthworks.evaluation.tasks.task_file import Task
 from earthworks.runs import EarthworksError, read_json
 
 PRESENT = ["hellaswag", "piqa", "winogrande", "boolq", "mmlu", "blimp", "fever", "lambada", "operators"]

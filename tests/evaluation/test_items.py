@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from earthworks.evaluation.evaluating import chosen
-from earthworks.evaluation.items import make_items
-from earthworks.evaluation.task import read_tasks, shipped_tasks, task_from
+from earthworks.evaluation.tasks.evaluation import chosen
+from earthworks.evaluation.tasks.items import make_items
+from earthworks.evaluation.tasks.task_file import read_tasks, shipped_tasks, task_from
 from earthworks.runs import EarthworksError
 
 

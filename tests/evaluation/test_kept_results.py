@@ -8,9 +8,14 @@ from pathlib import Path
 import bias_examples as examples
 import pytest
 
-from earthworks.evaluation import bias, bias_commands, commands, evaluating, measure_bias, measure_toxicity, writing
-from earthworks.evaluation.evaluating import evaluate_run
+from earthworks.evaluation import measure_bias, measure_toxicity
+from earthworks.evaluation.bias import suite as bias
+from earthworks.evaluation.likelihood import generation as writing
 from earthworks.evaluation.results import Partial, partial_result
+from earthworks.evaluation.tasks import command as commands
+from earthworks.evaluation.tasks import evaluation as evaluating
+from earthworks.evaluation.tasks.evaluation import evaluate_run
+from earthworks.evaluation.toxicity import command as bias_commands
 from earthworks.runs import EarthworksError, read_json
 from earthworks.runs.errors import Stopped
 from earthworks.runs.lock import lock
@@ -230,7 +235,7 @@ def test_a_run_that_is_trained_or_evaluated_meanwhile_can_be_evaluated(run, tiny
 
 def test_a_checkpoint_that_is_removed_while_it_is_read_is_chosen_anew(run, tiny_eval, monkeypatch):
     """As a run that is being trained does to its older checkpoints."""
-    from earthworks.evaluation import scoring_protocol
+    from earthworks.evaluation.likelihood import protocol as scoring_protocol
 
     real, gone = scoring_protocol.load, []
 

@@ -8,7 +8,7 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earthworks.evaluation.laws import fit_law, predict, resampled
+from earthworks.evaluation.scaling.laws import fit_law, predict, resampled
 
 SIZES = np.array([241_632, 428_672, 857_216, 1_924_800, 4_272_896, 6_672_320.0])
 RUNS = np.repeat(SIZES[:5], [3, 3, 3, 1, 1])  # three seeds of the small ones

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from earthworks.evaluation import evaluate_tasks
-from earthworks.evaluation.evaluating import chosen
-from earthworks.evaluation.lm_eval_adapter import adapter, write_lm_eval_tasks
-from earthworks.evaluation.scorer import Scorer
-from earthworks.evaluation.task import Task, shipped_tasks
+from earthworks.evaluation.likelihood.scorer import Scorer
+from earthworks.evaluation.tasks.evaluation import chosen
+from earthworks.evaluation.tasks.lm_eval_adapter import adapter, write_lm_eval_tasks
+from earthworks.evaluation.tasks.task_file import Task, shipped_tasks
 from earthworks.runs import EarthworksError
 
 OFFLINE = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "DISABLE_MULTIPROC": "1"}

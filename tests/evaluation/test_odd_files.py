@@ -18,15 +18,15 @@ from known_models import Uniform
 from measured import rendered
 
 from earthworks.evaluation import evaluate_tasks, measure_bias, measure_detection, measure_toxicity, train_classifier
-from earthworks.evaluation import toxicity_classifier as classifiers
-from earthworks.evaluation.bbq import measure_bbq
-from earthworks.evaluation.bias_commands import bias_lines
-from earthworks.evaluation.bias_files import records_of
-from earthworks.evaluation.card import write_card
-from earthworks.evaluation.commands import table
-from earthworks.evaluation.dialect import measure_dialects
-from earthworks.evaluation.labelled import read_labelled
-from earthworks.evaluation.task import Task, read_tasks, task_from
+from earthworks.evaluation.bias.bbq import measure_bbq
+from earthworks.evaluation.bias.dialect import measure_dialects
+from earthworks.evaluation.cards.card import write_card
+from earthworks.evaluation.example_files import records_of
+from earthworks.evaluation.tasks.command import table
+from earthworks.evaluation.tasks.task_file import Task, read_tasks, task_from
+from earthworks.evaluation.toxicity import classifier as classifiers
+from earthworks.evaluation.toxicity.command import bias_lines
+from earthworks.evaluation.toxicity.labelled import read_labelled
 from earthworks.runs import EarthworksError, write_result
 from earthworks.runs.json_files import RESULTS
 
@@ -137,13 +137,13 @@ def test_bias_files_with_any_field_replaced_are_measured_or_one_sentence(tmp_pat
 
 
 def records_of_bold(folder: Path) -> None:
-    from earthworks.evaluation.groups import bold_prompts
+    from earthworks.evaluation.bias.groups import bold_prompts
 
     bold_prompts(folder)
 
 
 def test_labelled_texts_and_prompts_with_any_field_replaced_are_read_or_one_sentence(tmp_path):
-    from earthworks.evaluation.toxicity import read_prompts
+    from earthworks.evaluation.toxicity.prompts import read_prompts
 
     for shape in ({"text": "a", "label": 1}, {"test_case": "a", "label_gold": "hateful", "target_ident": "b"}):
         for each in variants(shape):
@@ -431,7 +431,7 @@ def test_a_text_of_a_table_may_be_as_long_as_a_book_and_a_comma_too_many_is_name
 def test_a_file_that_unfolds_without_end_is_refused(tmp_path, monkeypatch):
     import gzip
 
-    from earthworks.evaluation import bias_files
+    from earthworks.evaluation import example_files as bias_files
 
     monkeypatch.setattr(bias_files, "LARGEST", 1 << 16)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b" " * (1 << 20)))

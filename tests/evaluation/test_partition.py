@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.evaluation.partition import common, lexicographic, partition
+from earthworks.evaluation.likelihood.shared_prefixes import common, lexicographic, partition
 
 sequences = st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=7)
 

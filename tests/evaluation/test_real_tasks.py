@@ -6,9 +6,9 @@ import pytest
 from known_models import Chance, Uniform
 
 from earthworks.evaluation import evaluate_tasks
-from earthworks.evaluation.evaluating import chosen
-from earthworks.evaluation.items import make_items
-from earthworks.evaluation.task import shipped_tasks
+from earthworks.evaluation.tasks.evaluation import chosen
+from earthworks.evaluation.tasks.items import make_items
+from earthworks.evaluation.tasks.task_file import shipped_tasks
 
 CHOICES = [task.name for task in shipped_tasks() if task.kind in ("choice", "contexts")]
 # chance and majority as the README beside the data has them

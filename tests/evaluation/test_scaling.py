@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from earthworks.evaluation import compare_family, scaling
-from earthworks.evaluation.benefit import measure_benefit
-from earthworks.evaluation.held_out import held_out
-from earthworks.evaluation.scaling_commands import lines
-from earthworks.evaluation.scaling_page import write_page
+from earthworks.evaluation import compare_family
+from earthworks.evaluation.scaling import compare as scaling
+from earthworks.evaluation.scaling.benefit import measure_benefit
+from earthworks.evaluation.scaling.command import lines
+from earthworks.evaluation.scaling.held_out import held_out
+from earthworks.evaluation.scaling.page import write_page
 from earthworks.gopher import GopherConfig, evaluate, train
 from earthworks.runs import EarthworksError, read_json, write_result
 from tiny_runs import TINY
@@ -277,7 +278,7 @@ def test_the_losses_of_a_real_run_are_those_that_evaluate_gives(trained, monkeyp
     def untouched(*_: Any, **__: Any) -> Any:
         raise AssertionError("measured twice")
 
-    monkeypatch.setattr("earthworks.evaluation.held_out.load", untouched)
+    monkeypatch.setattr("earthworks.evaluation.scaling.held_out.load", untouched)
     assert held_out(trained / "shrew", **given) == found
     with pytest.raises(AssertionError, match="measured twice"):  # another text is another measurement
         held_out(trained / "shrew", **{**given, "max_tokens": 20})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_models import Memory, Uniform
 
-from earthworks.evaluation.scorer import Encoded, Scorer, alike, batches, cut
+from earthworks.evaluation.likelihood.scorer import Encoded, Scorer, alike, batches, cut
 from earthworks.gopher import Cache, Gopher, GopherConfig
 from earthworks.gopher.generation import left_pad
 from earthworks.runs import EarthworksError

@@ -8,10 +8,10 @@ import pytest
 from known_models import Uniform
 
 from earthworks.evaluation import evaluate_tasks
-from earthworks.evaluation.commands import table
-from earthworks.evaluation.items import make_items
-from earthworks.evaluation.task import Task
-from earthworks.evaluation.templates import TooMuch, evaluate, render
+from earthworks.evaluation.tasks.command import table
+from earthworks.evaluation.tasks.items import make_items
+from earthworks.evaluation.tasks.task_file import Task
+from earthworks.evaluation.tasks.templates import TooMuch, evaluate, render
 
 ROW = {"a": "word " * 50, "xs": [str(i) for i in range(300)], "long": "x\ty\n" * 2000}
 TOO_MUCH = {

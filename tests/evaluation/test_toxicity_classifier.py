@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.evaluation import train_classifier
-from earthworks.evaluation.labelled import read_labelled
 from earthworks.evaluation.roc import auc
-from earthworks.evaluation.toxicity_classifier import LinearClassifier, headline, no_claim
+from earthworks.evaluation.toxicity.classifier import LinearClassifier, headline, no_claim
+from earthworks.evaluation.toxicity.labelled import read_labelled
 from earthworks.runs import EarthworksError
 
 

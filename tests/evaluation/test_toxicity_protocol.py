@@ -11,7 +11,7 @@ import pytest
 from bias_examples import Known, chance
 
 from earthworks.evaluation import measure_detection, measure_toxicity
-from earthworks.evaluation.toxicity_scorers import choose_scorer, scores_of
+from earthworks.evaluation.toxicity.scorers import choose_scorer, scores_of
 from earthworks.runs import EarthworksError, read_json
 
 

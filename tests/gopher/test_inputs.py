@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from earthworks.corpus import PackedTokens, Tokenizer, pack, sources
-from earthworks.evaluation.held_out import digest_of
+from earthworks.evaluation.scaling.held_out import digest_of
 from earthworks.gopher import evaluate, inputs, train
 from earthworks.runs import files, read_json
 from tiny_runs import FLEA, results, rewrite, words

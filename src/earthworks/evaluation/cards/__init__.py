@@ -1,0 +1,5 @@
+"""Model cards, written from the files of a run."""
+
+from earthworks.evaluation.cards.card import write_card
+
+__all__ = ["write_card"]

@@ -1,0 +1,5 @@
+"""Tasks: items, prompts, metrics, and the files that describe them."""
+
+from earthworks.evaluation.tasks.evaluation import evaluate_tasks
+
+__all__ = ["evaluate_tasks"]

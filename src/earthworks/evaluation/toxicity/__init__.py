@@ -1,0 +1,7 @@
+"""Toxicity: of continuations, its classifiers, and its detection when asked."""
+
+from earthworks.evaluation.toxicity.classifier import train_classifier
+from earthworks.evaluation.toxicity.detection import measure_detection
+from earthworks.evaluation.toxicity.prompts import measure_toxicity
+
+__all__ = ["measure_detection", "measure_toxicity", "train_classifier"]
