@@ -45,9 +45,9 @@ def ours(raw: Path, output: Path, workers: int = 1, near: float | None = 0.8) ->
 
 def filters_alone(raw: Path, output: Path) -> None:
     """The first stage, and nothing after it."""
-    from earthworks.corpus.building import compile_kernels, perform, planned
-    from earthworks.corpus.recipe import Recipe, Subset
-    from earthworks.corpus.store import Store
+    from earthworks.corpus.pipeline.command import compile_kernels, perform, planned
+    from earthworks.corpus.pipeline.recipe import Recipe, Subset
+    from earthworks.corpus.pipeline.store import Store
 
     shutil.rmtree(output, ignore_errors=True)
     recipe = Recipe((Subset("all", str(raw)),), exact=False, near=None)
@@ -117,9 +117,9 @@ def main() -> None:
             against = f"{rate / rates['datatrove']:.1f}" if "datatrove" in rates else ""
             lines.append(f"| {name} | {rate:.1f} | {runs} | {against} |")
         ratios, clock = [], {1: [], 2: []}
-        import earthworks.corpus.shards
+        import earthworks.corpus.pipeline.shards
 
-        earthworks.corpus.shards.SHARD_BYTES = 1  # every file a shard
+        earthworks.corpus.pipeline.shards.SHARD_BYTES = 1  # every file a shard
         for seed in range(1, 4):
             chance = random.Random(seed)
             write_files(raw / str(seed), [" ".join(chance.sample(text.split(), len(text.split()))) for text in texts])

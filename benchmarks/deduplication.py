@@ -30,11 +30,11 @@ from harness import header, quiet, write_result
 from rules import documents
 
 from earthworks.corpus import read
-from earthworks.corpus.decontamination import contaminated, hits, index_items
-from earthworks.corpus.deduplication import exact_keys, near_duplicates, priorities, propose
-from earthworks.corpus.items import read_items
-from earthworks.corpus.minhash import band_keys, bands_for, signatures, signed
-from earthworks.corpus.shingles import bare_words, distinct, shingles
+from earthworks.corpus.decontamination.hits import contaminated, hits, index_items
+from earthworks.corpus.decontamination.items import read_items
+from earthworks.corpus.dedup.duplicates import exact_keys, near_duplicates, priorities, propose
+from earthworks.corpus.dedup.minhash import band_keys, bands_for, signatures, signed
+from earthworks.corpus.dedup.shingles import bare_words, distinct, shingles
 
 BINS = (0.0, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.01)
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from harness import header, write_result
 
-from earthworks.corpus.extraction import extract
-from earthworks.corpus.streams import Unreadable
+from earthworks.corpus.readers.html_text import extract
+from earthworks.corpus.readers.streams import Unreadable
 
 TOKEN = re.compile(r"\w+")
 

@@ -23,7 +23,7 @@ import numpy as np
 from harness import header, quiet, write_result
 
 from earthworks.corpus import read
-from earthworks.corpus.rules import rule_values
+from earthworks.corpus.rules.profiles import rule_values
 
 
 def documents(data: str, size: int) -> list[str]:

@@ -23,9 +23,13 @@ from earthworks.runs.yaml_files import parse_yaml, read_yaml
 # room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "corpus": {
-        "build": ("earthworks.corpus.building", "build", "raw documents to a curated corpus, every decision on record"),
-        "inspect": ("earthworks.corpus.inspecting", "inspect", "what a build kept and dropped, and why"),
-        "score": ("earthworks.corpus.commands", "score", "what the rules of MassiveText say of one document"),
+        "build": (
+            "earthworks.corpus.pipeline.command",
+            "build",
+            "raw documents to a curated corpus, every decision on record",
+        ),
+        "inspect": ("earthworks.corpus.pipeline.inspection", "inspect", "what a build kept and dropped, and why"),
+        "score": ("earthworks.corpus.rules.command", "score", "what the rules of MassiveText say of one document"),
     },
     "evaluate": {
         "tasks": (

@@ -3,7 +3,7 @@
 import lzma
 from pathlib import Path
 
-from earthworks.corpus.python_docs import WEIGHTS
+from earthworks.corpus.readers.python_docs import WEIGHTS
 from earthworks.report.writing import refuse_foreign
 from earthworks.runs import RunFolder, lock, read_result, write_result
 from earthworks.runs.folder import default_run
@@ -65,7 +65,7 @@ def own_folder(run: str | None) -> Path:
 def curate(path: Path, seed: int) -> Path:
     """The documentation of the installed Python through the pipeline; the page about it."""
     from earthworks.corpus import build
-    from earthworks.corpus.inspecting import inspect
+    from earthworks.corpus.pipeline.inspection import inspect
 
     say(str(build(str(path), subsets=SUBSETS, workers=1, seed=seed)))
     inspect(str(path), seed=seed)
@@ -123,7 +123,7 @@ def compressed(run: RunFolder, seed: int) -> dict[str, float]:
     Primed: (|xz(training + held out)| - |xz(training)|) / bytes, with a dictionary that spans all of it.
     """
     from earthworks.corpus import read, sources
-    from earthworks.corpus.splitting import split_sources
+    from earthworks.corpus.tokens.validation_split import split_sources
 
     config = run.read_config()
     found = sources(config["data"])

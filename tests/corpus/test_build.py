@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from earthworks.corpus import build, building, read, sources
-from earthworks.corpus.built import manifest_of
-from earthworks.corpus.rules import PROFILES, failing, rule_values
-from earthworks.corpus.store import Store
+from earthworks.corpus import build, read, sources
+from earthworks.corpus.manifest import manifest_of
+from earthworks.corpus.pipeline import command as building
+from earthworks.corpus.pipeline.store import Store
+from earthworks.corpus.rules.profiles import PROFILES, failing, rule_values
 from earthworks.runs import EarthworksError, lock
 
 VOCABULARY = [
@@ -68,7 +69,7 @@ def raw(tmp_path) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch):
     """Every file a shard by itself."""
-    monkeypatch.setattr("earthworks.corpus.shards.SHARD_BYTES", 1)
+    monkeypatch.setattr("earthworks.corpus.pipeline.shards.SHARD_BYTES", 1)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -333,7 +334,7 @@ def kills(output: Path, raw: Path, num: int, seed: int) -> None:
 
 def test_workers_end_with_the_command_that_is_killed(tmp_path):
     script = (
-        "import os, sys, time; from earthworks.corpus.executors import Local; local = Local(2); "
+        "import os, sys, time; from earthworks.corpus.pipeline.executors import Local; local = Local(2); "
         "futures = [local.submit(os.getpid) for _ in range(8)]; "
         "print(*{each.result() for each in futures}, flush=True); time.sleep(60)"
     )

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from test_build import ids, prose, run, tree, write_lines
 
-from earthworks.corpus import build, building, read, sources
+from earthworks.corpus import build, read, sources
+from earthworks.corpus.pipeline import command as building
+from earthworks.corpus.pipeline.store import Store
 from earthworks.corpus.sealing import json_bytes, sealed
-from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, lock
 
 
@@ -31,7 +32,7 @@ def raw(tmp_path) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch):
     """Every file a shard by itself."""
-    monkeypatch.setattr("earthworks.corpus.shards.SHARD_BYTES", 1)
+    monkeypatch.setattr("earthworks.corpus.pipeline.shards.SHARD_BYTES", 1)
 
 
 @pytest.fixture
@@ -243,7 +244,7 @@ def test_what_is_damaged_between_two_commands_is_done_again(raw, tmp_path, small
 
 @pytest.mark.parametrize("change", ["grows", "vanishes", "is rewritten"])
 def test_a_file_that_changes_while_it_is_read_stops_the_build(raw, tmp_path, small_shards, monkeypatch, change):
-    from earthworks.corpus import shards
+    from earthworks.corpus.pipeline import shards
 
     through = shards.read_input
 
@@ -319,8 +320,8 @@ def test_a_finished_corpus_is_built_before_also_where_nothing_can_be_written(raw
     def refused(*_):
         raise AssertionError("a file was written or removed")
 
-    monkeypatch.setattr("earthworks.corpus.planning.lock", refused)
-    monkeypatch.setattr("earthworks.corpus.store.Store.writing", refused)
+    monkeypatch.setattr("earthworks.corpus.pipeline.planning.lock", refused)
+    monkeypatch.setattr("earthworks.corpus.pipeline.store.Store.writing", refused)
     assert "was built before" in str(build(str(corpus), input=str(raw), tests=[str(tmp_path / "tests")], workers=1))
 
 
@@ -465,7 +466,7 @@ def test_a_strangers_manifest_is_one_sentence_or_what_it_says(corpus, command, m
     from earthworks.report.page import Table
 
     for picture in ("flow", "histograms"):  # which take a second to draw
-        monkeypatch.setattr(f"earthworks.corpus.pictures.{picture}", lambda *_: Table("", (), ()))
+        monkeypatch.setattr(f"earthworks.corpus.pipeline.inspection_figures.{picture}", lambda *_: Table("", (), ()))
     manifest = json.loads((corpus / "manifest.json").read_text())
     del manifest["sha256"]
     for name in manifest:

@@ -15,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_shingles import TEXTS
 
-from earthworks.corpus import decontamination, items, records
-from earthworks.corpus.decontamination import Hits, contaminated, context, hits, index_items
-from earthworks.corpus.items import Item, groups_of, read_items
-from earthworks.corpus.lookup import directory_of, look_up
-from earthworks.corpus.shingles import bare_words, word_spans
-from earthworks.corpus.streams import lines
+from earthworks.corpus.decontamination import hits as decontamination
+from earthworks.corpus.decontamination import items
+from earthworks.corpus.decontamination.hash_set import directory_of, look_up
+from earthworks.corpus.decontamination.hits import Hits, contaminated, context, hits, index_items
+from earthworks.corpus.decontamination.items import Item, groups_of, read_items
+from earthworks.corpus.dedup.shingles import bare_words, word_spans
+from earthworks.corpus.readers import records
+from earthworks.corpus.readers.streams import lines
 from earthworks.runs import EarthworksError
 
 

@@ -9,10 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shingles import TEXTS
 
-from earthworks.corpus import deduplication
-from earthworks.corpus.deduplication import Evidence, exact_duplicates, exact_keys, near_duplicates, priorities, propose
-from earthworks.corpus.minhash import band_keys, bands_for, signatures, signed
-from earthworks.corpus.shingles import bare_words, distinct, shingles
+from earthworks.corpus.dedup import duplicates as deduplication
+from earthworks.corpus.dedup.duplicates import (
+    Evidence,
+    exact_duplicates,
+    exact_keys,
+    near_duplicates,
+    priorities,
+    propose,
+)
+from earthworks.corpus.dedup.minhash import band_keys, bands_for, signatures, signed
+from earthworks.corpus.dedup.shingles import bare_words, distinct, shingles
 from earthworks.runs import EarthworksError
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from pages import SENTENCE, article, page
 
-from earthworks.corpus import Reading, extraction, read
-from earthworks.corpus.extraction import LARGEST_PAGE, decoded, extract, extractor
-from earthworks.corpus.streams import Unreadable
+from earthworks.corpus import Reading, read
+from earthworks.corpus.readers import html_text as extraction
+from earthworks.corpus.readers.html_text import LARGEST_PAGE, decoded, extract, extractor
+from earthworks.corpus.readers.streams import Unreadable
 from earthworks.runs import EarthworksError
 
 pytest.importorskip("trafilatura")
@@ -113,7 +114,7 @@ def under(limits: str, program: str) -> subprocess.CompletedProcess:
 
 
 READS = """
-from earthworks.corpus.extraction import extract
+from earthworks.corpus.readers.html_text import extract
 from earthworks.runs import EarthworksError
 page = "<html><body>" + "<p>A gopher digs a tunnel below the garden and the field.</p>" * 20 + "</body></html>"
 try:
@@ -134,7 +135,7 @@ def test_pages_are_read_under_the_limits_of_a_batch_system(limits):
 def test_where_no_page_can_be_extracted_the_work_stops_and_no_page_is_at_fault():
     low = "resource.setrlimit(resource.RLIMIT_AS, (60_000_000,) * 2)"
     program = f"""
-from earthworks.corpus import extraction
+from earthworks.corpus.readers import html_text as extraction
 from earthworks.runs import EarthworksError
 original = extraction.subprocess.Popen
 extraction.subprocess.Popen = lambda command, **options: original(

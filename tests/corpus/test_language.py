@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from test_rules import TEXTS
 
-from earthworks.corpus import language
+from earthworks.corpus.rules import language
 from earthworks.runs import EarthworksError
 
 SENTENCES = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from earthworks.corpus.minhash import band_keys, bands_for, estimates, minima, signatures, signed
-from earthworks.corpus.shingles import shingles
+from earthworks.corpus.dedup.minhash import band_keys, bands_for, estimates, minima, signatures, signed
+from earthworks.corpus.dedup.shingles import shingles
 from earthworks.runs import EarthworksError
 
 

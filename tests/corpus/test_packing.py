@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from earthworks.corpus import PackedTokens, Source, Tokenizer, is_packed, pack, read, sources
-from earthworks.corpus import packing as module
-from earthworks.corpus import tokenizer as tokenizer_module
-from earthworks.corpus.sampling import shares, subsets_of, windows_per_epoch
-from earthworks.corpus.splitting import split_sources
+from earthworks.corpus.tokens import packing as module
+from earthworks.corpus.tokens import tokenizer as tokenizer_module
+from earthworks.corpus.tokens.sample_order import shares, subsets_of, windows_per_epoch
+from earthworks.corpus.tokens.validation_split import split_sources
 from earthworks.runs import EarthworksError
 from earthworks.runs.files import description
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rules import TEXTS, plain_datatrove
 
-from earthworks.corpus import PROFILES, datatrove, quality_values, repetition_values
-from earthworks.corpus.quality import bare, quality
-from earthworks.corpus.rules import failing, rule_values
-from earthworks.corpus.stop_words import STOP_WORDS
+from earthworks.corpus import PROFILES, quality_values, repetition_values
+from earthworks.corpus.rules import datatrove
+from earthworks.corpus.rules.profiles import failing, rule_values
+from earthworks.corpus.rules.quality import bare, quality
+from earthworks.corpus.rules.stop_words import STOP_WORDS
 from earthworks.runs import EarthworksError
 
 TWICE = "a b c d e a b c d e"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from earthworks.corpus import python_docs as module
 from earthworks.corpus import read
-from earthworks.corpus.python_docs import definitions, python_docs, without_docstrings
+from earthworks.corpus.readers import python_docs as module
+from earthworks.corpus.readers.python_docs import definitions, python_docs, without_docstrings
 from earthworks.runs import EarthworksError
 
 

@@ -18,9 +18,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus import Fault, Reading, files_of, read, read_input, records, streams
-from earthworks.corpus import reading as module
+from earthworks.corpus import Fault, Reading, files_of, read, read_input
 from earthworks.corpus.document import LongDocument
+from earthworks.corpus.readers import input_files as module
+from earthworks.corpus.readers import records, streams
 from earthworks.runs import EarthworksError
 
 TEXTS = ["First, with an é.\r\nAnd a second line.\n", "日本語の文章", "x" * 3000 + "\n\n\t end", "Ünï"]
@@ -454,7 +455,8 @@ def test_a_bomb_costs_little_memory(tmp_path, suffix):
         for _ in range(60):
             stream.write(b"word " * 200_000)
     program = f"""
-from earthworks.corpus import Tokenizer, pack, sources, streams
+from earthworks.corpus import Tokenizer, pack, sources
+from earthworks.corpus.readers import streams
 streams.LARGEST_FILE = 50_000_000
 try:
     pack(sources({str(path)!r}), Tokenizer.bytes(), {str(tmp_path / "out")!r})

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus import PROFILES, datatrove, quality_values, read, repetition_values
-from earthworks.corpus.quality import QUALITY_BOUNDS, quality
-from earthworks.corpus.repetition import REPETITION_LIMITS, repetition
-from earthworks.corpus.rules import failing, rule_values
+from earthworks.corpus import PROFILES, quality_values, read, repetition_values
+from earthworks.corpus.rules import datatrove
+from earthworks.corpus.rules.profiles import failing, rule_values
+from earthworks.corpus.rules.quality import QUALITY_BOUNDS, quality
+from earthworks.corpus.rules.repetition import REPETITION_LIMITS, repetition
 from earthworks.runs import EarthworksError
 
 IDS = (*QUALITY_BOUNDS, *REPETITION_LIMITS)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus.sampling import (
+from earthworks.corpus.tokens.sample_order import (
     BLOCK,
     document_crops,
     permutation,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus.shingles import bare_words, distinct, shingles, word_spans
+from earthworks.corpus.dedup.shingles import bare_words, distinct, shingles, word_spans
 from earthworks.runs import EarthworksError
 
 ATOMS = st.sampled_from(

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rules import ATOMS, EXAMPLES, TEXTS, kernel
 
-from earthworks.corpus.quality import bare
-from earthworks.corpus.repetition import REPETITION_LIMITS
-from earthworks.corpus.spans import RULES, counted_spans
-from earthworks.corpus.units import characters, lines, paragraphs
+from earthworks.corpus.rules.quality import bare
+from earthworks.corpus.rules.repetition import REPETITION_LIMITS
+from earthworks.corpus.rules.spans import RULES, counted_spans
+from earthworks.corpus.rules.text_units import characters, lines, paragraphs
 from earthworks.runs import EarthworksError
 
 

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthworks.corpus import Reading, Source, Tokenizer, pack, reading, sample_text, sources
-from earthworks.corpus.splitting import Split, chosen, cut_after, split_sources
+from earthworks.corpus import Reading, Source, Tokenizer, pack, sample_text, sources
+from earthworks.corpus.readers import input_files as reading
+from earthworks.corpus.tokens.validation_split import Split, chosen, cut_after, split_sources
 from earthworks.runs import EarthworksError
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.corpus import Tokenizer
-from earthworks.corpus import tokenizer as module
+from earthworks.corpus.tokens import tokenizer as module
 from earthworks.runs import EarthworksError
 
 FRAGMENTS = [

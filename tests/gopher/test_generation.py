@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from earthworks.corpus import Tokenizer
-from earthworks.corpus.tokenizer import DecodeStream
+from earthworks.corpus.tokens.tokenizer import DecodeStream
 from earthworks.gopher import Cache, Gopher, GopherConfig, generate, generation, load, train
 from earthworks.gopher.config import SIZES
 from earthworks.gopher.generation import left_pad, prefill, token_distribution

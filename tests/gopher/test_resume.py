@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from earthworks.corpus import PackedTokens
-from earthworks.corpus.sampling import windows_per_epoch
+from earthworks.corpus.tokens.sample_order import windows_per_epoch
 from earthworks.gopher import Gopher, train
 from earthworks.gopher.pretraining.task import Pretraining
 from earthworks.runs import RunFolder, read_metrics

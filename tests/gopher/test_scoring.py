@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earthworks.corpus import Tokenizer, pack, sources
-from earthworks.corpus.packed import PackedTokens
+from earthworks.corpus.tokens.packed_tokens import PackedTokens
 from earthworks.gopher import Gopher, GopherConfig, evaluate, scoring
 from earthworks.gopher.evaluating import evaluate_packed, up_to
 from earthworks.gopher.scoring import ScoredDocument, by_position, cut, score_documents, summarize

@@ -7,7 +7,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-from earthworks.corpus.streams import blocks
+from earthworks.corpus.readers.streams import blocks
 from earthworks.runs import EarthworksError
 from earthworks.runs.files import read_regular
 from earthworks.runs.json_files import parse_json

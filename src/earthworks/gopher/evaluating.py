@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from earthworks.corpus import PackedTokens, Reading, Tokenizer, sources
-from earthworks.corpus.packing import tokens_of
-from earthworks.corpus.reading import read_texts
+from earthworks.corpus.readers.input_files import read_texts
+from earthworks.corpus.tokens.packing import tokens_of
 from earthworks.gopher.inputs import open_tokens
 from earthworks.gopher.inputs import packed_folder as packed_folder
 from earthworks.gopher.loading import load

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from earthworks.corpus.built import manifest_of
+from earthworks.corpus.manifest import manifest_of
 from earthworks.evaluation.cards.card import Card, index, result
 from earthworks.evaluation.cards.markdown import bullets, called, plain, table
 from earthworks.evaluation.shapes import (

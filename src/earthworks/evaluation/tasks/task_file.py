@@ -26,7 +26,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from earthworks.corpus.streams import LONGEST_LINE, blocks, lines
+from earthworks.corpus.readers.streams import LONGEST_LINE, blocks, lines
 from earthworks.runs import EarthworksError
 from earthworks.runs.files import inside, open_regular
 from earthworks.runs.json_files import parse_json

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from earthworks.corpus import PackedTokens, Source, Tokenizer, is_packed, pack, sample_text, sources
-from earthworks.corpus.splitting import split_sources
+from earthworks.corpus.tokens.validation_split import split_sources
 from earthworks.gopher.cost import training_memory
 from earthworks.gopher.evaluating import evaluate_packed, figures
 from earthworks.gopher.inputs import open_tokens, record_inputs

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 
 from earthworks.corpus import PackedTokens
-from earthworks.corpus.sampling import Sampling
+from earthworks.corpus.tokens.sample_order import Sampling
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.pretraining import budget

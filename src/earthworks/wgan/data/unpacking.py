@@ -28,7 +28,7 @@ def content_of(path: Path, num_bytes: int | None = None) -> bytes:
                 with gzip.open(stream) as packed:
                     content = packed.read(wanted)
             elif path.suffix == ".xz":
-                from earthworks.corpus.streams import beginning, blocks
+                from earthworks.corpus.readers.streams import beginning, blocks
 
                 content = bytes(beginning(blocks(stream, f"{path}"), wanted)[0][:wanted])
             else:

@@ -1,0 +1,3 @@
+"""Readers: files, archives, web pages and tables as documents."""
+
+__all__: list[str] = []

@@ -1,0 +1,245 @@
+"""What is held out for validation, and what the tokenizer may learn from.
+
+A document's place is decided by h = BLAKE2b(text), keyed with the seed: by neither its name nor its position, so exact
+copies of a document are always on one side, in whichever source they stand, and the order of files does not matter.
+"""
+
+import hashlib
+import heapq
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from earthworks.corpus.document import Document, LongDocument
+from earthworks.corpus.readers.input_files import read_texts
+from earthworks.corpus.readers.records import Reading
+from earthworks.corpus.readers.sources import Source
+from earthworks.corpus.tokens.tokenizer import chunks_of
+from earthworks.runs import EarthworksError
+
+PARTS = ("train", "validation")
+
+
+@dataclass(slots=True)
+class Split:
+    """`parts(text)` is (training part, validation part): one of them is empty unless the text is its source's only one,
+    which is cut."""
+
+    fraction: float
+    seed: int
+    held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # h of the documents held out, sorted
+    cut: set[int] = field(default_factory=set)  # h of the texts to cut
+    surveyed: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each source: documents, and the sum of h
+    long: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # of each LongDocument: h, characters
+
+    def parts(self, text: str) -> tuple[str, str]:
+        key = text_hash(text, self.seed)
+        if key in self.cut:
+            end = self.place(len(text))
+            return text[:end], text[end:]
+        return ("", text) if self.holds_out(key) else (text, "")
+
+    def place(self, characters: int) -> int:
+        """How many characters of a text that is cut train."""
+        return max(min(int(characters * (1 - self.fraction)), characters - 1), 1)
+
+    def holds_out(self, key: int) -> bool:
+        place = int(np.searchsorted(self.held_out, np.uint64(key)))
+        return place < len(self.held_out) and int(self.held_out[place]) == key
+
+    def read(self, source: Source, reading: Reading | None = None) -> Iterator[tuple[str, Iterable[str]]]:
+        """The part, `train` or `validation`, and the text in blocks, of every document of a source or what it is cut
+        into. The blocks are to be read before the next are asked for.
+
+        Raises EarthworksError when these are not the documents that were split."""
+        read = total = 0
+        for document in read_texts(source.location, reading):
+            if isinstance(document, Document):
+                key = text_hash(document.text, self.seed) if self.fraction else 0
+                if key in self.cut:
+                    yield from ((part, [text]) for part, text in zip(PARTS, self.parts(document.text)) if text)
+                else:
+                    yield "validation" if self.holds_out(key) else "train", [document.text]
+            else:
+                digest = text_digest(self.seed)
+                yield from self.long_parts(source, document, digest, Reading() if reading is None else reading)
+                key = key_of(digest) if self.fraction else 0
+            read, total = read + 1, (total + key) % (1 << 64)
+        if self.surveyed.get(source.location, (read, total)) != (read, total):
+            raise EarthworksError(
+                f"{source.location} changed while it was read: its documents are not those that were split into "
+                "training and validation; run the command again when nothing writes there",
+                exit_code=1,
+            )
+
+    def long_parts(
+        self, source: Source, document: LongDocument, digest: "hashlib.blake2b", reading: Reading
+    ) -> Iterator[tuple[str, Iterable[str]]]:
+        """`read` for one long text, whose blocks all go into the digest."""
+        blocks = hashed(document.blocks(reading), digest) if self.fraction else document.blocks(reading)
+        key, characters = self.long.get((source.location, document.id), (0, 0))
+        if key in self.cut:
+            yield from zip(PARTS, cut_after(blocks, self.place(characters)))
+        else:
+            yield "validation" if self.holds_out(key) else "train", blocks
+        for _ in blocks:  # what was not asked for
+            pass
+
+
+def cut_after(blocks: Iterator[str], characters: int) -> tuple[Iterator[str], Iterator[str]]:
+    """The first characters of a text in blocks, and the rest; to be read in this order."""
+    rest: list[str] = []
+
+    def first() -> Iterator[str]:
+        left = characters
+        for block in blocks:
+            yield block[:left]
+            if len(block) >= left:
+                rest.append(block[left:])
+                return
+            left -= len(block)
+
+    def second() -> Iterator[str]:
+        yield from rest
+        yield from blocks
+
+    return first(), second()
+
+
+def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
+    """Hold out about `fraction` of each source's bytes, by whole documents in the order of h.
+
+    A document is left out when it would overshoot by more than what is missing, so that one large document among a
+    few does not fill the validation part alone. Both parts get a document when a source has two different ones. A
+    source of a single text is cut: the first int(n (1 - fraction)) of its n characters train. Texts that an earlier
+    source has too stay where they are. Reads everything once and keeps 16 bytes a document.
+    Raises EarthworksError unless 0 <= fraction < 1.
+    """
+    if not 0 <= fraction < 1:
+        raise EarthworksError(f"--validation {fraction}: expected a fraction from 0 (hold nothing out) to below 1")
+    split = Split(fraction, seed)
+    seen = np.empty(0, np.uint64)
+    for source in sources if fraction else []:
+        keys, sizes = survey(source, split)
+        new, held = ~np.isin(keys, seen), np.isin(keys, split.held_out)
+        if len(keys) == 1 and new.all():
+            split.cut.add(int(keys[0]))
+        else:
+            most = int(new.sum()) - bool((new | held).all())  # something must be left to train on
+            picked = chosen(sizes[new], fraction * sizes.sum() - sizes[held].sum(), most)
+            split.held_out = np.union1d(split.held_out, keys[new][picked])
+        seen = np.union1d(seen, keys)
+    return split
+
+
+def survey(source: Source, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """h of each different text of a source, ascending, and the UTF-8 bytes of all its copies."""
+    hashes, sizes = array("Q"), array("q")
+    for document in read_texts(source.location):
+        digest = text_digest(split.seed)
+        if isinstance(document, Document):
+            content = document.text.encode()
+            digest.update(content)
+            sizes.append(len(content))
+        else:
+            counts = Reading()
+            characters = sum(len(block) for block in hashed(document.blocks(counts), digest))
+            split.long[source.location, document.id] = key_of(digest), characters
+            sizes.append(counts.bytes)
+        hashes.append(key_of(digest))
+    split.surveyed[source.location] = len(hashes), sum(hashes) % (1 << 64)
+    keys, copies = np.unique(np.frombuffer(hashes, np.uint64), return_inverse=True)
+    return keys, np.bincount(copies, np.frombuffer(sizes, np.int64))
+
+
+def chosen(sizes: np.ndarray, missing: float, most: int) -> list[int]:
+    """Indices in order, at least one and at most `most`, whose sizes together come near `missing`."""
+    if missing <= 0 or most <= 0:
+        return []
+    taken: list[int] = []
+    for index, size in enumerate(sizes):
+        if missing <= 0 or len(taken) == most:
+            break
+        if size < 2 * missing:
+            taken.append(index)
+            missing -= size
+    return taken or [int(np.argmin(sizes))]
+
+
+def text_hash(text: str, seed: int) -> int:
+    """64 bits of BLAKE2b, keyed with the seed."""
+    digest = text_digest(seed)
+    digest.update(text.encode())
+    return key_of(digest)
+
+
+def text_digest(seed: int) -> "hashlib.blake2b":
+    """Of a text whose UTF-8 is still to come."""
+    return hashlib.blake2b(digest_size=8, key=str(seed).encode())
+
+
+def key_of(digest: "hashlib.blake2b") -> int:
+    return int.from_bytes(digest.digest(), "little")
+
+
+def hashed(blocks: Iterable[str], digest: "hashlib.blake2b") -> Iterator[str]:
+    """The blocks, each when the digest has had it."""
+    for block in blocks:
+        digest.update(block.encode())
+        yield block
+
+
+def sample_text(
+    sources: list[Source],
+    *,
+    seed: int,
+    validation: float = 0.0,
+    max_characters: int = 20_000_000,
+    split: Split | None = None,
+) -> list[str]:
+    """A seeded sample of the training part, for `Tokenizer.train`, without what `pack` holds out under the same
+    `validation` and `seed`, or by `split`, which was made by `split_sources` from them.
+
+    Of weighted sources each has its share of the sample, by repetition where it is too small: the prose of python-docs,
+    weighted 0.7, then takes 2 % fewer tokens than with a tokenizer that saw both subsets as they are. Long texts are
+    sampled in pieces of about 64 k characters. Reads everything twice, once to find the split unless it is given."""
+    split = split_sources(sources, validation, seed) if split is None else split
+    pieces = [training_pieces(source, split) for source in sources]
+    weights = [source.weight for source in sources if source.weight is not None]
+    if len(weights) < len(sources):
+        return smallest_hashes(itertools.chain.from_iterable(pieces), seed, max_characters)
+    shares = [weight / sum(weights) for weight in weights]
+    found = [smallest_hashes(each, seed, share * max_characters) for each, share in zip(pieces, shares)]
+    total = sum(len(text) for texts in found for text in texts)
+    return [text for texts, share in zip(found, shares) for text in repeated(texts, share * total)]
+
+
+def training_pieces(source: Source, split: Split) -> Iterator[str]:
+    """What a source has to train on, long texts in pieces."""
+    for part, blocks in split.read(source):
+        if part == "train":
+            yield from chunks_of(blocks)
+
+
+def smallest_hashes(texts: Iterable[str], seed: int, max_characters: float) -> list[str]:
+    """The texts with the smallest hashes that fit: a uniform sample that depends on no order, in one pass."""
+    heap: list[tuple[int, str]] = []
+    held = 0
+    for text in texts:
+        heapq.heappush(heap, (-text_hash(text, seed + 1), text))
+        held += len(text)
+        while held > max_characters and len(heap) > 1:
+            held -= len(heapq.heappop(heap)[1])
+    return [text for _, text in sorted(heap, reverse=True)]
+
+
+def repeated(texts: list[str], characters: float) -> Iterator[str]:
+    """The texts over and over, up to a number of characters."""
+    for text in itertools.cycle(texts):
+        if characters <= 0:
+            return
+        yield text
+        characters -= len(text)
