@@ -47,7 +47,7 @@ def filters_alone(raw: Path, output: Path) -> None:
     """The first stage, and nothing after it."""
     from earthworks.corpus.pipeline.command import compile_kernels, perform, planned
     from earthworks.corpus.pipeline.recipe import Recipe, Subset
-    from earthworks.corpus.pipeline.store import Store
+    from earthworks.corpus.store import Store
 
     shutil.rmtree(output, ignore_errors=True)
     recipe = Recipe((Subset("all", str(raw)),), exact=False, near=None)

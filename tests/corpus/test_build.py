@@ -22,8 +22,8 @@ import pytest
 from earthworks.corpus import build, read, sources
 from earthworks.corpus.manifest import manifest_of
 from earthworks.corpus.pipeline import command as building
-from earthworks.corpus.pipeline.store import Store
 from earthworks.corpus.rules.profiles import PROFILES, failing, rule_values
+from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, lock
 
 VOCABULARY = [

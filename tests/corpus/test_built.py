@@ -14,8 +14,8 @@ from test_build import ids, prose, run, tree, write_lines
 
 from earthworks.corpus import build, read, sources
 from earthworks.corpus.pipeline import command as building
-from earthworks.corpus.pipeline.store import Store
 from earthworks.corpus.sealing import json_bytes, sealed
+from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, lock
 
 
@@ -321,7 +321,7 @@ def test_a_finished_corpus_is_built_before_also_where_nothing_can_be_written(raw
         raise AssertionError("a file was written or removed")
 
     monkeypatch.setattr("earthworks.corpus.pipeline.planning.lock", refused)
-    monkeypatch.setattr("earthworks.corpus.pipeline.store.Store.writing", refused)
+    monkeypatch.setattr("earthworks.corpus.store.Store.writing", refused)
     assert "was built before" in str(build(str(corpus), input=str(raw), tests=[str(tmp_path / "tests")], workers=1))
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from earthworks.corpus import Fault, Reading, files_of, read, read_input
 from earthworks.corpus.document import LongDocument
-from earthworks.corpus.readers import input_files as module
+from earthworks.corpus.readers import any_source as module
 from earthworks.corpus.readers import records, streams
 from earthworks.runs import EarthworksError
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.corpus import Reading, Source, Tokenizer, pack, sample_text, sources
-from earthworks.corpus.readers import input_files as reading
+from earthworks.corpus.readers import any_source as reading
 from earthworks.corpus.tokens.validation_split import Split, chosen, cut_after, split_sources
 from earthworks.runs import EarthworksError
 

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from earthworks.corpus.document import Document as Document
-from earthworks.corpus.readers.input_files import InputFile as InputFile
-from earthworks.corpus.readers.input_files import files_of as files_of
-from earthworks.corpus.readers.input_files import read as read
-from earthworks.corpus.readers.input_files import read_input as read_input
+from earthworks.corpus.readers.any_source import files_of as files_of
+from earthworks.corpus.readers.any_source import read as read
+from earthworks.corpus.readers.any_source import read_input as read_input
+from earthworks.corpus.readers.files import InputFile as InputFile
 from earthworks.corpus.readers.records import Fault as Fault
 from earthworks.corpus.readers.records import Reading as Reading
 from earthworks.corpus.readers.sources import Source as Source

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from earthworks.corpus.document import Document
-from earthworks.corpus.pipeline.store import Checked, Store
-from earthworks.corpus.readers.input_files import InputFile, input_file, opened
+from earthworks.corpus.readers.files import InputFile, input_file, opened
 from earthworks.corpus.readers.records import Reading, read_lines
 from earthworks.corpus.readers.streams import Unreadable, blocks
 from earthworks.corpus.sealing import SEAL, digest_of, has_shape, parsed
+from earthworks.corpus.store import Checked, Store
 from earthworks.runs import EarthworksError, inside
 from earthworks.runs.progress import note_once
 

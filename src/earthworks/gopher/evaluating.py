@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from earthworks.corpus import PackedTokens, Reading, Tokenizer, sources
-from earthworks.corpus.readers.input_files import read_texts
+from earthworks.corpus.readers.any_source import read_texts
 from earthworks.corpus.tokens.packing import tokens_of
 from earthworks.gopher.inputs import open_tokens
 from earthworks.gopher.inputs import packed_folder as packed_folder

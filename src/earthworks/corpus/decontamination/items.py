@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from earthworks.corpus.readers.input_files import InputFile, files_of, kind_of, opened
+from earthworks.corpus.readers.any_source import files_of
+from earthworks.corpus.readers.files import InputFile, kind_of, opened
 from earthworks.corpus.readers.records import Reading, decode, json_object, parquet_rows, text_bytes
 from earthworks.corpus.readers.streams import LONGEST_LINE, Unreadable, blocks, compression, lines, whole
 

@@ -35,8 +35,8 @@ from earthworks.corpus.pipeline.planning import (
 from earthworks.corpus.pipeline.recipe import Recipe, recipe_of
 from earthworks.corpus.pipeline.shards import Shard
 from earthworks.corpus.pipeline.stages import BY_SHARD, OVER_ALL, STAGES, finished, intact, record_of
-from earthworks.corpus.pipeline.store import Store
 from earthworks.corpus.rules.profiles import rule_values
+from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, Progress
 from earthworks.runs.errors import Stopped
 from earthworks.runs.lock import Held

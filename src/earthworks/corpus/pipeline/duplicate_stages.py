@@ -14,7 +14,7 @@ from earthworks.corpus.dedup.duplicates import Groups, exact_duplicates, near_du
 from earthworks.corpus.pipeline.filter_stage import kept_ids, num_bands, write_array, write_table
 from earthworks.corpus.pipeline.recipe import Recipe
 from earthworks.corpus.pipeline.shards import Shard
-from earthworks.corpus.pipeline.store import Store
+from earthworks.corpus.store import Store
 from earthworks.corpus.tokens.sample_order import key, mix
 from earthworks.runs import EarthworksError
 

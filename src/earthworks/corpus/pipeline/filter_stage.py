@@ -25,9 +25,10 @@ from earthworks.corpus.dedup.minhash import band_keys, bands_for, signatures, si
 from earthworks.corpus.document import Document
 from earthworks.corpus.pipeline.recipe import Recipe, Subset
 from earthworks.corpus.pipeline.shards import Shard, changed, state
-from earthworks.corpus.pipeline.store import Store
-from earthworks.corpus.readers.input_files import InputFile, Reading
+from earthworks.corpus.readers.files import InputFile
+from earthworks.corpus.readers.records import Reading
 from earthworks.corpus.rules.profiles import PROFILES, failing, rule_values
+from earthworks.corpus.store import Store
 
 BATCH = 1 << 23  # characters held at once
 MOST = 1 << 16  # documents held at once: 8 million of one letter each would take 4 GB

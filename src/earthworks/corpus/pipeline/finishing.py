@@ -12,8 +12,8 @@ from earthworks.corpus.pipeline.planning import PLAN
 from earthworks.corpus.pipeline.recipe import Recipe
 from earthworks.corpus.pipeline.shards import Shard
 from earthworks.corpus.pipeline.stages import files_of_stage, record_of, records
-from earthworks.corpus.pipeline.store import Store, folders_above
 from earthworks.corpus.sealing import sealed
+from earthworks.corpus.store import Store, folders_above
 from earthworks.runs import EarthworksError, Progress
 from earthworks.runs.files import is_temporary
 

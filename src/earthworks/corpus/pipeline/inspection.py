@@ -12,12 +12,12 @@ import numpy as np
 
 from earthworks.corpus.manifest import manifest_of, summary, written_files
 from earthworks.corpus.pipeline.recipe import Recipe, bounds_of
-from earthworks.corpus.pipeline.store import Store
 from earthworks.corpus.readers.records import Reading, first_line, json_object
 from earthworks.corpus.readers.streams import LONGEST_LINE, blocks, lines
 from earthworks.corpus.rules.profiles import PROFILES, failing, rule_values
 from earthworks.corpus.rules.spans import counted_spans
 from earthworks.corpus.sealing import has_shape
+from earthworks.corpus.store import Store
 from earthworks.report.numbers import readable
 from earthworks.report.page import Page, Passages, Section, Table, render
 from earthworks.report.writing import refuse_foreign, write_page

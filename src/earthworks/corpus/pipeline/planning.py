@@ -12,9 +12,10 @@ from earthworks.corpus.manifest import INPUT, RECIPE, read_manifest
 from earthworks.corpus.pipeline.recipe import Recipe
 from earthworks.corpus.pipeline.shards import Shard, cut, digest
 from earthworks.corpus.pipeline.stages import record_of
-from earthworks.corpus.pipeline.store import LOCKS, Store
-from earthworks.corpus.readers.input_files import InputFile, Reading
+from earthworks.corpus.readers.files import InputFile
+from earthworks.corpus.readers.records import Reading
 from earthworks.corpus.sealing import LARGEST, SEAL, has_shape, parsed, sealed, unsealed
+from earthworks.corpus.store import LOCKS, Store
 from earthworks.runs import EarthworksError, lock
 from earthworks.runs.files import one_sentence
 from earthworks.runs.lock import Held, refuse_held

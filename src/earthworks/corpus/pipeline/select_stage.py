@@ -19,7 +19,7 @@ from earthworks.corpus.pipeline.duplicate_stages import array_of
 from earthworks.corpus.pipeline.filter_stage import BATCH, dumped, write_array, writer
 from earthworks.corpus.pipeline.recipe import Recipe
 from earthworks.corpus.pipeline.shards import Shard
-from earthworks.corpus.pipeline.store import Checked, Store
+from earthworks.corpus.store import Checked, Store
 
 TOO_SIMILAR = 0.8  # to a test document, by the paper's rule
 

@@ -12,16 +12,9 @@ from typing import Any
 
 from earthworks.corpus.document import Document
 from earthworks.corpus.pipeline.recipe import Recipe
-from earthworks.corpus.readers.input_files import (
-    InputFile,
-    Reading,
-    documents,
-    file_system,
-    files_of,
-    held,
-    is_local,
-    read_input,
-)
+from earthworks.corpus.readers.any_source import documents, files_of, held, read_input
+from earthworks.corpus.readers.files import InputFile, file_system, is_local
+from earthworks.corpus.readers.records import Reading
 from earthworks.corpus.readers.sources import exists_locally
 from earthworks.runs import EarthworksError, sha256
 

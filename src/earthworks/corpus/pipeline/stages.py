@@ -13,8 +13,8 @@ from earthworks.corpus.pipeline.filter_stage import filter_shard
 from earthworks.corpus.pipeline.recipe import Recipe
 from earthworks.corpus.pipeline.select_stage import select_shard, shingle_shard
 from earthworks.corpus.pipeline.shards import Shard
-from earthworks.corpus.pipeline.store import Store
 from earthworks.corpus.sealing import has_shape
+from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError
 from earthworks.runs.progress import note
 

@@ -6,7 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from earthworks.corpus.manifest import manifest_of, named_files
-from earthworks.corpus.readers.input_files import file_system, hugging_face_parts, python_docs_subsets
+from earthworks.corpus.readers.any_source import python_docs_subsets
+from earthworks.corpus.readers.files import file_system
+from earthworks.corpus.readers.hugging_face import hugging_face_parts
 from earthworks.corpus.readers.python_docs import WEIGHTS
 from earthworks.runs import EarthworksError
 

@@ -4,7 +4,7 @@ import math
 import sys
 from itertools import islice
 
-from earthworks.corpus.readers.input_files import read
+from earthworks.corpus.readers.any_source import read
 from earthworks.corpus.rules.profiles import PROFILES, failing, rule_values
 from earthworks.runs import EarthworksError, json_text
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from earthworks.corpus.document import Document, LongDocument
-from earthworks.corpus.readers.input_files import read_texts
+from earthworks.corpus.readers.any_source import read_texts
 from earthworks.corpus.readers.records import Reading
 from earthworks.corpus.readers.sources import Source
 from earthworks.corpus.tokens.tokenizer import chunks_of

@@ -8,16 +8,26 @@ surrogate in JSON) becomes one U+FFFD and is counted. Pages come as the text tha
 """
 
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from earthworks.corpus.document import Document, LongDocument
+from earthworks.corpus.manifest import named_files, read_checked
+from earthworks.corpus.readers.files import (
+    InputFile,
+    distinct_names,
+    file_system,
+    input_file,
+    is_file,
+    is_local,
+    kind_of,
+    opened,
+)
 from earthworks.corpus.readers.html_text import LARGEST_PAGE, need_trafilatura
+from earthworks.corpus.readers.hugging_face import read_hugging_face
 from earthworks.corpus.readers.python_docs import WEIGHTS, python_docs
 from earthworks.corpus.readers.records import (
     READABLE,
@@ -26,38 +36,16 @@ from earthworks.corpus.readers.records import (
     decode,
     decoded_blocks,
     extracted,
-    first_line,
     read_lines,
     read_parquet,
-    record_document,
     text_bytes,
-    without_surrogates,
 )
 from earthworks.corpus.readers.streams import LARGEST_FILE, Unreadable, beginning, blocks, compression, limited, whole
 from earthworks.corpus.readers.warc import read_warc
 from earthworks.runs import EarthworksError
-from earthworks.runs.errors import missing_extra
 
-KINDS = (".txt", ".jsonl", ".json", ".parquet", ".html", ".htm", ".warc")
 LONG = 1 << 24  # bytes of a text from which on `read_texts` gives it block by block
 BLOCK = 1 << 20  # bytes of standard input decoded at once
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file that can be read.
-
-    `name`: below the folder asked for, with `/`, as its documents are called. `path`: within its file system. `bytes`:
-    on disk. `token`: another one means that the content may be another (size and time of change, or what the remote
-    store calls its version). `sha256`: of a file of a built corpus, which is compared at its end. Can be pickled.
-    """
-
-    name: str
-    path: str
-    bytes: int
-    token: str
-    files: Any = field(repr=False, compare=False)
-    sha256: str | None = None
 
 
 def read(data: str, reading: Reading | None = None) -> Iterator[Document]:
@@ -136,31 +124,12 @@ def python_docs_subsets(data: str) -> list[str]:
     return [name] if name else list(WEIGHTS)
 
 
-# Files
-
-
-def file_system(location: str) -> tuple[Any, str]:
-    """The fsspec file system and the path in it of a local path or a URL."""
-    if "://" in location:
-        import fsspec.core
-
-        try:
-            return fsspec.core.url_to_fs(location)
-        except (ValueError, ImportError) as error:
-            raise EarthworksError(f"{location} cannot be opened: {error}") from None
-    from fsspec.implementations.local import LocalFileSystem
-
-    return LocalFileSystem(), location
-
-
 def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
     """The files at a path or URL, one or a folder's to its depth, in the order of their names; nothing is opened.
 
     Hidden files are left out; those of kinds that cannot be read, links to folders, pipes and the like are counted in
     `reading`. Raises EarthworksError where there is nothing to read; a folder that may not be listed is a fault.
     """
-    from earthworks.corpus.manifest import named_files
-
     reading = Reading() if reading is None else reading
     if (named := named_files(location)) is not None:
         return named
@@ -197,58 +166,6 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
     return distinct_names(readable)
 
 
-def distinct_names(files: list[InputFile]) -> list[InputFile]:
-    """Names that are not UTF-8 can become equal when they are shown; the second is then `NAME (2)`, as ids must differ."""
-    taken = {file.name for file in files}
-    if len(taken) == len(files):
-        return files
-    seen: set[str] = set()
-    for place, file in enumerate(files):
-        number, name = 2, file.name
-        while name in seen or (name in taken and name != file.name):
-            name, number = f"{file.name} ({number})", number + 1
-        seen.add(name)
-        files[place] = replace(file, name=name)
-    return files
-
-
-def is_local(files: Any) -> bool:
-    from fsspec.implementations.local import LocalFileSystem
-
-    return isinstance(files, LocalFileSystem)
-
-
-def is_file(files: Any, path: str) -> bool:
-    """Whether opening it gives bytes and not, as a pipe would, an endless wait."""
-    try:
-        return not is_local(files) or stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return True  # a broken link: reading it says so
-
-
-def input_file(files: Any, name: str, path: str, info: dict[str, Any]) -> InputFile:
-    size, versions = (
-        info.get("size") or 0,
-        ("ETag", "etag", "checksum", "mtime", "LastModified", "last_modified", "updated"),
-    )
-    token = next((str(info[each]) for each in (*versions, "created") if info.get(each) is not None), "")
-    if is_local(files):
-        try:
-            found = os.stat(path)  # of what a link leads to
-            size, token = found.st_size, str(found.st_mtime_ns)
-        except OSError:
-            pass
-    name = name.encode(errors="surrogateescape").decode(errors="replace")  # names need not be UTF-8, identities do
-    return InputFile(name, path, size, f"{size}-{token}", files)
-
-
-def kind_of(name: str) -> str | None:
-    """The suffix that says how to read a file, below .gz, .xz or .zst; None for other files."""
-    name = name.lower()
-    name = name.removesuffix(compression(name))
-    return next((kind for kind in KINDS if name.endswith(kind)), None)
-
-
 def read_input(file: InputFile, reading: Reading) -> Iterator[Document]:
     """The documents of one file that are not empty, in order, counted in `reading`.
 
@@ -261,8 +178,6 @@ def read_input(file: InputFile, reading: Reading) -> Iterator[Document]:
 def read_file(file: InputFile, reading: Reading, most: int = LARGEST_FILE) -> Iterator[Document | LongDocument]:
     """The documents of one file; a text of more than `most` bytes is a LongDocument."""
     if file.sha256 is not None:
-        from earthworks.corpus.manifest import read_checked
-
         yield from read_checked(file, reading)
         return
     path, name, kind = file.path, file.name, kind_of(file.path)
@@ -295,47 +210,3 @@ def file_blocks(file: InputFile, reading: Reading) -> Iterator[str]:
     """The text of a .txt file."""
     with opened(file) as raw:
         yield from decoded_blocks(limited(blocks(raw, file.path), file.path), reading)
-
-
-def opened(file: InputFile) -> Any:
-    try:
-        return file.files.open(file.path, "rb")
-    except OSError as error:
-        raise Unreadable(f"{file.path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # a remote file system has its own types
-        raise Unreadable(f"{file.path} cannot be read: {type(error).__name__}: {error}") from error
-
-
-# Hugging Face
-
-
-def read_hugging_face(data: str, reading: Reading) -> Iterator[Document]:
-    """A data set of the Hub or of a local folder, through the package `datasets`, which keeps a copy on disk."""
-    name, config, split = hugging_face_parts(data)
-    try:
-        import datasets
-    except ImportError:
-        raise missing_extra("datasets", "hf", data) from None
-    try:
-        folder = Path(name)
-        if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
-            rows = datasets.load_from_disk(name)
-            if isinstance(rows, datasets.DatasetDict):
-                rows = rows[split]
-        else:
-            rows = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the package raises a score of types, its own and those of the network below
-        raise EarthworksError(f"{data} could not be loaded: {first_line(error)}") from error
-    for row, record in enumerate(rows):
-        document = record_document(dict(record), f"{name}:{row}", name, data)
-        document.text = without_surrogates(document.text, reading)
-        yield document
-
-
-def hugging_face_parts(data: str) -> tuple[str, str | None, str]:
-    """`hf:NAME[:CONFIG][:SPLIT]` -> (name, config or None, split)."""
-    name, *rest = data.removeprefix("hf:").split(":")
-    if not name or len(rest) > 2:
-        raise EarthworksError(f"{data}: expected hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT (hf:NAME::SPLIT)")
-    config, split = (rest + ["", ""])[:2]
-    return name, config or None, split or "train"

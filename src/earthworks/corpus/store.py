@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from earthworks.corpus.readers.input_files import file_system, is_local
+from earthworks.corpus.readers.files import file_system, is_local
 from earthworks.corpus.sealing import LARGEST, sealed, unsealed
 from earthworks.runs import EarthworksError, inside, read_regular
 from earthworks.runs.files import (
