@@ -15,7 +15,7 @@ from earthworks.transport import (
     wasserstein,
     wasserstein_1d,
 )
-from earthworks.transport.intervals import bootstrap_interval, influence_interval
+from earthworks.transport.resampling import bootstrap_interval, influence_interval
 from earthworks.transport.result import OF_LAWS, OF_MEAN, Distance
 from earthworks.transport.sliced import random_directions, weight_slopes
 

@@ -13,7 +13,7 @@ from earthworks.runs.errors import missing_extra
 from earthworks.transport.clouds import check_weights
 from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.one_dimensional import power, root, wasserstein_1d
-from earthworks.transport.permutation import OnPool
+from earthworks.transport.resampling import OnPool
 from earthworks.transport.result import Distance
 
 LP_LARGEST = 60_000  # n m up to which SciPy's linear program stands in for POT: seconds, and 100 times as slow

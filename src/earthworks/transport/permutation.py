@@ -1,4 +1,4 @@
-"""Could two samples come from one law? Exchange their points at random, and see how far apart chance puts them."""
+"""Permutation test of whether two samples come from the same distribution."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import check_clouds
-
-OnPool = Callable[[Tensor, Tensor], Any]  # which points of the pool are x, which are y -> a number
+from earthworks.transport.resampling import p_value, permuted
+from earthworks.transport.sliced import sliced_wasserstein
 
 
 @dataclass(eq=False)
@@ -50,25 +50,4 @@ def permutation_test(
 
 
 def sliced_mean(x: Tensor, y: Tensor) -> Any:
-    from earthworks.transport.sliced import sliced_wasserstein
-
     return sliced_wasserstein(x, y, p=1)
-
-
-def permuted(evaluate: OnPool, n: int, m: int, num_permutations: int, seed: int) -> Tensor:
-    """`evaluate` for random divisions of n + m points into n and m: (B,) float64."""
-    if num_permutations < 1:
-        raise EarthworksError(f"num_permutations is {num_permutations}; expected at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    null = torch.empty(num_permutations, dtype=torch.float64)
-    for k in range(num_permutations):
-        order = torch.randperm(n + m, generator=generator)
-        null[k] = float(evaluate(order[:n], order[n:]))
-    return null
-
-
-def p_value(value: float, null: Tensor) -> float:
-    """Divisions that give the value again count as reaching it, whatever rounding did to their last bits."""
-    slack = 1e-9 * abs(value) if math.isfinite(value) else 0.0
-    reached = int((null >= value - slack).sum())
-    return (1 + reached) / (1 + len(null))

@@ -1,21 +1,36 @@
 """A distance to look at: the plan as arrows, the value beside its null."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from earthworks.runs import EarthworksError, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from earthworks.transport.result import Distance
-
 ARROWS = 500  # more would be a blot
 
 
-def paint_plan(distance: "Distance", axes: "Axes") -> None:
+class Drawn(Protocol):
+    """The part of a `Distance` that is drawn."""
+
+    name: str
+    d: int
+    unit: int
+    plan: Tensor | None
+    samples: tuple[Tensor, Tensor] | None
+    null: Tensor | None
+    p_value: float | None
+    interval: tuple[float, float] | None
+
+    def __float__(self) -> float: ...
+
+
+def paint_plan(distance: Drawn, axes: "Axes") -> None:
     """Both clouds, and the ARROWS largest entries of the plan, the heavier the darker."""
     from earthworks.report.figures import MUTED, SERIES
 
@@ -43,7 +58,7 @@ def paint_plan(distance: "Distance", axes: "Axes") -> None:
     axes.legend()
 
 
-def paint_null(distance: "Distance", axes: "Axes") -> None:
+def paint_null(distance: Drawn, axes: "Axes") -> None:
     """The value, its interval, and the values that chance gives for one law."""
     from earthworks.report.figures import INK, MUTED, SERIES
 
@@ -60,7 +75,7 @@ def paint_null(distance: "Distance", axes: "Axes") -> None:
     axes.legend(fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
 
 
-def write_figure(distances: list["Distance"], path: str | Path, *, new: bool = False) -> Path:
+def write_figure(distances: Sequence[Drawn], path: str | Path, *, new: bool = False) -> Path:
     """A .png file of panels: the first plan that can be drawn, and the null of each distance. `new`: never over a file
     that is there."""
     from earthworks.report.figures import draw

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import times
-from earthworks.transport.intervals import bootstrap_interval, influence_interval
-from earthworks.transport.permutation import OnPool, p_value, permuted
+from earthworks.transport.resampling import OnPool, bootstrap_interval, influence_interval, p_value, permuted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from earthworks.corpus import read
 from earthworks.evaluation.findings import finding
 from earthworks.evaluation.likelihood.protocol import AnyScorer, log_likelihoods
 from earthworks.runs import EarthworksError
-from earthworks.transport.permutation import p_value, permuted
+from earthworks.transport.resampling import p_value, permuted
 
 GAP = "dialect: first minus second, bits/byte"
 

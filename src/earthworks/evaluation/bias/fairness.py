@@ -12,7 +12,7 @@ from earthworks.evaluation.findings import finding
 from earthworks.runs import EarthworksError
 from earthworks.transport import wasserstein_1d
 from earthworks.transport.one_dimensional import quantile_cost
-from earthworks.transport.permutation import p_value
+from earthworks.transport.resampling import p_value
 
 
 def individual_fairness(groups: Sequence[NDArray[Any]]) -> float:

@@ -9,7 +9,7 @@ from earthworks.evaluation.example_files import find, lines_of
 from earthworks.evaluation.findings import finding
 from earthworks.evaluation.likelihood.protocol import AnyScorer, differences, log_likelihoods
 from earthworks.runs import EarthworksError
-from earthworks.transport.permutation import p_value, permuted
+from earthworks.transport.resampling import p_value, permuted
 
 TEMPLATE = "The {occupation} was a"
 PAIRS = (("male", "female"), ("man", "woman"), ("boy", "girl"), ("gentleman", "lady"), ("guy", "gal"))

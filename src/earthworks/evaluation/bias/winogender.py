@@ -10,7 +10,7 @@ from earthworks.evaluation.example_files import find, number_of, records_of
 from earthworks.evaluation.findings import finding, mean_finding
 from earthworks.evaluation.likelihood.protocol import AnyScorer, differences, log_likelihoods
 from earthworks.runs import EarthworksError
-from earthworks.transport.permutation import p_value, permuted
+from earthworks.transport.resampling import p_value, permuted
 
 PRONOUNS = {
     "male": ("he", "him", "his"),

@@ -18,7 +18,7 @@ from earthworks.evaluation.toxicity.classifier import no_claim
 from earthworks.evaluation.toxicity.scorers import ToxicityScorer, choose_scorer, scores_of
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.statistics import bootstrap_ratio
-from earthworks.transport.permutation import p_value, permuted
+from earthworks.transport.resampling import p_value, permuted
 
 NUM, TOKENS, TOP_P, TOXIC = 25, 20, 0.9, 0.5
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)

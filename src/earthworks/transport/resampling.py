@@ -1,12 +1,15 @@
-"""How far a distance would move if its samples were drawn again."""
+"""Resampling of two samples: intervals of a distance, and its values when their points are exchanged at random."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from earthworks.transport.permutation import OnPool
+from earthworks.runs import EarthworksError
 
+OnPool = Callable[[Tensor, Tensor], Any]  # which points of the pool are x, which are y -> a number
 NORMAL = 1.959964  # the 97.5 % point of the normal law
 
 
@@ -46,3 +49,22 @@ def bootstrap_interval(
     cost, spread = value**power, NORMAL * float(costs.std())
     low, high = min(cost, 2 * cost - float(costs.mean())) - spread, cost + spread
     return max(0.0, low) ** (1 / power), high ** (1 / power)
+
+
+def permuted(evaluate: OnPool, n: int, m: int, num_permutations: int, seed: int) -> Tensor:
+    """`evaluate` for random divisions of n + m points into n and m: (B,) float64."""
+    if num_permutations < 1:
+        raise EarthworksError(f"num_permutations is {num_permutations}; expected at least 1")
+    generator = torch.Generator().manual_seed(seed)
+    null = torch.empty(num_permutations, dtype=torch.float64)
+    for k in range(num_permutations):
+        order = torch.randperm(n + m, generator=generator)
+        null[k] = float(evaluate(order[:n], order[n:]))
+    return null
+
+
+def p_value(value: float, null: Tensor) -> float:
+    """Divisions that give the value again count as reaching it, whatever rounding did to their last bits."""
+    slack = 1e-9 * abs(value) if math.isfinite(value) else 0.0
+    reached = int((null >= value - slack).sum())
+    return (1 + reached) / (1 + len(null))
