@@ -42,7 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "toxicity": ("earthworks.evaluation.toxicity.command", "toxicity", "how toxic what it writes is"),
         "classifier": ("earthworks.evaluation.toxicity.command", "classifier", "train and test a toxicity scorer"),
         "detection": ("earthworks.evaluation.toxicity.command", "detection", "does it know toxic text when asked"),
-        "card": ("earthworks.evaluation.cards.card", "card", "a model card from what the run's files say"),
+        "card": ("earthworks.evaluation.cards.command", "card", "a model card from what the run's files say"),
     },
     "gopher": {
         "train": ("earthworks.gopher.pretraining.run", "train", "train a language model on text"),

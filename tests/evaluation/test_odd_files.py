@@ -20,7 +20,7 @@ from measured import rendered
 from earthworks.evaluation import evaluate_tasks, measure_bias, measure_detection, measure_toxicity, train_classifier
 from earthworks.evaluation.bias.bbq import measure_bbq
 from earthworks.evaluation.bias.dialect import measure_dialects
-from earthworks.evaluation.cards.card import write_card
+from earthworks.evaluation.cards.command import write_card
 from earthworks.evaluation.example_files import records_of
 from earthworks.evaluation.tasks.command import table
 from earthworks.evaluation.tasks.task_file import Task, read_tasks, task_from

@@ -1,7 +1,7 @@
 """What a language model can do, and whom it harms."""
 
 from earthworks.evaluation.bias.suite import measure_bias as measure_bias
-from earthworks.evaluation.cards.card import write_card as write_card
+from earthworks.evaluation.cards.command import write_card as write_card
 from earthworks.evaluation.scaling.compare import compare_family as compare_family
 from earthworks.evaluation.tasks.evaluation import evaluate_tasks as evaluate_tasks
 from earthworks.evaluation.toxicity.classifier import train_classifier as train_classifier
