@@ -9,7 +9,6 @@ Both compute the same loss: the script checks that their gradients agree before 
 
 import argparse
 import copy
-import inspect
 import itertools
 import os
 import statistics
@@ -20,10 +19,10 @@ from harness import header, quiet, write_result
 from torch import Tensor, nn
 
 from earthworks.runs import RunFolder
+from earthworks.wgan.budget import with_steps
 from earthworks.wgan.data.datasets import Dataset
-from earthworks.wgan.settings import fill, networks
+from earthworks.wgan.settings import TrainSettings, fill, networks
 from earthworks.wgan.task import Adversarial
-from earthworks.wgan.training import train
 
 CASES = {"mnist": (1, 28, 28), "cifar-dcgan": (3, 32, 32), "cifar-resnet": (3, 32, 32)}
 WEIGHT = 10.0
@@ -55,16 +54,16 @@ def main() -> None:
     columns = ("networks", "batch", "ours in", "straightforward, ms", "ours, ms", "ratio, median (lowest, highest)")
     lines = [header(), "", f"| {' | '.join(columns)} |", "| --- | --- | --- | --- | --- | --- |"]
     for (preset, shape), precision in itertools.product(CASES.items(), ("fp32", "bf16")):
-        settings = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
         random = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (256, *shape), generator=random, dtype=torch.uint8)
         data = Dataset("random", pixels, pixels)
-        settings = fill({**settings, "preset": preset, "precision": precision, "max_steps": 10, "horizon": 10**6}, data)
+        given = TrainSettings("random", preset=preset, precision=precision, max_steps=10, horizon=10**6)
+        settings = with_steps(fill(given, data), data, 10, 1.0)
         generator, critic = networks(settings, data)
         plain_generator, plain_critic = copy.deepcopy(generator), copy.deepcopy(critic)
         task = Adversarial(generator, critic, data, RunFolder("unused"), settings, torch.device("cpu"))
         optimizer = torch.optim.Adam(plain_critic.parameters(), lr=1e-4, betas=(0.5, 0.9))
-        real = data.scaled(pixels[: settings["batch"]])
+        real = data.scaled(pixels[: settings.batch])
         pairs = []
         for repeat in range(arguments.repeats + 1):
             begun = time.perf_counter()

@@ -10,13 +10,13 @@ indistinguishable from fp32, and does stochastic rounding fall short of it?
 """
 
 import argparse
-import inspect
 import math
 import os
 import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from harness import header, write_result
 from torch import Tensor
 
 from earthworks.corpus import PackedTokens, Tokenizer, pack, sample_text, sources
-from earthworks.gopher import Gopher, train
+from earthworks.gopher import Gopher
 from earthworks.gopher.pretraining import task
-from earthworks.gopher.pretraining.run import begin
-from earthworks.gopher.pretraining.settings import follow, model_config
+from earthworks.gopher.pretraining.budget import follow
+from earthworks.gopher.pretraining.settings import Settled, TrainSettings, model_config
+from earthworks.gopher.pretraining.starting import begin
 from earthworks.runs import Progress, RunFolder
 from earthworks.training.weights import Weights, narrow, weights_for
 
@@ -53,10 +54,10 @@ def weights(precision: str, seed: int, device: torch.device) -> Weights:
     return NearestWeights() if precision == "bf16-nearest" else weights_for(precision, seed, device)
 
 
-def one_run(packed: PackedTokens, settings: dict[str, Any], steps: int) -> dict[str, float]:
-    torch.manual_seed(settings["seed"])
+def one_run(packed: PackedTokens, settings: Settled, steps: int) -> dict[str, float]:
+    torch.manual_seed(settings.seed)
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
-    begin(model, packed, settings)
+    begin(model, packed, None)
     training = task.Pretraining(model, packed, RunFolder("unused"), settings, torch.device("cpu"))
     begun = time.process_time()
     losses = [training.update(step)["loss"] for step in range(steps)]
@@ -101,17 +102,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     task.weights_for = weights
-    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
     given = ("size", "context", "batch", "optimizer", "validation_tokens")
-    settings = {**defaults, **{name: getattr(arguments, name) for name in given}}
-    settings |= {"micro_batch": arguments.batch, "final_share": 0.1}
+    chosen = {name: getattr(arguments, name) for name in given}
+    settings = TrainSettings(arguments.data, **chosen, micro_batch=arguments.batch, final_share=0.1)
     settings = follow(settings, arguments.steps)
     results: dict[str, list[dict[str, float]]] = {precision: [] for precision in PRECISIONS}
     with tempfile.TemporaryDirectory() as folder:
         packed = prepare(arguments.data, arguments.vocabulary, Path(folder) / "data")
         for seed in range(arguments.seeds):
             for precision in PRECISIONS:
-                result = one_run(packed, {**settings, "seed": seed, "precision": precision}, arguments.steps)
+                result = one_run(packed, replace(settings, seed=seed, precision=precision), arguments.steps)
                 results[precision].append(result)
                 print(seed, precision, result, file=sys.stderr, flush=True)
     text = report(results, arguments, settings)

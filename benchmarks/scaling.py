@@ -35,7 +35,7 @@ FAMILY_SHARE = (
 def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     """Every run, or what is missing of them; those of seed 0 first."""
     from earthworks.gopher import train
-    from earthworks.gopher.pretraining import budget as dial
+    from earthworks.gopher.pretraining import budget
     from earthworks.gopher.pretraining import run as pretraining
     from earthworks.gopher.pretraining.family import finished, members
     from earthworks.runs import RunFolder
@@ -47,7 +47,7 @@ def train_all(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     sizes = arguments.sizes.split(",")
     given: dict[str, Any] = {"context": CONTEXT, "vocabulary": 4096, "sample_every": 10**9}
     if arguments.tokens:
-        given["batch"] = max(4, round(dial.batch_tokens(arguments.tokens) / CONTEXT))
+        given["batch"] = max(4, round(budget.batch_tokens(arguments.tokens) / CONTEXT))
         given["max_steps"] = max(1, round(arguments.tokens / given["batch"] / CONTEXT))
     else:
         given["minutes"] = TRAINING_SHARE * FAMILY_SHARE * arguments.minutes

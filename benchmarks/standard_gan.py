@@ -11,7 +11,6 @@
 
 import argparse
 import copy
-import inspect
 import os
 import statistics
 import tempfile
@@ -24,12 +23,12 @@ from mixtures import measure
 from mixtures import train as train_run
 
 from earthworks.runs import RunFolder
+from earthworks.wgan.budget import with_steps
 from earthworks.wgan.data.batches import noise_generator
 from earthworks.wgan.data.datasets import load_dataset
 from earthworks.wgan.objectives import Objective
-from earthworks.wgan.settings import fill, networks
+from earthworks.wgan.settings import TrainSettings, fill, networks
 from earthworks.wgan.task import Adversarial, gradient_norm
-from earthworks.wgan.training import train
 
 OBJECTIVES: tuple[Objective, ...] = ("minimax", "non-saturating", "clip", "gp")
 OF_GP = ("--learning_rate", "2e-3", "--critic_steps", "2", "--beta1", "0", "--beta2", "0.9")
@@ -48,15 +47,15 @@ MARKS = (1, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 def gradients(data: str, objective: str, steps: int, seed: int) -> dict[int, float]:
     """Norm of the gradient that the frozen generator would follow, by the steps of its rival."""
     dataset = load_dataset(data, seed=seed)
-    settings = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
     given = {"objective": objective, "max_steps": steps, "horizon": 10**9, "seed": seed, "hold": 1.0}
     if objective != "clip":  # the same optimizer for all that Adam suits
         given |= {"learning_rate": 1e-3, "beta1": 0.0, "beta2": 0.9}
-    settings = fill({**settings, **given, "width": 256}, dataset)
+    filled = fill(TrainSettings(data, **given, width=256), dataset)
+    settings = with_steps(filled, dataset, steps, 1.0)
     torch.manual_seed(seed)
     task = Adversarial(*networks(settings, dataset), dataset, RunFolder("unused"), settings, torch.device("cpu"))
     random = noise_generator(seed, 0, torch.device("cpu"))
-    noise = torch.randn(2048, settings["noise"], generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(2048, settings.noise, generator=torch.Generator().manual_seed(seed))
     found = {}
     for step in range(1, steps + 1):
         task.critic_step(step - 1, random, 1.0)

@@ -1,9 +1,13 @@
 """What may import what, and what is not imported until it is needed."""
 
+import ast
+import graphlib
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
+import grimp
 import pytest
 from importlinter.cli import lint_imports
 
@@ -21,10 +25,41 @@ HEAVY = (
 )
 
 
+PACKAGE = Path(__file__).parents[1] / "src" / "earthworks"
+
+
 def test_a_room_imports_only_from_lower_floors(capsys):
     """The contracts of pyproject.toml."""
     config = Path(__file__).parent.parent / "pyproject.toml"
     assert lint_imports(config_filename=str(config), no_cache=True) == 0, capsys.readouterr().out
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = grimp.build_graph("earthworks", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError with the circle
+
+
+def test_a_folder_holds_at_most_15_files():
+    folders = [
+        folder for folder in (PACKAGE, *PACKAGE.rglob("*/")) if folder.is_dir() and "__pycache__" not in folder.parts
+    ]
+    crowded = {folder: count for folder in folders if (count := sum(map(Path.is_file, folder.iterdir()))) > 15}
+    assert not crowded
+
+
+def test_no_name_of_a_file_stands_in_three_rooms_and_none_is_that_of_a_function_in_it():
+    rooms = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        if path.stem not in ("__init__", "command"):
+            rooms[path.stem].add(path.relative_to(PACKAGE).parts[0])
+        functions = (
+            set()
+            if path.stem == "quickstart"
+            else {each.name for each in ast.parse(path.read_text()).body if isinstance(each, ast.FunctionDef)}
+        )
+        assert path.stem not in functions, path
+    assert not {name: found for name, found in rooms.items() if len(found) > 2}
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -45,7 +45,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "card": ("earthworks.evaluation.cards.command", "card", "a model card from what the run's files say"),
     },
     "gopher": {
-        "train": ("earthworks.gopher.pretraining.run", "train", "train a language model on text"),
+        "train": ("earthworks.gopher.pretraining.command", "train", "train a language model on text"),
         "generate": ("earthworks.gopher.command", "generate_text", "write text with a trained model"),
         "evaluate": ("earthworks.gopher.command", "evaluate", "bits per byte and perplexity on text"),
     },

@@ -75,7 +75,7 @@ def curate(path: Path, seed: int) -> Path:
 def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> None:
     """A Gopher on the installed documentation: train, write, and measure beside a compressor."""
     from earthworks.gopher.command import generate_text
-    from earthworks.gopher.pretraining.run import train
+    from earthworks.gopher.pretraining.command import train
 
     train(str(corpus), run=str(path), minutes=minutes, seed=seed)
     note("\nWhat it writes:\n")

@@ -1,6 +1,7 @@
 """Runs with bf16 weights: trained, saved, loaded, evaluated and written with like any other."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,7 +110,12 @@ def test_casting_the_weights_once_for_all_microbatches_changes_no_bit(precision)
     torch.manual_seed(0)
     model = Gopher(GopherConfig(**SHAPE))
     task = Pretraining.__new__(Pretraining)
-    task.model, task.device, task.settings, task.micro_batch = model, torch.device("cpu"), {"precision": precision}, 2
+    task.model, task.device, task.settings, task.micro_batch = (
+        model,
+        torch.device("cpu"),
+        SimpleNamespace(precision=precision),
+        2,
+    )
     tokens = torch.randint(SHAPE["vocabulary"], (5, 13))
     task.accumulate(tokens)
     ours = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ class Patient:
     """What `lost_modes` asks of a task."""
 
     def __init__(self, real: torch.Tensor, fake: torch.Tensor, centres: torch.Tensor | None = None):
-        self.batches, self.fake, self.data, self.settings = self, fake, self, {"seed": 0}
+        self.batches, self.fake, self.data, self.settings = self, fake, self, SimpleNamespace(seed=0)
         self.real, self.centres = real, centres
 
     def held_out(self, num):

@@ -1,6 +1,5 @@
 """Two ranks train one GAN: the same weights on both, from noise and samples of their own."""
 
-import inspect
 import os
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from earthworks.runs import RunFolder
+from earthworks.wgan.budget import with_steps
 from earthworks.wgan.data.batches import noise_generator
 from earthworks.wgan.data.datasets import load_dataset
-from earthworks.wgan.settings import fill, networks
+from earthworks.wgan.settings import TrainSettings, fill, networks
 from earthworks.wgan.task import Adversarial
-from earthworks.wgan.training import train
 
 STEPS = 3
 TINY = {"width": 16, "depth": 2, "batch": 32, "critic_steps": 2, "max_steps": STEPS, "horizon": STEPS, "hold": 0.5}
@@ -22,8 +21,7 @@ TINY = {"width": 16, "depth": 2, "batch": 32, "critic_steps": 2, "max_steps": ST
 
 def task() -> Adversarial:
     data = load_dataset("ring")
-    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
-    settings = fill({**defaults, **TINY}, data)
+    settings = with_steps(fill(TrainSettings("ring", **TINY), data), data, STEPS, 1.0)
     torch.manual_seed(0)
     return Adversarial(*networks(settings, data), data, RunFolder("unused"), settings, torch.device("cpu"))
 

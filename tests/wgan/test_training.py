@@ -8,8 +8,8 @@ from tiny_gans import ANT, few_images, make, settled, task, weights
 
 from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.training import checkpoint
+from earthworks.wgan.budget import settle
 from earthworks.wgan.data.datasets import Dataset, load_dataset
-from earthworks.wgan.settings import settle
 from earthworks.wgan.task import AVERAGE_WARMUP, Adversarial
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -169,7 +169,7 @@ def test_presets_are_the_settings_of_the_papers(preset):
     data = images(3, 32) if preset.startswith("cifar") else images() if preset == "mnist" else load_dataset("grid")
     data = Dataset(data.name, data.train.repeat(4, *[1] * (data.train.ndim - 1)), data.held_out)
     settings = settled(data, preset=preset)
-    assert {name: settings[name] for name in PAPERS[preset]} == PAPERS[preset]
+    assert {name: getattr(settings, name) for name in PAPERS[preset]} == PAPERS[preset]
 
 
 def test_what_is_given_goes_before_the_preset_before_the_objective_before_the_data():
@@ -193,7 +193,7 @@ def test_a_dcgan_has_batch_normalization_in_its_critic_unless_it_is_penalised():
 
 def test_a_batch_is_no_larger_than_the_data_and_the_generators_is_the_same_unless_given():
     settings = settled(images())
-    assert (settings["batch"], settings["generator_batch"]) == (64, 64)
+    assert (settings.batch, settings.generator_batch) == (64, 64)
     assert settled(images(), batch=500)["batch"] == 72
     assert settled(images(), generator_batch=7)["generator_batch"] == 7
 
@@ -214,7 +214,7 @@ def test_a_batch_is_no_larger_than_the_data_and_the_generators_is_the_same_unles
         ("preset", "mnits", "one of wgan, wgan-gp"),
         ("network", "unet", "one of mlp, dcgan, resnet"),
         ("optimizer", "sgd", "one of adam, adamw, rmsprop"),
-        ("precision", "fp16", "overflow fp16: use --precision bf16 or fp32"),
+        ("precision", "fp16", "auto, fp32 or bf16: gradients of gradients overflow fp16"),
         ("precision", "fp8", "one of auto, fp32, bf16"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_long_run_on_points_holds_its_rates_for_8000_steps_and_one_on_images_f
     def held(name: str, max_steps: int) -> float:
         data = load_dataset(name)
         given = settled(data, max_steps=max_steps, width=8, depth=2)
-        return settle(given, data, torch.device("cpu"), 0.0)[0]["hold"] * max_steps
+        return settle(given, data, torch.device("cpu"), 0.0)[0].hold * max_steps
 
     assert held("ring", 1000) == 500
     assert held("ring", 100_000) == pytest.approx(8000)

@@ -1,6 +1,5 @@
 """Runs of a second: their settings, how they are made, and what two of them must have in common."""
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import numpy as np
 import torch
 
 from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
+from earthworks.wgan.budget import with_steps
 from earthworks.wgan.data.datasets import Dataset, load_dataset
-from earthworks.wgan.settings import check, fill, networks
+from earthworks.wgan.settings import Filled, TrainSettings, check, fill, networks
 from earthworks.wgan.task import Adversarial
 from earthworks.wgan.training import train
 
@@ -26,10 +26,9 @@ def make(data: object, run: Path, **changes: Any) -> Path:
     return train(str(data), run=str(run), **{**ANT, **changes})
 
 
-def settled(data: Dataset, **given: Any) -> dict[str, Any]:
+def settled(data: Dataset, **given: Any) -> Filled:
     """The settings that a run with these options gets, but for what a timed warm-up would add."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
-    settings = {**defaults, **given}
+    settings = TrainSettings("unused", **given)
     check(settings)
     return fill(settings, data)
 
@@ -38,8 +37,9 @@ def task(data: Dataset | str = "ring", **changes: Any) -> Adversarial:
     """A GAN in training, without a run folder."""
     data = load_dataset(data) if isinstance(data, str) else data
     settings = settled(data, **{**ANT, "horizon": 100, "hold": 0.5, **changes})
-    torch.manual_seed(settings["seed"])
-    return Adversarial(*networks(settings, data), data, RunFolder("unused"), settings, torch.device("cpu"))
+    torch.manual_seed(settings.seed)
+    whole = with_steps(settings, data, settings.max_steps or 10, 1.0)
+    return Adversarial(*networks(whole, data), data, RunFolder("unused"), whole, torch.device("cpu"))
 
 
 def weights(*modules: torch.nn.Module) -> torch.Tensor:

@@ -8,4 +8,4 @@ from earthworks.gopher.evaluating import evaluate as evaluate
 from earthworks.gopher.generation import generate as generate
 from earthworks.gopher.loading import load as load
 from earthworks.gopher.model import Gopher as Gopher
-from earthworks.gopher.pretraining.run import train as train
+from earthworks.gopher.pretraining.command import train as train

@@ -11,9 +11,9 @@ from earthworks.report.page import Page, Section, Table, common_folder, render
 from earthworks.report.reading import Reading
 from earthworks.report.writing import refuse_foreign, write_figures, write_page
 from earthworks.runs import EarthworksError, RunFolder, lock
+from earthworks.runs.changed_settings import changed_settings
 from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
-from earthworks.runs.settings import changed_settings
 
 KINDS = ("gopher", "wgan")  # of run that have a page
 

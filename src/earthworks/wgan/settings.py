@@ -1,26 +1,27 @@
-"""The settings that nobody gave: from a preset of a paper, from the kind of data, and from a timed warm-up."""
+"""The settings of `wgan train`: what nobody gave comes from a preset of a paper, or from the kind of data."""
 
-import math
-import time
-from typing import Any, get_args
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
-import torch
 from torch import nn
 
-from earthworks.runs import EarthworksError, RunFolder
-from earthworks.training.pace import seconds_per_update
+from earthworks.runs import EarthworksError
+from earthworks.training.command_settings import (
+    A_SHARE,
+    ABOVE_ZERO,
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    BELOW_ONE,
+    Bound,
+    RunSettings,
+    check_settings,
+    setting,
+    settled,
+    values,
+)
 from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.networks import Network, build
 from earthworks.wgan.objectives import OBJECTIVES, Objective
-from earthworks.wgan.task import Adversarial
-
-DEFAULT_MINUTES = 5.0
-MIN_STEPS = 20
-UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to measuring, drawing and saving
-TIMED_SHARE = 0.01
-VALIDATIONS = 25
-SAVE_SECONDS = 120.0
-HOLD, HELD_STEPS = 0.5, 8000  # the rates are full for half of a run, and on points no longer than the grid bears them
 
 # The settings of the papers, by name. Where a paper and its code differ, both are here.
 GULRAJANI = {
@@ -85,63 +86,133 @@ COMMON: dict[str, Any] = {
     **{"average": 0.999, "dequantize": False},
 }
 
-AT_LEAST_ONE = (
-    *("max_steps", "horizon", "batch", "generator_batch", "critic_steps", "width", "depth", "noise"),
-    *("evaluate_every", "sample_every", "save_every"),
-)
-ABOVE_ZERO = ("minutes", "learning_rate", "critic_learning_rate", "clip")
-BELOW_ONE = ("beta1", "beta2", "average")
-CHOICES = {"objective": Objective, "network": Network}
+Optimizer = Literal["adam", "adamw", "rmsprop"]
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
-    expected = (
-        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (ABOVE_ZERO, lambda value: 0 < value < math.inf, "above 0"),
-        (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
-        (("hold",), lambda value: 0 <= value <= 1, "between 0 and 1"),
-        (("validation",), lambda value: 0 < value < 1, "between 0 and 1"),
-        (("penalty", "seed"), lambda value: 0 <= value < math.inf, "at least 0"),
+@dataclass(frozen=True)
+class TrainSettings(RunSettings):
+    """The settings of one training run of a GAN."""
+
+    data: str | None = setting(
+        None,
+        "`digits`, `ring`, `grid`, `swiss-roll`, a .npy or .npz file, an IDX file or a folder of them, CIFAR-10's binary "
+        "batches, a folder of images, or `hf:owner/name`.",
     )
-    for names, holds, words in expected:
-        for name in names:
-            if settings[name] is not None and not holds(settings[name]):
-                raise EarthworksError(f"--{name} is {settings[name]}; it must be {words}")
-    if settings["precision"] == "fp16":
-        raise EarthworksError("gradients of gradients overflow fp16: use --precision bf16 or fp32")
-    choices = {name: get_args(kind) for name, kind in CHOICES.items()}
-    choices |= {
-        "preset": tuple(PRESETS),
-        "optimizer": ("adam", "adamw", "rmsprop"),
-        "precision": ("auto", "fp32", "bf16"),
-    }
-    for name, possible in choices.items():
-        if settings[name] is not None and settings[name] not in possible:
-            raise EarthworksError(f"--{name} is {settings[name]!r}; it must be one of {', '.join(possible)}")
+    _: KW_ONLY
+    preset: str | None = setting(
+        None, "the settings of a paper: `wgan`, `wgan-gp`, `wgan-gp-toy-code`, `mnist`, `cifar-dcgan`, `cifar-resnet`."
+    )
+    objective: Objective | None = setting(
+        None, "`gp` (default), `lp` (one-sided), `clip`, `minimax` or `non-saturating`."
+    )
+    network: Network | None = setting(None, "`mlp`, `dcgan` or `resnet`; by default by the data.")
+    width: int | None = setting(None, "hidden units of the mlp, channels of the convolutions.", AT_LEAST_ONE)
+    depth: int | None = setting(None, "hidden layers of the mlp.", AT_LEAST_ONE)
+    noise: int | None = setting(None, "dimension of the generator's input.", AT_LEAST_ONE)
+    batch: int | None = setting(None, "real samples of one update of the critic.", AT_LEAST_ONE)
+    generator_batch: int | None = setting(None, "generated samples of one update of the generator.", AT_LEAST_ONE)
+    critic_steps: int | None = setting(None, "updates of the critic for one of the generator.", AT_LEAST_ONE)
+    penalty: float | None = setting(None, "weight of the gradient penalty.", AT_LEAST_ZERO)
+    clip: float | None = setting(None, "bound of the critic's weights (objective `clip`).", ABOVE_ZERO)
+    optimizer: Optimizer | None = setting(None, "`adam`, `adamw` or `rmsprop`.")
+    learning_rate: float | None = setting(None, "of the generator.", ABOVE_ZERO)
+    critic_learning_rate: float | None = setting(None, "of the critic; by default the same.", ABOVE_ZERO)
+    beta1: float | None = setting(None, "Adam's decay of the first moment.", BELOW_ONE)
+    beta2: float | None = setting(None, "Adam's decay of the second moment.", BELOW_ONE)
+    hold: float | None = setting(
+        None,
+        "share of the run after which the rates fall linearly to a hundredth; 1 keeps them. By default half, and on points "
+        "at most 8,000 steps.",
+        A_SHARE,
+    )
+    average: float | None = setting(
+        None, "decay of the moving average of the generator's weights, from which samples are drawn.", BELOW_ONE
+    )
+    dequantize: bool | None = setting(None, "add noise of one level to images of bytes.")
+    validation: float = setting(
+        0.1,
+        "held-out fraction, where the data have no test part.",
+        Bound(lambda value: 0 < value < 1, "between 0 and 1"),
+    )
+    precision: str = setting(
+        "auto",
+        "`fp32`, `bf16` (autocast; norms of gradients stay in fp32), or `auto`: fp32 for an mlp, whose products are too "
+        "small to gain, otherwise what is faster here.",
+        Bound(
+            lambda value: value in ("auto", "fp32", "bf16"),
+            "auto, fp32 or bf16: gradients of gradients overflow fp16",
+        ),
+    )
+    channels_last: bool | None = setting(None, "memory layout of images; by default yes.")
+    compile: bool = setting(
+        False, "compile the generator by torch.compile; the critic is differentiated twice, which it cannot do."
+    )
 
 
-def fill(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
+@dataclass(frozen=True)
+class GanSettings(TrainSettings):
+    """The settings as config.yaml has them, with the one that follows from the others."""
+
+    critic_batch_norm: bool = setting(False, "whether the critic has batch normalization.")
+
+
+class Filled(GanSettings):
+    """The settings after `fill`: these are known."""
+
+    data: str
+    objective: Objective
+    network: Network
+    width: int
+    depth: int
+    noise: int
+    batch: int
+    generator_batch: int
+    critic_steps: int
+    optimizer: Optimizer
+    learning_rate: float
+    critic_learning_rate: float
+    beta1: float
+    beta2: float
+    average: float
+    channels_last: bool
+
+
+class Settled(Filled):
+    """The settings of a run that was started: these are known too."""
+
+    hold: float
+    horizon: int
+    max_steps: int
+    evaluate_every: int
+    sample_every: int
+    save_every: int
+
+
+def check(settings: TrainSettings) -> None:
+    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
+    check_settings(settings)
+    if settings.preset is not None and settings.preset not in PRESETS:
+        raise EarthworksError(f"--preset is {settings.preset!r}; it must be one of {', '.join(PRESETS)}")
+
+
+def fill(settings: TrainSettings, data: Dataset) -> Filled:
     """What was given, then the preset, then what suits the objective, the data, and everything."""
-    settings = dict(settings)
-    preset = PRESETS.get(settings["preset"] or "", {})
-    layers = [{"generator_batch": settings["batch"] or preset["batch"], **preset} if preset else {}]
-    objective = settings["objective"] or layers[0].get("objective", COMMON["objective"])
-    layers += [BY_OBJECTIVE[objective], suited(data.shape), COMMON]
-    for layer in layers:
-        for name, value in layer.items():
-            if settings[name] is None:
-                settings[name] = value
-    settings["batch"] = min(settings["batch"], len(data.train))
-    settings["generator_batch"] = settings["generator_batch"] or settings["batch"]
-    settings["critic_learning_rate"] = settings["critic_learning_rate"] or settings["learning_rate"]
+    given = values(settings)
+    preset = PRESETS.get(settings.preset or "", {})
+    layers = [{"generator_batch": settings.batch or preset["batch"], **preset} if preset else {}]
+    objective = settings.objective or layers[0].get("objective", COMMON["objective"])
+    for layer in (*layers, BY_OBJECTIVE[objective], suited(data.shape), COMMON):
+        given |= {name: value for name, value in layer.items() if given[name] is None}
+    given["batch"] = min(given["batch"], len(data.train))
+    given["generator_batch"] = given["generator_batch"] or given["batch"]
+    given["critic_learning_rate"] = given["critic_learning_rate"] or given["learning_rate"]
     # in both networks wherever no penalty forbids it: Radford et al. 2016; the code of Gulrajani et al. 2017 for clipping
-    settings["critic_batch_norm"] = OBJECTIVES[objective].penalty is None and settings["network"] == "dcgan"
-    if settings["network"] == "mlp" and settings["precision"] == "auto":
-        settings["precision"] = "fp32"
-    if settings["channels_last"] is None:
-        settings["channels_last"] = len(data.shape) == 3
-    return settings
+    batch_norm = OBJECTIVES[objective].penalty is None and given["network"] == "dcgan"
+    if given["network"] == "mlp" and given["precision"] == "auto":
+        given["precision"] = "fp32"
+    if given["channels_last"] is None:
+        given["channels_last"] = len(data.shape) == 3
+    return settled(Filled, GanSettings(**given, critic_batch_norm=batch_norm), "the command")
 
 
 def suited(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -153,46 +224,20 @@ def suited(shape: tuple[int, ...]) -> dict[str, Any]:
     return {**IMAGES, "width": 64 if shape[0] == 1 else 128}
 
 
-def settle(settings: dict[str, Any], data: Dataset, device: torch.device, begun: float) -> tuple[dict[str, Any], float]:
-    """The number of steps and what follows from it, by a timed warm-up; also the seconds of one step."""
-    settings = dict(settings)
-    if settings["max_steps"] is None and settings["minutes"] is None:
-        settings["minutes"] = DEFAULT_MINUTES
-    seconds = 60 * (settings["minutes"] or 0.0)
-    by_time = settings["max_steps"] is None
-    torch.manual_seed(settings["seed"])
-    timed = {**settings, "horizon": 1000, "hold": 1.0}
-    task = Adversarial(*networks(settings, data), data, RunFolder("unused"), timed, device)
-    step_seconds = seconds_per_update(task, TIMED_SHARE * seconds if by_time else 0.0)
-    if by_time:
-        left = seconds - (time.perf_counter() - begun)
-        settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
-    max_steps = int(settings["max_steps"] or 0)
-    every = math.ceil(max_steps / VALIDATIONS)
-    values = {
-        "hold": min(HOLD, HELD_STEPS / max_steps) if len(data.shape) == 1 else HOLD,
-        "horizon": max_steps,
-        "evaluate_every": every,
-        "sample_every": every,
-        "save_every": max(1, round(SAVE_SECONDS / step_seconds)),
-    }
-    return {**settings, **{name: value for name, value in values.items() if settings[name] is None}}, step_seconds
-
-
-def networks(settings: dict[str, Any], data: Dataset) -> tuple[nn.Module, nn.Module]:
+def networks(settings: Filled, data: Dataset) -> tuple[nn.Module, nn.Module]:
     """Generator and critic of these settings. Raises EarthworksError for what does not fit."""
     pair = build(
-        settings["network"],
+        settings.network,
         data.shape,
-        noise=settings["noise"],
-        width=settings["width"],
-        depth=settings["depth"],
-        batch_norm=settings["critic_batch_norm"],
+        noise=settings.noise,
+        width=settings.width,
+        depth=settings.depth,
+        batch_norm=settings.critic_batch_norm,
     )
     normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for each in pair for module in each.modules())
-    if normalized and min(settings["batch"], settings["generator_batch"]) < 2:
+    if normalized and min(settings.batch, settings.generator_batch) < 2:
         raise EarthworksError(
-            f"a batch of one has no spread for the batch normalization of --network {settings['network']} to divide by: "
+            f"a batch of one has no spread for the batch normalization of --network {settings.network} to divide by: "
             "give a --batch and --generator_batch of at least 2, or --network mlp"
         )
     return pair

@@ -8,6 +8,7 @@ from torch import nn
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint as checkpoints
+from earthworks.training.command_settings import RunSettings
 from earthworks.training.resumption import refuse_differing
 from earthworks.wgan.networks import build
 
@@ -15,7 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 NETWORKS = ("generator", "critic", "average")
 
 
-def check_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
+def check_resumable(folder: RunFolder, config: dict[str, Any], settings: RunSettings) -> None:
     """Compare the newest checkpoint with the settings: those it records, and the shapes of its weights.
 
     Raises EarthworksError, with the names, for settings that config.yaml did not have when the checkpoint was written.
@@ -28,7 +29,7 @@ def check_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
         shapes = {name: checkpoints.tensor_shapes(newest / f"{name}.safetensors") for name in NETWORKS}
     if notice := refuse_differing(folder, settings, state):
         note(f"notice: {notice}")
-    check_networks(settings, shapes, folder)
+    check_networks(config, shapes, folder)
 
 
 def build_stored(

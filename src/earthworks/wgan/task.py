@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, RunFolder
+from earthworks.training.command_settings import values
 from earthworks.training.distributed import average_gradients, rank, world_size
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
@@ -22,6 +23,7 @@ from earthworks.wgan.monitoring import quick_measures
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sample_grid import write_picture
 from earthworks.wgan.sampling import draw
+from earthworks.wgan.settings import Settled
 
 GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
 SHOWN = 64  # samples of a picture, on the same noise throughout
@@ -40,53 +42,55 @@ class Adversarial:
         critic: nn.Module,
         data: Dataset,
         run: RunFolder,
-        settings: dict[str, Any],
+        settings: Settled,
         device: torch.device,
     ):
-        layout = torch.channels_last if settings["channels_last"] and len(data.shape) == 3 else torch.preserve_format
+        layout = torch.channels_last if settings.channels_last and len(data.shape) == 3 else torch.preserve_format
         self.generator = generator.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.critic = critic.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.data, self.run, self.settings, self.device = data, run, settings, device
-        self.objective = OBJECTIVES[settings["objective"]]
-        self.batches = Batches(data, settings, device)
-        self.critic_optimizer = self.make_optimizer(self.critic, settings["critic_learning_rate"])
-        self.generator_optimizer = self.make_optimizer(self.generator, settings["learning_rate"])
+        self.objective = OBJECTIVES[settings.objective]
+        self.batches = Batches(
+            data, device, batch=settings.batch, seed=settings.seed, dequantize=bool(settings.dequantize)
+        )
+        self.critic_optimizer = self.make_optimizer(self.critic, settings.critic_learning_rate)
+        self.generator_optimizer = self.make_optimizer(self.generator, settings.learning_rate)
         self.schedule = Schedule(
             shape="linear",
-            max_steps=settings["horizon"],
+            max_steps=settings.horizon,
             peak=1.0,
             warmup_steps=0,
             final_share=FINAL_SHARE,
-            hold=settings["hold"],
+            hold=settings.hold,
         )
         # a critic's loss has no level to keep to; two guards, so that one network's steps do not hide the other's in a row
         self.critic_guard, self.generator_guard = Guard(spike=math.inf), Guard(spike=math.inf)
-        self.generate = torch.compile(self.generator) if settings["compile"] else self.generator
+        self.generate = torch.compile(self.generator) if settings.compile else self.generator
         self.images_seen = 0
 
     def make_optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
         settings = self.settings
-        betas = (settings["beta1"], settings["beta2"])
-        return Optimizer(settings["optimizer"], module.named_parameters(), learning_rate=learning_rate, betas=betas)
+        betas = (settings.beta1, settings.beta2)
+        return Optimizer(settings.optimizer, module.named_parameters(), learning_rate=learning_rate, betas=betas)
 
     def update(self, step: int) -> dict[str, Any]:
         begun = time.perf_counter()
-        random = noise_generator(self.settings["seed"], step, self.device, rank=rank())
+        random = noise_generator(self.settings.seed, step, self.device, rank=rank())
         factor = self.schedule.factor(step)
         record: dict[str, Any] = {}
         skipped = self.skipped
-        for number in range(self.settings["critic_steps"]):
-            record = self.critic_step(step * self.settings["critic_steps"] + number, random, factor)
+        for number in range(self.settings.critic_steps):
+            record = self.critic_step(step * self.settings.critic_steps + number, random, factor)
         record |= self.generator_step(random, factor)
         if self.skipped > skipped:
             record["skipped"] = self.skipped - skipped
         self.update_average(step)
         synchronize(self.device)
-        images = self.settings["critic_steps"] * self.settings["batch"] * world_size()
+        images = self.settings.critic_steps * self.settings.batch * world_size()
         self.images_seen += images
         rate = images / (time.perf_counter() - begun)
-        shares = {"learning_rate": self.settings["learning_rate"] * factor, "images": images}
+        shares = {"learning_rate": self.settings.learning_rate * factor, "images": images}
         return {**record, **shares, "images_seen": self.images_seen, "images_per_second": rate}
 
     @property
@@ -97,7 +101,7 @@ class Adversarial:
     def critic_step(self, number: int, random: torch.Generator, factor: float) -> dict[str, Any]:
         """One update of the critic: real and generated samples in one pass, no graph through the generator."""
         real = self.batches.batch(number, random)
-        with autocast(self.settings["precision"], self.device):
+        with autocast(self.settings.precision, self.device):
             with torch.no_grad():
                 fake = self.generate(self.noise(len(real), random))
             fake = fake.to(real.dtype)
@@ -108,7 +112,8 @@ class Adversarial:
                 between = interpolate(real, fake, generator=random)
                 slopes = gradient_norms(self.critic, between, create_graph=True)
                 penalty = penalize(slopes, self.objective.penalty)
-                loss = loss + self.settings["penalty"] * penalty
+                assert self.settings.penalty is not None
+                loss = loss + self.settings.penalty * penalty
                 record = {"penalty": float(penalty.detach()), "slope": float(slopes.detach().mean())}
         loss.backward()
         average_gradients(self.critic)
@@ -117,7 +122,8 @@ class Adversarial:
         if self.critic_guard.admits(record["loss"], norm):
             self.critic_optimizer.step(factor)
             if self.objective.clips:
-                clip_weights(self.critic, self.settings["clip"])
+                assert self.settings.clip is not None
+                clip_weights(self.critic, self.settings.clip)
         else:
             self.critic_optimizer.zero_grad()
         return {**record, "critic_gradient_norm": norm}
@@ -125,7 +131,7 @@ class Adversarial:
     def scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores of both, in one pass; in two where batch normalization would mix them, because the generator's step
         shows the critic generated samples alone (as the code of Arjovsky et al. 2017 does)."""
-        if self.settings["critic_batch_norm"]:
+        if self.settings.critic_batch_norm:
             return self.critic(real).float(), self.critic(fake).float()
         on_real, on_fake = self.critic(torch.cat([real, fake])).float().split(len(real))
         return on_real, on_fake
@@ -133,8 +139,8 @@ class Adversarial:
     def generator_step(self, random: torch.Generator, factor: float) -> dict[str, Any]:
         """One update of the generator; the critic's weights are left out of the graph."""
         self.critic.requires_grad_(False)
-        with autocast(self.settings["precision"], self.device):
-            fake = self.generate(self.noise(self.settings["generator_batch"], random))
+        with autocast(self.settings.precision, self.device):
+            fake = self.generate(self.noise(self.settings.generator_batch, random))
             loss = self.objective.generator(self.critic(fake).float())
         loss.backward()
         self.critic.requires_grad_(True)
@@ -150,23 +156,23 @@ class Adversarial:
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         """The exponential moving average of the generator's weights, which is what samples are drawn from."""
-        decay = min(self.settings["average"], (1 + step) / (AVERAGE_WARMUP + step))
+        decay = min(self.settings.average, (1 + step) / (AVERAGE_WARMUP + step))
         averages, weights = list(self.average.parameters()), list(self.generator.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, buffer in zip(self.average.buffers(), self.generator.buffers()):
             average.copy_(buffer)
 
     def noise(self, num: int, random: torch.Generator) -> Tensor:
-        return torch.randn(num, self.settings["noise"], device=self.device, generator=random)
+        return torch.randn(num, self.settings.noise, device=self.device, generator=random)
 
     def draw(self, num: int, seed: int) -> Tensor:
         """Samples of the averaged generator, in the scale of the networks."""
-        return draw(self.average.eval(), num, seed=seed, noise=self.settings["noise"]).to(self.device)
+        return draw(self.average.eval(), num, seed=seed, noise=self.settings.noise).to(self.device)
 
     def validate(self) -> dict[str, Any] | None:
         """The critic's gap on samples it was trained on and on held-out ones, against the same generated ones; its slope
         between them; and how near the averaged generator has come, by measures that need no critic."""
-        seed = self.settings["seed"]
+        seed = self.settings.seed
         fake = self.draw(MEASURED, seed)
         held_out = self.batches.held_out(MEASURED)
         num = min(GAP_SAMPLES, len(held_out), len(self.data.train))
@@ -182,14 +188,14 @@ class Adversarial:
             gap_held_out = float(self.critic(held_out[:num]).float().mean() - on_fake)
         random = noise_generator(seed, 0, self.device, purpose=2)
         slopes = torch.ones(1)
-        if not self.settings["critic_batch_norm"]:
+        if not self.settings.critic_batch_norm:
             slopes = gradient_norms(self.critic, interpolate(held_out[:num], fake[:num], generator=random))
         measures = quick_measures(fake, held_out, self.data)
         return {**measures, "gap_train": gap_train, "gap_held_out": gap_held_out, "slope": float(slopes.mean())}
 
     def sample(self, step: int) -> str:
         num = SHOWN if len(self.data.shape) == 3 else MEASURED
-        return write_picture(self.run, step, self.draw(num, self.settings["seed"]), self.data)
+        return write_picture(self.run, step, self.draw(num, self.settings.seed), self.data)
 
     def describe(self, record: dict[str, Any]) -> str:
         parts = [f"gap {record['gap']:.3f}"]
@@ -216,7 +222,7 @@ class Adversarial:
     def state(self) -> dict[str, Any]:
         guards = {"critic_guard": self.critic_guard.state(), "generator_guard": self.generator_guard.state()}
         parameters = sum(each.numel() for network in (self.generator, self.critic) for each in network.parameters())
-        settings = settings_written(self.settings) | {"parameters": parameters}
+        settings = settings_written(values(self.settings)) | {"parameters": parameters}
         return {"images_seen": self.images_seen, "settings": settings, **guards}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from earthworks.evaluation.cards.gan import describe as describe_gan
 from earthworks.evaluation.cards.language_model import describe as describe_language_model
 from earthworks.evaluation.cards.markdown import bullets, front_matter, plain
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
+from earthworks.runs.changed_settings import changed_settings
 from earthworks.runs.files import read_regular
 from earthworks.runs.progress import note
-from earthworks.runs.settings import changed_settings
 
 KINDS = ("gopher", "wgan")  # of run that have a card
 LARGEST_CARD = 1 << 24  # bytes

@@ -22,7 +22,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -186,7 +185,7 @@ def located(file: str, data: Path) -> Path:
 
 def shipped_tasks() -> list[Task]:
     """The tasks of the package, by category."""
-    folder = resources.files("earthworks.evaluation").joinpath("tasks")
+    folder = Path(__file__).parent / "definitions"
     files = sorted((each for each in folder.iterdir() if each.name.endswith(".yaml")), key=lambda each: each.name)
     tasks = [
         task_from(values, each.name, shipped=True)

@@ -1,5 +1,5 @@
 """Training of a language model: settings, time budget, run, and families of sizes."""
 
-from earthworks.gopher.pretraining.run import train
+from earthworks.gopher.pretraining.command import train
 
 __all__ = ["train"]

@@ -4,11 +4,30 @@ The numbers are fitted to this project's own experiments (docs/log.md), on tiny 
 python-docs in BPE, with runs of 8 seconds to 5 minutes on two cores; beyond those they are extrapolated as power laws.
 """
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, replace
 
+import torch
+
+from earthworks.corpus import PackedTokens
 from earthworks.gopher.config import GopherConfig
 from earthworks.gopher.cost import training_flops
+from earthworks.gopher.model import Gopher
+from earthworks.gopher.pretraining.settings import Settled, TrainSettings, model_config
+from earthworks.gopher.pretraining.task import Pretraining
+from earthworks.runs import RunFolder
+from earthworks.training.command_settings import settled
+from earthworks.training.pace import seconds_per_update
+from earthworks.training.precision import matmul_ceiling, product_dtype
 
+DEFAULT_MINUTES = 5.0
+TIMED_SHARE = 0.01  # of the time goes to timing steps: three alone were up to a quarter off
+MIN_STEPS = 20
+UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to validating, sampling and saving
+SAVE_SECONDS = 120.0  # between checkpoints
+MOST_VALIDATION_TOKENS = 65_536
+MICRO_BATCH_TOKENS = 16_384  # tokens of one forward and backward pass; larger batches are accumulated
 LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes it turns through
 EFFICIENCY = 0.25  # of the matrix-product ceiling that training reaches, before it is measured
 TOKENS_PER_PARAMETER = 0.5  # at least, for a size to be worth its slower steps; long runs have 20 and more
@@ -79,3 +98,87 @@ def momentum(max_steps: int) -> float:
 def vocabulary(num_bytes: int) -> int:
     """Size of a tokenizer to train on a corpus of so many bytes."""
     return 1024 if num_bytes < 3e6 else 4096 if num_bytes < 1e8 else 16_384 if num_bytes < 1e10 else 32_000
+
+
+def settle(
+    settings: TrainSettings, packed: PackedTokens, device: torch.device, started: float
+) -> tuple[Settled, float]:
+    """Fill in what was not given: by the dial where it is a matter of time, data and machine, then by a timed warm-up.
+
+    Also gives the seconds of one step. `started` is when the command started: the minutes are counted from there.
+    """
+    minutes = settings.minutes
+    if settings.max_steps is None and minutes is None:
+        minutes = DEFAULT_MINUTES
+    seconds = 60 * (minutes or DEFAULT_MINUTES)
+    choice = turn(
+        seconds,
+        matmul_ceiling(device, product_dtype(settings.precision)),
+        packed.train_tokens,
+        packed.tokenizer.vocabulary,
+        size=settings.size,
+        context=settings.context,
+    )
+    context, batch = settings.context or choice.context, settings.batch or choice.batch
+    settings = replace(
+        settings,
+        minutes=minutes,
+        size=settings.size or choice.size,
+        context=context,
+        batch=batch,
+        micro_batch=settings.micro_batch or min(batch, max(1, MICRO_BATCH_TOKENS // context)),
+        final_share=first_of(settings.final_share, 0.1 if settings.schedule == "gopher" else 0.02),
+    )
+    by_time = settings.max_steps is None
+    timed = follow(settings, settings.max_steps or 1000)
+    step_seconds, micro_batch = time_steps(timed, packed, device, enough=TIMED_SHARE * seconds if by_time else 0.0)
+    left = seconds - (time.perf_counter() - started)
+    settings = replace(
+        settings,
+        micro_batch=micro_batch,
+        max_steps=settings.max_steps or max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds)),
+        save_every=settings.save_every or max(1, round(SAVE_SECONDS / step_seconds)),
+    )
+    return follow(settings, settings.max_steps or 0), step_seconds
+
+
+def follow(settings: TrainSettings, max_steps: int) -> Settled:
+    """The settings that follow from the number of steps alone, where they were not given.
+
+    Validations are few enough and small enough to cost about a twentieth of the training: reading a token costs a third
+    of training on it.
+    """
+    assert settings.batch is not None
+    assert settings.context is not None
+    assert settings.size is not None
+    validations = min(12, max(2, max_steps // 50))
+    tokens = max_steps * settings.batch * settings.context
+    d_model = GopherConfig.preset(settings.size).d_model
+    learning_rate, embedding_rate = rates(settings.optimizer, max_steps, d_model)
+    found = {
+        "max_steps": max_steps,
+        "learning_rate": learning_rate,
+        "embedding_rate": embedding_rate,
+        "momentum": momentum(max_steps),
+        "horizon": max_steps,
+        "warmup_steps": 1500 if settings.schedule == "gopher" else max(1, max_steps // 20),
+        "ramp_step": max_steps // 2 if settings.first_batch else 0,
+        "evaluate_every": math.ceil(max_steps / validations),
+        "validation_tokens": min(MOST_VALIDATION_TOKENS, max(settings.context, int(0.15 * tokens / validations))),
+        "sample_every": math.ceil(max_steps / min(5, max(1, max_steps // 150))),
+        "save_every": max(1, max_steps // 4),
+    }
+    missing = {name: value for name, value in found.items() if getattr(settings, name) is None}
+    return settled(Settled, replace(settings, **missing), "the command")
+
+
+def time_steps(settings: Settled, packed: PackedTokens, device: torch.device, enough: float) -> tuple[float, int]:
+    """Seconds of one update, on a throwaway model, and the sequences of a microbatch that its memory had room for."""
+    torch.manual_seed(settings.seed)
+    model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
+    task = Pretraining(model, packed, RunFolder("unused"), settings, device)
+    return seconds_per_update(task, enough), task.micro_batch
+
+
+def first_of(given: float | None, otherwise: float) -> float:
+    return otherwise if given is None else given

@@ -4,6 +4,7 @@ RUN/config.yaml holds what all share, RUN/data the packed tokens, RUN/SIZE is an
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,15 @@ from earthworks.corpus import PackedTokens, is_packed, sources
 from earthworks.gopher.config import FAMILY, SIZES, GopherConfig
 from earthworks.gopher.cost import training_flops
 from earthworks.gopher.inputs import open_tokens, record_inputs
-from earthworks.gopher.pretraining import budget
-from earthworks.gopher.pretraining.run import prepare, train, written
-from earthworks.gopher.pretraining.settings import (
-    DEFAULT_MINUTES,
-    MIN_STEPS,
-    TIMED_SHARE,
-    UPDATE_SHARE,
-    architecture,
-    check,
-    settle,
-    time_steps,
-)
-from earthworks.gopher.pretraining.starting import read_run
+from earthworks.gopher.pretraining import budget, run
+from earthworks.gopher.pretraining.budget import MIN_STEPS, TIMED_SHARE, UPDATE_SHARE, settle, time_steps
+from earthworks.gopher.pretraining.run import prepare
+from earthworks.gopher.pretraining.settings import SettledFamily, TrainSettings, architecture, check, written
+from earthworks.gopher.pretraining.starting import kept_settings, read_run
 from earthworks.runs import EarthworksError, RunFolder, inside
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
+from earthworks.training.command_settings import settled, types_of, values
 from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling, product_dtype
 
 PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
@@ -47,7 +41,7 @@ def paper_rate(size: str) -> float:
     return float(np.exp(np.interp(np.log(count), np.log(counts), np.log(PAPER_RATES))))
 
 
-def train_family(settings: dict[str, Any], begun: float) -> Path:
+def start(settings: TrainSettings, started: float) -> Path:
     """Pack once, choose one batch, context and number of steps for all, train each size; the folder of the family.
 
     Equal steps of equal batches are equal tokens, and as the sample order is a function of the seed, the same ones. With
@@ -56,104 +50,104 @@ def train_family(settings: dict[str, Any], begun: float) -> Path:
     not the same command.
     """
     sizes = sizes_of(settings)
-    run, data = settings["run"], settings["data"]
-    if run is not None and RunFolder(run).config_file.exists():
-        with RunFolder.open(run).writing() as folder:
-            _, settings = begun_before(run, settings)
-            return go_on(folder, settings)
+    place, data = settings.run, settings.data
+    assert data is not None
+    if place is not None and RunFolder(place).config_file.exists():
+        with RunFolder.open(place).writing() as folder:
+            return resume(folder, started_before(folder, settings))
     settings = architecture(settings, None)
     parts = [] if is_packed(data) else sources(data)
-    device = choose_device(settings["device"])
+    device = choose_device(settings.device)
     named = default_run(data.split(",")[0].split("=")[0], "text")
-    with RunFolder.create(run, otherwise=named).writing() as folder:
+    with RunFolder.create(place, otherwise=named).writing() as folder:
         note(f"family of {len(sizes)} in {folder.path}")
         with folder.beginning():
-            packed = prepare(folder, parts, settings)
-            settings = {
-                **settings,
-                "run": str(folder.path),
-                "precision": choose_precision(settings["precision"], device),
-            }
-            settings = settle_family(settings, sizes, packed, device, begun)
+            packed, settings = prepare(folder, parts, settings)
+            settings = replace(settings, run=str(folder.path), precision=choose_precision(settings.precision, device))
+            chosen = settle_family(settings, sizes, packed, device, started)
             record_inputs(folder, data, None)
-            folder.write_config({"kind": "gopher", **written(settings)})
-        return go_on(folder, settings)
+            folder.write_config({"kind": "gopher", **written(chosen)})
+        return resume(folder, chosen)
 
 
-def sizes_of(settings: dict[str, Any]) -> list[str]:
+def sizes_of(settings: TrainSettings) -> list[str]:
     """The sizes named, each checked."""
-    sizes = [size.strip() for size in settings["family"].split(",") if size.strip()]
+    sizes = [size.strip() for size in (settings.family or "").split(",") if size.strip()]
     for name in ("size", "init"):
-        if settings[name] is not None:
+        if getattr(settings, name) is not None:
             raise EarthworksError(f"--family trains several sizes from fresh weights; --{name} belongs to a single run")
     for size in sizes:
-        check({**settings, "size": size})
+        check(replace(settings, size=size))
     if len(set(sizes)) < max(2, len(sizes)):
-        raise EarthworksError(f"--family is {settings['family']}; expected two or more different sizes, commas between")
+        raise EarthworksError(f"--family is {settings.family}; expected two or more different sizes, commas between")
     return sizes
 
 
-def begun_before(run: str, settings: dict[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
-    """The family that this very command began; what the command left open was settled then."""
-    folder, _, kept = read_run(run, settings)
-    kept = {**settings, **kept}
-    for name, value in settings.items():
+def started_before(folder: RunFolder, settings: TrainSettings) -> SettledFamily:
+    """The settings of the family that this very command started; what the command left open was settled then."""
+    config = read_run(folder)
+    kept = {**values(settings), **{name: value for name, value in config.items() if name in types_of(TrainSettings)}}
+    for name, value in values(settings).items():
         if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
             raise EarthworksError(
-                f"{run} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it with "
-                f"--resume {run}"
+                f"{folder.path} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it "
+                f"with --resume {folder.path}"
             )
-    return folder, {**kept, "device": settings["device"]}
+    return settled(SettledFamily, TrainSettings(**{**kept, "device": settings.device}), folder.config_file)
 
 
 def settle_family(
-    settings: dict[str, Any], sizes: list[str], packed: PackedTokens, device: torch.device, begun: float
-) -> dict[str, Any]:
+    settings: TrainSettings, sizes: list[str], packed: PackedTokens, device: torch.device, started: float
+) -> SettledFamily:
     """One context, batch and number of steps for all sizes, where they were not given."""
-    settings = dict(settings)
-    if settings["max_steps"] is None and settings["minutes"] is None:
-        settings["minutes"] = DEFAULT_MINUTES
-    seconds = 60 * (settings["minutes"] or DEFAULT_MINUTES)
-    ceiling = matmul_ceiling(device, product_dtype(settings["precision"]))
+    if settings.max_steps is None and settings.minutes is None:
+        settings = replace(settings, minutes=budget.DEFAULT_MINUTES)
+    seconds = 60 * (settings.minutes or budget.DEFAULT_MINUTES)
+    ceiling = matmul_ceiling(device, product_dtype(settings.precision))
     vocabulary = packed.tokenizer.vocabulary
-    if settings["context"] is None:
-        settings["context"] = budget.turn(seconds, ceiling, packed.train_tokens, vocabulary, size=sizes[0]).context
-    if settings["batch"] is None:
-        context = settings["context"]
+    context = settings.context or budget.turn(seconds, ceiling, packed.train_tokens, vocabulary, size=sizes[0]).context
+    batch = settings.batch
+    if batch is None:
         configs = [GopherConfig.preset(size, vocabulary=vocabulary, context=context) for size in sizes]
         tokens = budget.EFFICIENCY * seconds * ceiling / sum(training_flops(config, context) for config in configs)
-        settings["batch"] = max(4, round(budget.batch_tokens(tokens) / context))
-    if settings["max_steps"] is None:
+        batch = max(4, round(budget.batch_tokens(tokens) / context))
+    settings, max_steps = replace(settings, context=context, batch=batch), settings.max_steps
+    if max_steps is None:
         step_seconds = 0.0
         for size in sizes:
-            timed, _ = settle({**settings, "size": size, "max_steps": 1000}, packed, device, begun)
+            timed, _ = settle(replace(settings, size=size, max_steps=1000), packed, device, started)
             step_seconds += time_steps(timed, packed, device, enough=TIMED_SHARE * seconds / len(sizes))[0]
-        left = seconds - (time.perf_counter() - begun)
-        settings["max_steps"] = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
-        note(f"{settings['max_steps']:,} steps of every size: {duration(settings['max_steps'] * step_seconds)}")
-    settings["horizon"] = settings["horizon"] or settings["max_steps"]  # kept, should max_steps be raised later
-    return settings
+        left = seconds - (time.perf_counter() - started)
+        max_steps = max(MIN_STEPS, int(UPDATE_SHARE * left / step_seconds))
+        note(f"{max_steps:,} steps of every size: {duration(max_steps * step_seconds)}")
+    horizon = settings.horizon or max_steps  # kept, should max_steps be raised later
+    return settled(SettledFamily, replace(settings, max_steps=max_steps, horizon=horizon), "the command")
 
 
-def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
-    """Train what is not finished, in the order of the sizes."""
-    packed = open_tokens(folder, verify=settings["verify"])
+def resume(folder: RunFolder, settings: SettledFamily) -> Path:
+    """Train what is not finished of a family whose lock is held, in the order of the sizes."""
+    packed = open_tokens(folder, verify=settings.verify)
     for size in sizes_of(settings):
-        member = RunFolder(inside(folder.path, size))
-        if finished(member, settings["max_steps"], measured=packed.has_validation):
+        member, started = RunFolder(inside(folder.path, size)), time.perf_counter()
+        if finished(member, settings.max_steps, measured=packed.has_validation):
             note(f"{member.path} is finished")
             continue
         try:
             if member.config_file.exists():
-                train(
+                given = TrainSettings(
                     resume=str(member.path),
-                    max_steps=settings["max_steps"],
-                    device=settings["device"],
-                    verify=settings["verify"],
+                    max_steps=settings.max_steps,
+                    device=settings.device,
+                    verify=settings.verify,
                 )
+                with RunFolder.open(member.path).writing() as held:
+                    run.resume(held, kept_settings(held, given), choose_device(settings.device), started)
             else:
-                train(str(packed.path), run=str(member.path), size=size, **of_member(settings, size))
-        except EarthworksError as error:  # a stopped run says how to go on with it; here the others are to follow
+                own = of_member(settings, size)
+                given = TrainSettings(str(packed.path), run=str(member.path), size=size, **own)
+                check(given)
+                run.start(given, started)
+        except EarthworksError as error:  # a stopped run says how to continue it; here the others are to follow
             sentence = str(error).replace(f"--resume {member.path}", f"--resume {folder.path}")
             raise EarthworksError(sentence, error.exit_code) from None
     note(f"next: earthworks evaluate scaling {folder.path}")
@@ -166,9 +160,9 @@ def finished(member: RunFolder, max_steps: int, *, measured: bool) -> bool:
     return all(file.exists() for file in wanted) and max(member.steps(), default=0) >= max_steps
 
 
-def of_member(settings: dict[str, Any], size: str) -> dict[str, Any]:
+def of_member(settings: TrainSettings, size: str) -> dict[str, Any]:
     """What a size is trained with: the family's settings, and the paper's rate where the paper's recipe is asked for."""
-    own = {name: value for name, value in settings.items() if name not in OWN}
+    own = {name: value for name, value in values(settings).items() if name not in OWN}
     if (own["optimizer"], own["schedule"], own["learning_rate"]) == ("adam", "gopher", None):
         own["learning_rate"] = paper_rate(size)
         own["embedding_rate"] = own["embedding_rate"] or own["learning_rate"]

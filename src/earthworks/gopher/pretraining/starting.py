@@ -12,28 +12,33 @@ from earthworks.gopher.config import SIZES
 from earthworks.gopher.inputs import weights_folder
 from earthworks.gopher.loading import built, check_fits, described_model, load_weights
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.pretraining.settings import model_config
+from earthworks.gopher.pretraining.settings import Settled, TrainSettings, check, model_config
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.folder import DERIVED
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint
-from earthworks.training.resumption import refuse_differing
+from earthworks.training.command_settings import types_of
+from earthworks.training.resumption import refuse_differing, settings_to_resume
 
 
-def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
-    """The folder of an existing Gopher run, its configuration, and the settings in it."""
-    folder = RunFolder.open(run)
+def read_run(folder: RunFolder) -> dict[str, Any]:
+    """The configuration of an existing Gopher run."""
     config = folder.read_config()
-    unknown = config.keys() - set(DERIVED) - defaults.keys()
+    unknown = config.keys() - set(DERIVED) - types_of(TrainSettings).keys()
     if config.get("kind") != "gopher" or unknown:
         odd = ", ".join(map(str, unknown))[:80] or "kind"
         raise EarthworksError(
             f"{folder.config_file} is not the configuration of a Gopher run ({odd}): put the file back, or start a new run"
         )
-    return folder, config, {name: value for name, value in config.items() if name not in DERIVED}
+    return config
 
 
-def compare_with_checkpoint(folder: RunFolder, settings: dict[str, Any]) -> None:
+def kept_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
+    """The settings of a run or a family that is continued; `given` are those of the command that does so."""
+    return settings_to_resume(folder, given, TrainSettings, read_run(folder), check)
+
+
+def compare_with_checkpoint(folder: RunFolder, settings: Settled) -> None:
     """Before anything is built: refuse a config.yaml that is not that of the newest checkpoint, or a checkpoint whose
     tensors are not those of the model in its state."""
     path = checkpoint.newest(folder)
@@ -55,31 +60,32 @@ def compare_with_checkpoint(folder: RunFolder, settings: dict[str, Any]) -> None
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """A run that another one takes its first weights from: its checkpoint, the name of its size, its model and tokenizer."""
+    """A run that another one takes its first weights from: its checkpoint, the name of its size, its model, its tokenizer,
+    and the file of that."""
 
     path: Path
     size: str
     model: Gopher
     tokenizer: Tokenizer
+    tokenizer_file: str
 
 
-def first_weights(settings: dict[str, Any], started: RunFolder | None = None) -> FirstWeights | None:
+def first_weights(settings: TrainSettings, started: RunFolder | None = None) -> FirstWeights | None:
     """What `--init` names, or None; for a run that was `started`, the very checkpoint that it recorded.
 
-    Sets `tokenizer` to that run's, and refuses another one, or a vocabulary, beside `--init`."""
-    init = settings["init"]
+    Refuses another tokenizer than that run's, or a vocabulary, together with `--init`."""
+    init = settings.init
     if init is None:
         return None
     recorded = weights_folder(started, init) if started is not None else None
     other = RunFolder.open(init if recorded is None else recorded.parents[1])
     own = str(RunFolder(init).tokenizer)
     for name, allowed in (("tokenizer", own), ("vocabulary", None)):
-        if settings[name] not in (None, allowed):
+        if getattr(settings, name) not in (None, allowed):
             raise EarthworksError(
                 f"--init {init} brings the tokenizer that its weights were trained with; leave --{name} out"
             )
-    settings["tokenizer"] = own
-    _, config, _ = read_run(str(other.path), settings)
+    config = read_run(other)
     path, tensors, state = checkpoint.load_chosen(other) if recorded is None else (recorded, *checkpoint.load(recorded))
     model = built(path, tensors, state)
     size, shape = str(config.get("size")), model.config
@@ -88,7 +94,7 @@ def first_weights(settings: dict[str, Any], started: RunFolder | None = None) ->
     tokenizer = Tokenizer.load(other.tokenizer)
     if tokenizer.digest != state.get("tokenizer"):
         raise EarthworksError(f"{path} was trained with another tokenizer than {own}: one of the two was replaced")
-    return FirstWeights(path, size, model, tokenizer)
+    return FirstWeights(path, size, model, tokenizer, own)
 
 
 def begin(model: Gopher, packed: PackedTokens, other: FirstWeights | None) -> None:

@@ -14,10 +14,12 @@ from earthworks.gopher.evaluating import Scorable, up_to
 from earthworks.gopher.generation import generate
 from earthworks.gopher.loading import load_weights
 from earthworks.gopher.model import Gopher
+from earthworks.gopher.pretraining.settings import Settled
 from earthworks.gopher.scoring import score_documents
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
+from earthworks.runs.changed_settings import settings_written
 from earthworks.runs.progress import note
-from earthworks.runs.settings import settings_written
+from earthworks.training.command_settings import values
 from earthworks.training.guard import Guard
 from earthworks.training.optimizer import Optimizer
 from earthworks.training.precision import autocast, matmul_ceiling, product_dtype, release_memory, synchronize
@@ -30,33 +32,29 @@ SAMPLE_TOKENS = 120
 class Pretraining:
     """A Gopher in training: the task that the loop runs."""
 
-    def __init__(
-        self, model: Gopher, data: PackedTokens, run: RunFolder, settings: dict[str, Any], device: torch.device
-    ):
+    def __init__(self, model: Gopher, data: PackedTokens, run: RunFolder, settings: Settled, device: torch.device):
         self.model, self.data, self.run, self.settings, self.device = model, data, run, settings, device
         self.optimizer = make_optimizer(model, settings, device)
         self.schedule = make_schedule(settings)
-        self.ramp = BatchRamp(
-            batch=settings["batch"], first=settings["first_batch"], ramp_step=settings["ramp_step"] or 0
-        )
+        self.ramp = BatchRamp(batch=settings.batch, first=settings.first_batch, ramp_step=settings.ramp_step)
         self.guard = Guard()
-        self.micro_batch = settings["micro_batch"]  # may become smaller
+        self.micro_batch = settings.micro_batch  # may become smaller
         self.tokens_seen = 0
-        self.ceiling = matmul_ceiling(device, product_dtype(settings["precision"]))
-        self.flops = training_flops(model.config, settings["context"])
-        self.held_out = held_out(data, settings["validation_tokens"])
+        self.ceiling = matmul_ceiling(device, product_dtype(settings.precision))
+        self.flops = training_flops(model.config, settings.context)
+        self.held_out = held_out(data, settings.validation_tokens)
 
     def update(self, step: int) -> dict[str, Any]:
         begun = time.perf_counter()
         settings = self.settings
-        batch, context = self.ramp.size(step), settings["context"]
-        rows = self.data.windows(settings["seed"], self.ramp.before(step), batch, context, settings["sampling"])
+        batch, context = self.ramp.size(step), settings.context
+        rows = self.data.windows(settings.seed, self.ramp.before(step), batch, context, settings.sampling)
         loss = self.backward(torch.from_numpy(rows).to(self.device))
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         record = {"loss": float(loss), "gradient_norm": float(norm)}
         if self.guard.admits(record["loss"], record["gradient_norm"]):
-            if record["gradient_norm"] + 1e-6 > settings["clip"]:  # else it would be a pass of multiplications by 1
-                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings["clip"], norm)
+            if record["gradient_norm"] + 1e-6 > settings.clip:  # else it would be a pass of multiplications by 1
+                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings.clip, norm)
             self.optimizer.step(self.schedule.factor(step))
         else:
             self.optimizer.zero_grad()
@@ -66,7 +64,7 @@ class Pretraining:
         rate = batch * context / (time.perf_counter() - begun)
         return {
             **record,
-            "learning_rate": self.settings["learning_rate"] * self.schedule.factor(step),
+            "learning_rate": self.settings.learning_rate * self.schedule.factor(step),
             "tokens": batch * context,
             "tokens_seen": self.tokens_seen,
             "epoch": self.tokens_seen / self.data.train_tokens,
@@ -102,7 +100,7 @@ class Pretraining:
     def accumulate(self, tokens: Tensor) -> Tensor:
         """`backward` in microbatches of one size; under `bf16` the weights are cast once for all of them."""
         loss = torch.zeros((), device=self.device)
-        with autocast(self.settings["precision"], self.device):
+        with autocast(self.settings.precision, self.device):
             for part in tokens.split(self.micro_batch):
                 part_loss = self.model.loss(part[:, :-1], part[:, 1:]) * (len(part) / len(tokens))
                 with torch.autocast(self.device.type, enabled=False):
@@ -126,12 +124,12 @@ class Pretraining:
         }
 
     def measure(self, documents: list[Scorable]) -> dict[str, float]:
-        with autocast(self.settings["precision"], self.device):
+        with autocast(self.settings.precision, self.device):
             scored = score_documents(
                 self.model,
                 documents,
                 end_of_document=self.data.tokenizer.end_of_document,
-                context=self.settings["context"],
+                context=self.settings.context,
                 windows="disjoint",
             )
         return {
@@ -174,7 +172,7 @@ class Pretraining:
             "guard": self.guard.state(),
             "model": self.model.config.to_dict(),
             "tokenizer": self.data.tokenizer.digest,
-            "settings": settings_written(self.settings) | {"parameters": self.model.config.num_parameters()},
+            "settings": settings_written(values(self.settings)) | {"parameters": self.model.config.num_parameters()},
         }
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -187,27 +185,27 @@ class Pretraining:
         self.micro_batch = state.get("micro_batch", self.micro_batch)  # not yet in checkpoints before 2026-11-23
 
 
-def make_optimizer(model: Gopher, settings: dict[str, Any], device: torch.device) -> Optimizer:
+def make_optimizer(model: Gopher, settings: Settled, device: torch.device) -> Optimizer:
     """Of a model in float32, whose parameters become bf16 where the precision says so."""
     return Optimizer(
-        settings["optimizer"],
+        settings.optimizer,
         model.named_parameters(),
-        learning_rate=settings["learning_rate"],
-        embedding_rate=settings["embedding_rate"],
-        betas=(settings["beta1"], settings["beta2"]),
-        weight_decay=settings["weight_decay"],
-        momentum=settings["momentum"],
-        weights=weights_for(settings["precision"], settings["seed"], device),
+        learning_rate=settings.learning_rate,
+        embedding_rate=settings.embedding_rate,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        weights=weights_for(settings.precision, settings.seed, device),
     )
 
 
-def make_schedule(settings: dict[str, Any]) -> Schedule:
+def make_schedule(settings: Settled) -> Schedule:
     return Schedule(
-        shape=settings["schedule"],
-        max_steps=settings["horizon"],
-        peak=settings["learning_rate"],
-        warmup_steps=settings["warmup_steps"],
-        final_share=settings["final_share"],
+        shape=settings.schedule,
+        max_steps=settings.horizon,
+        peak=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        final_share=settings.final_share,
     )
 
 

@@ -1,7 +1,5 @@
 """Which samples a critic step sees: a pure function of seed and step, so that a resumed run sees the same."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,9 +20,9 @@ class Batches:
     """Batches of training samples in the scale of the networks: fresh ones of a law that is drawn from, otherwise each
     sample once an epoch, in an order that the seed and the number of the epoch decide."""
 
-    def __init__(self, data: Dataset, settings: dict[str, Any], device: torch.device):
-        self.data, self.batch_size, self.seed = data, settings["batch"], settings["seed"]
-        self.dequantized = settings["dequantize"] and data.train.dtype == torch.uint8
+    def __init__(self, data: Dataset, device: torch.device, *, batch: int, seed: int, dequantize: bool):
+        self.data, self.batch_size, self.seed = data, batch, seed
+        self.dequantized = dequantize and data.train.dtype == torch.uint8
         self.samples = data.train.to(device)
         self.per_epoch = len(data.train) // self.batch_size
         self.device = device

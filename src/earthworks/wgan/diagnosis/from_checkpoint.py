@@ -35,7 +35,7 @@ def scores_of(task: Adversarial, samples: Tensor) -> Tensor:
 @torch.no_grad()
 def generated(task: Adversarial, num: int) -> Tensor:
     """What the critic was trained against: samples of the generator itself, not of its average."""
-    random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
+    random = noise_generator(task.settings.seed, 0, task.device, purpose=5)
     return task.generator(task.noise(num, random))
 
 
@@ -43,7 +43,7 @@ def generator_sign(task: Adversarial, recorded: float | None) -> Finding | Undec
     """Whether a step down the generator's loss raises the mean score of its samples, to first order: the cosine of minus
     the gradient of its loss and the gradient of mean f(G z). And whether the loss `recorded` at the checkpoint's step is
     the one that the checkpoint has, or minus it."""
-    random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
+    random = noise_generator(task.settings.seed, 0, task.device, purpose=5)
     weights = list(task.generator.parameters())
     task.critic.requires_grad_(False)
     scores = task.critic(task.generator(task.noise(SAMPLES, random))).float()
@@ -55,7 +55,7 @@ def generator_sign(task: Adversarial, recorded: float | None) -> Finding | Undec
     size = float(a.norm() * b.norm())
     now, error = (
         float(loss.detach()),
-        standard_error(scores.detach()) * math.sqrt(SAMPLES / task.settings["generator_batch"]),
+        standard_error(scores.detach()) * math.sqrt(SAMPLES / task.settings.generator_batch),
     )
     if size > 0 and float(a @ b) < 0:
         cosine = float(a @ b) / size
@@ -88,14 +88,14 @@ def critic_headroom(task: Adversarial) -> Finding | Undecided | None:
     def gap() -> tuple[float, float]:
         on_real, on_fake = scores_of(task, real), scores_of(task, fake)
         slope = 1.0
-        if not task.settings["critic_batch_norm"]:
-            random = noise_generator(task.settings["seed"], 0, task.device, purpose=5)
+        if not task.settings.critic_batch_norm:
+            random = noise_generator(task.settings.seed, 0, task.device, purpose=5)
             slope = max(1.0, float(gradient_norms(task.critic, interpolate(real, fake, generator=random)).mean()))
         error = math.hypot(standard_error(on_real), standard_error(on_fake))
         return float(on_real.mean() - on_fake.mean()) / slope, error / slope
 
     before, error_before = gap()
-    random = noise_generator(task.settings["seed"], 0, task.device, purpose=6)
+    random = noise_generator(task.settings.seed, 0, task.device, purpose=6)
     begun, steps = time.perf_counter(), 0
     while steps < MORE_STEPS and time.perf_counter() - begun < MORE_SECONDS:
         task.critic_step(steps, random, 1.0)
@@ -151,7 +151,7 @@ def lost_modes(task: Adversarial, improving: bool) -> Finding | Undecided | None
     real = real if len(real) >= FEWEST_SAMPLES else task.batches.training(SAMPLES)
     if len(real) < FEWEST_SAMPLES:
         return Undecided("collapsed modes", f"{len(real)} real samples are too few to compare with")
-    fake = task.draw(SAMPLES, task.settings["seed"])
+    fake = task.draw(SAMPLES, task.settings.seed)
     if task.data.centres is not None:
         centres = task.data.centres.to(fake)
         counts = torch.bincount(torch.cdist(fake, centres).argmin(1), minlength=len(centres))

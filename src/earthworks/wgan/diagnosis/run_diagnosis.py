@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from earthworks.runs import EarthworksError, RunFolder, json_text, read_metrics
 from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint as checkpoints
+from earthworks.training.command_settings import settled, types_of
 from earthworks.wgan.data.datasets import load_dataset
 from earthworks.wgan.diagnosis import from_checkpoint, from_log
 from earthworks.wgan.diagnosis.findings import Diagnosis, Finding, Undecided
 from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sampling import wgan_run
-from earthworks.wgan.settings import networks
+from earthworks.wgan.settings import GanSettings, Settled, networks
 from earthworks.wgan.stored import check_networks, shapes_of
 from earthworks.wgan.task import Adversarial
 
@@ -99,7 +101,9 @@ def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversar
         raise EarthworksError(f"{config['data']} no longer holds the samples that {folder.path} was trained on")
     check_networks(config, shapes_of(tensors), folder)
     rate = max(config["learning_rate"], config["critic_learning_rate"])
-    settings = {**config, "critic_learning_rate": rate, "precision": "fp32", "compile": False}
+    kept = GanSettings(**{name: config[name] for name in types_of(GanSettings) if name in config})
+    kept = replace(kept, critic_learning_rate=rate, precision="fp32", compile=False)
+    settings = settled(Settled, kept, folder.config_file)
     task = Adversarial(*networks(settings, data), data, folder, settings, torch.device("cpu"))
     task.load_networks(tensors)
     return task, state["step"]
