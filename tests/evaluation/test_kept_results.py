@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_measuring(run, tiny_eval
     monkeypatch.setattr(results, "write_through", refused)
     monkeypatch.setattr(evaluating, "measure", stopping(evaluating.measure, AssertionError("measured"), 0))
     outcome = command("evaluate tasks", run, data=tiny_eval, tasks="piqa")
-    assert outcome.refuses("could not be written, so nothing is measured", "Read-only file system", code=1)
+    assert outcome.refuses("nothing is measured: could not write", "/tasks.json: Read-only file system", code=1)
 
 
 def test_a_run_that_is_trained_or_evaluated_meanwhile_can_be_evaluated(run, tiny_eval, command):

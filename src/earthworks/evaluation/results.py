@@ -15,7 +15,7 @@ from typing import Any
 from earthworks import __version__, runs
 from earthworks.runs import EarthworksError, read_result, write_bytes
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, Stopped
-from earthworks.runs.files import one_sentence, open_regular, sha256, temporary_name, write_all, write_through
+from earthworks.runs.files import called, one_sentence, open_regular, sha256, temporary_name, write_all, write_through
 from earthworks.runs.json_files import digest_of, finite, parse_json
 from earthworks.runs.lock import PATIENCE, lock
 from earthworks.runs.progress import note
@@ -45,9 +45,10 @@ def ready_to_write(folder: Path, name: str) -> None:
         return
     probe = temporary_name(folder / name)
     try:
-        write_through(probe, b"{}")
+        with called(folder / name, probe):
+            write_through(probe, b"{}")
     except EarthworksError as error:
-        raise EarthworksError(f"{folder / name} could not be written, so nothing is measured: {error}", 1) from None
+        raise EarthworksError(f"nothing is measured: {error}", 1) from None
     finally:
         with suppress(OSError):
             probe.unlink()

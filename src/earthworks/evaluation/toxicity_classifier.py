@@ -15,6 +15,7 @@ from earthworks.evaluation.labelled import LabelledTexts, labelled_in, read_labe
 from earthworks.evaluation.roc import auc
 from earthworks.evaluation.shapes import SCORER, Each, shaped
 from earthworks.runs import EarthworksError, json_text, new_folder, verify_manifest
+from earthworks.runs.files import write_through
 
 HELD_OUT = 0.15
 HATECHECK_BAR = 0.65
@@ -58,13 +59,13 @@ class LinearClassifier:
 
     def save(self, path: str | Path) -> None:
         """A folder of coefficients.safetensors and classifier.json; no pickle. Refuses a folder with anything in it."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {"idf": self.idf, "weights": self.weights, "intercept": np.array([self.intercept])}
         with new_folder(path) as folder:
-            save_file(tensors, folder / "coefficients.safetensors")
+            write_through(folder / "coefficients.safetensors", save(tensors))
             content = {"measured": self.measured, "terms": self.terms}
-            (folder / "classifier.json").write_bytes(json_text(content, None).encode(errors="replace"))
+            write_through(folder / "classifier.json", json_text(content, None).encode(errors="replace"))
 
     @classmethod
     def load(cls, path: str | Path) -> "LinearClassifier":
