@@ -9,7 +9,7 @@ from earthworks.runs import RunFolder, lock, read_result, write_result
 from earthworks.runs.folder import default_run
 from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
-from earthworks.runs.terminal import say
+from earthworks.runs.terminal import say, typed
 
 # Reference text and code, as the curated subsets of the paper, pass no rule for web pages: copies alone go.
 SUBSETS = {name: {"input": f"python-docs/{name}", "weight": weight, "stages": []} for name, weight in WEIGHTS.items()}
@@ -48,8 +48,8 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
         runs, "Quickstart", folder / "report.html", {"The corpus: what was read and kept": inspection}
     )
     note(f"\nOpen the report: {page.resolve().as_uri()}")
-    note(f"Go on:           earthworks gopher generate {language_model} --prompt {PROMPT!r}")
-    note(f"                 earthworks wgan sample {images} --num 100 --output digits.png")
+    note(f"Go on:           earthworks gopher generate {typed(language_model)} --prompt {typed(PROMPT)}")
+    note(f"                 earthworks wgan sample {typed(images)} --num 100 --output digits.png")
     note("Your own text:   earthworks gopher train --data my.txt --minutes 5")
     note("Your own images: earthworks wgan train --data my-images/ --minutes 20")
     return str(page)

@@ -16,6 +16,7 @@ from earthworks.evaluation.roc import auc
 from earthworks.evaluation.shapes import SCORER, Each, shaped
 from earthworks.runs import EarthworksError, json_text, new_folder, verify_manifest
 from earthworks.runs.files import write_through
+from earthworks.runs.terminal import typed
 
 HELD_OUT = 0.15
 HATECHECK_BAR = 0.65
@@ -76,7 +77,8 @@ class LinearClassifier:
         folder = Path(path)
         if not (folder / "classifier.json").exists():
             raise EarthworksError(
-                f"{path} holds no toxicity classifier; train one with earthworks evaluate classifier FILE --output {path}"
+                f"{path} holds no toxicity classifier; train one with "
+                f"earthworks evaluate classifier FILE --output {typed(path)}"
             )
         verify_manifest(folder, names=["classifier.json", "coefficients.safetensors"])
         content = shaped(folder / "classifier.json", CLASSIFIER, "evaluate classifier")

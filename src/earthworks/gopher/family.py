@@ -30,6 +30,7 @@ from earthworks.gopher.starting import read_run
 from earthworks.runs import EarthworksError, RunFolder, inside
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
+from earthworks.runs.terminal import typed
 from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling, product_dtype
 
 PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
@@ -101,7 +102,7 @@ def begun_before(run: str, settings: dict[str, Any]) -> tuple[RunFolder, dict[st
         if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
             raise EarthworksError(
                 f"{run} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it with "
-                f"--resume {run}"
+                f"--resume {typed(run)}"
             )
     return folder, {**kept, "device": settings["device"]}
 
@@ -154,9 +155,9 @@ def go_on(folder: RunFolder, settings: dict[str, Any]) -> Path:
             else:
                 train(str(packed.path), run=str(member.path), size=size, **of_member(settings, size))
         except EarthworksError as error:  # a stopped run says how to go on with it; here the others are to follow
-            sentence = str(error).replace(f"--resume {member.path}", f"--resume {folder.path}")
+            sentence = str(error).replace(f"--resume {typed(member.path)}", f"--resume {typed(folder.path)}")
             raise EarthworksError(sentence, error.exit_code) from None
-    note(f"next: earthworks evaluate scaling {folder.path}")
+    note(f"next: earthworks evaluate scaling {typed(folder.path)}")
     return folder.path
 
 
