@@ -21,6 +21,11 @@ def shown(text: str) -> str:
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
 
 
+def one_line(text: str) -> str:
+    """`shown`, with line ends too, as a file name may have them: they would make one message look like two."""
+    return shown(text).replace("\n", "\\u000a")
+
+
 def typed(argument: str | Path) -> str:
     """An argument as a shell takes it, for commands that are suggested: in quotes where it has spaces."""
     return shlex.quote(str(argument))
