@@ -134,6 +134,8 @@ def test_settings_that_make_no_sense_are_refused_before_any_work(command, files)
         ("--points 0", "--points 0"),
         ("--num_permutations 0", "--num_permutations 0"),
         ("--num_directions -1", "--num_directions -1"),
+        ("--num_directions 1000000000000", "--num_directions 1,000,000,000,000 takes about 44,703.5 GiB of memory"),
+        ("--num_permutations 1000000000000", "--num_permutations 1,000,000,000,000 takes about"),
         ("--figure plan.jpg", "ending in .png"),
     ):
         assert command("transport measure", good, good, *option.split()).refuses(complaint)
