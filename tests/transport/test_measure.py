@@ -121,6 +121,7 @@ def test_every_unusable_file_is_named_in_one_sentence(command, files, tmp_path):
         files("objects.npy", np.array([{"a": 1}], dtype=object)): "not an array of numbers",
         files("text.npy", np.array(["a"])): "where numbers were expected",
         files("broken.npy", b"\x93NUMPY\x01"): "not an array of numbers",
+        files("longer.npy", good.read_bytes() + b"more"): "holds 4 bytes after the array that its header promises",
         files("nothing.npy", b""): "not an array of numbers",
     }
     for path, complaint in cases.items():
