@@ -190,9 +190,7 @@ def altered(path: str | Path, state: dict[str, Any]) -> str | None:
         return None
     if beginning_digest(Path(path), log["bytes"]).hexdigest() == log.get("sha256"):
         return None
-    return (
-        f"{path} is not as it was written up to step {state['step']:,}: a line in it was altered, and is used as it is"
-    )
+    return f"{path} is not as it was written up to step {state['step']:,}: a line in it was altered, and its numbers are used"
 
 
 def missing_steps(path: str | Path, step: int) -> str | None:
