@@ -11,7 +11,7 @@ from earthworks.corpus import PackedTokens, Tokenizer
 from earthworks.gopher.config import SIZES
 from earthworks.gopher.inputs import weights_folder
 from earthworks.gopher.model import Gopher
-from earthworks.gopher.restoring import built, check_fits, described_model, load_weights
+from earthworks.gopher.restoring import built, check_fits, described_model, load_weights, refuse_gan
 from earthworks.gopher.settings import model_config
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.folder import DERIVED
@@ -24,6 +24,7 @@ def read_run(run: str, defaults: dict[str, Any]) -> tuple[RunFolder, dict[str, A
     """The folder of an existing Gopher run, its configuration, and the settings in it."""
     folder = RunFolder.open(run)
     config = folder.read_config()
+    refuse_gan(run, config)
     unknown = config.keys() - set(DERIVED) - defaults.keys()
     if config.get("kind") != "gopher" or unknown:
         odd = ", ".join(map(str, unknown))[:80] or "kind"

@@ -59,7 +59,7 @@ def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     folder = RunFolder.open(run)
     config = folder.read_config()
     if config.get("kind") != "wgan":
-        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
+        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}: give one of wgan train")
     missing = [name for name in REQUIRED if config.get(name) is None]
     missing += [name for name in OPTIONAL if name not in config]
     if missing:
