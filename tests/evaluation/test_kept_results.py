@@ -10,7 +10,7 @@ import pytest
 
 from earthworks.evaluation import bias, bias_commands, commands, evaluating, measure_bias, measure_toxicity, writing
 from earthworks.evaluation.evaluating import evaluate_run
-from earthworks.evaluation.results import Partial, partial_result
+from earthworks.evaluation.results import Partial, partial_result, refuse_foreign_lines
 from earthworks.runs import EarthworksError, read_json
 from earthworks.runs.errors import Stopped
 from earthworks.runs.lock import lock
@@ -248,6 +248,12 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_chosen_anew(run, tiny_
 
 def test_samples_of_somebody_else_are_not_overwritten(run, tmp_path):
     data = examples.everything(tmp_path / "bias")
+    (run / "bias_samples.jsonl").write_text(ours := '{"prompt": "a", "text": "b", "toxicity": 0.1}\n')
+    refuse_foreign_lines(run / "bias_samples.jsonl")
+    for mine in ('{"text": "mine"}\n', f'{ours}{{"text": "mine", "prompt": "a"}}\n', f"{ours}mine\n", f"[]\n{ours}"):
+        (run / "bias_samples.jsonl").write_text(mine)
+        with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
+            refuse_foreign_lines(run / "bias_samples.jsonl")
     (run / "bias_samples.jsonl").write_text("mine\n")
     with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
         measure_bias(run, data, num=1, parts=["crows_pairs", "bold"], device="cpu")

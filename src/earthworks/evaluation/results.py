@@ -24,6 +24,11 @@ LARGEST_LINE = 1 << 28  # bytes
 
 Fits = Callable[[Any], bool]
 
+TEXTS = (
+    {"prompt", "text", "toxicity"},
+    {"attribute", "group", "prompt", "text", "sentiment"},
+)  # what records of them hold
+
 
 def already_there(folder: Path, name: str) -> dict[str, Any]:
     """What FOLDER/NAME holds, {} where it is not there; EarthworksError where it cannot be read, so that it is not
@@ -68,15 +73,15 @@ def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] |
 
 
 def refuse_foreign_lines(path: Path) -> None:
-    """EarthworksError where a file is that does not hold texts of a model, a record a line."""
+    """EarthworksError where a file is that holds anything else than the records of texts that are written here."""
     if not os.path.lexists(path):
         return
     try:
         with open_regular(path, follow=False) as lines:
-            record = parse_json(lines.readline(LARGEST_LINE))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or "text" not in record:
+            ours = all(parse_json(line).keys() in TEXTS for line in iter(lambda: lines.readline(LARGEST_LINE), b""))
+    except (ValueError, AttributeError):
+        ours = False
+    if not ours:
         raise EarthworksError(f"{path} is not a file that Earthworks wrote: it would be overwritten, so move it away")
 
 
