@@ -303,3 +303,10 @@ def test_values_that_cannot_be_meant_are_one_sentence_and_write_nothing(tmp_path
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("line", ["gopher generate RUN --prompt a", "gopher evaluate RUN", "gopher train --resume RUN"])
+def test_the_run_of_a_gan_is_no_language_model_and_the_sentence_says_so(command, tmp_path, line):
+    (tmp_path / "config.yaml").write_text("kind: wgan\n")
+    words = ("is the run of a GAN, not of a language model", "use earthworks wgan sample")
+    assert command(line.replace("RUN", str(tmp_path))).refuses(*words)

@@ -26,7 +26,7 @@ PLACES = 10  # bytes of each file that are flipped, one at a time
 UNREAD = ("report.html", "README.md", "*.png", "*.svg", "samples/*.txt")
 # Numbers of no result: how fast, when, and by whom.
 UNSTABLE = re.compile(
-    r"[\d.,]+ tokens/s|[\d.,]+ images/s|[\d.,]+ (?:s|ms|min|GiB|MB)\b|20\d\d-\d\d-\d\dT?[\d:+]*|data:[^\"']*"
+    r"[\d.,]+ tokens/s|[\d.,]+ (?:images|points)/s|[\d.,]+ (?:s|ms|min|GiB|MB)\b|20\d\d-\d\d-\d\dT?[\d:+]*|data:[^\"']*"
 )
 
 

@@ -66,7 +66,7 @@ def test_a_strangers_files_command_no_terminal(tmp_path):
     code, sent = in_terminal("report", run)
     assert code == 0
     assert not obeyed(sent)
-    assert "left out of the report" in sent
+    assert "missing from the report" in sent
     config = tmp_path / "c.yaml"
     config.write_text(json.dumps({"runs": ["x"], "output": ESCAPES}))
     code, sent = in_terminal("report", "x", "--config", config, "--print_config")

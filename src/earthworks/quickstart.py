@@ -9,7 +9,7 @@ from earthworks.runs import RunFolder, lock, read_result, write_result
 from earthworks.runs.folder import default_run
 from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
-from earthworks.runs.terminal import say
+from earthworks.runs.terminal import say, typed
 
 # Reference text and code, as the curated subsets of the paper, pass no rule for web pages: copies alone go.
 SUBSETS = {name: {"input": f"python-docs/{name}", "weight": weight, "stages": []} for name, weight in WEIGHTS.items()}
@@ -37,22 +37,28 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     for each in (language_model, images):  # before minutes are spent on the corpus
         RunFolder(each).refuse_run()
     refuse_foreign(folder / "report.html")
-    note("1 of 3: a corpus from the documentation of this Python\n")
+    heading("1 of 3: a corpus from the documentation of this Python")
     inspection = curate(corpus, seed)
-    note("\n2 of 3: a Gopher on it\n")
+    heading("2 of 3: a Gopher on it")
     write_and_measure(corpus, language_model, GOPHER_SHARE * minutes, seed)
-    note("\n3 of 3: a Wasserstein GAN on handwritten digits\n")
+    heading("3 of 3: a Wasserstein GAN on handwritten digits")
     draw_and_measure(images, (1 - GOPHER_SHARE) * minutes, seed)
     runs = {"Language model": language_model, "Digits": images}
     page = write_joint_report(
         runs, "Quickstart", folder / "report.html", {"The corpus: what was read and kept": inspection}
     )
-    note(f"\nOpen the report: {page.resolve().as_uri()}")
-    note(f"Go on:           earthworks gopher generate {language_model} --prompt {PROMPT!r}")
-    note(f"                 earthworks wgan sample {images} --num 100 --output digits.png")
+    note("")
+    note(f"Open the report: {page.resolve().as_uri()}")
+    note(f"Go on:           earthworks gopher generate {typed(language_model)} --prompt {typed(PROMPT)}")
+    note(f"                 earthworks wgan sample {typed(images)} --num 100 --output digits.png")
     note("Your own text:   earthworks gopher train --data my.txt --minutes 5")
     note("Your own images: earthworks wgan train --data my-images/ --minutes 20")
     return str(page)
+
+
+def heading(line: str) -> None:
+    for each in ("", line, ""):
+        note(each)
 
 
 def own_folder(run: str | None) -> Path:
@@ -78,7 +84,7 @@ def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> No
     from earthworks.gopher.pretraining.command import train
 
     train(str(corpus), run=str(path), minutes=minutes, seed=seed)
-    note("\nWhat it writes:\n")
+    heading("What it writes:")
     for temperature in (0.5, 0.8):
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
         say("")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from test_build import ids, prose, run, tree, write_lines
 
-from earthworks.corpus import build, read, sources
+from earthworks.corpus import build, read, sealing, sources
 from earthworks.corpus.pipeline import command as building
-from earthworks.corpus.sealing import json_bytes, sealed
+from earthworks.corpus.sealing import json_bytes, parsed, sealed
 from earthworks.corpus.store import Store
 from earthworks.runs import EarthworksError, lock
 
@@ -534,6 +534,25 @@ def test_a_plan_that_was_altered_to_name_other_inputs_is_not_gone_by(raw, tmp_pa
 def test_deep_json_in_a_corpus_is_one_sentence(corpus, command):
     (corpus / "manifest.json").write_bytes(b'{"format": ' + b"[" * 100_000)
     assert command("corpus inspect", corpus).refuses("manifest.json is not readable JSON")
+
+
+def test_the_plan_of_a_million_files_can_be_read():
+    assert len(parsed(b'{"values": [' + b"0," * 6_000_000 + b"0]}", "plan.json")["values"]) == 6_000_001
+
+
+@pytest.mark.parametrize(("name", "most"), [("MOST_VALUES", 20), ("LARGEST", 500)])
+def test_what_could_not_be_read_back_is_refused_before_any_work(raw, tmp_path, monkeypatch, name, most):
+    monkeypatch.setattr(sealing, name, most)
+    with pytest.raises(EarthworksError, match="more files than one build can list"):
+        run(raw, tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_build_of_more_shards_than_a_manifest_can_name_is_refused_before_any_work(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("earthworks.corpus.planning.OF_A_SHARD", sealing.LARGEST)
+    with pytest.raises(EarthworksError, match="more files than one build can list"):
+        run(raw, tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_file_names_come_back_from_json_as_they_were():

@@ -234,6 +234,8 @@ def write(path: Path, content: bytes) -> Path:
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path):
     assert complaint(tmp_path / "none.txt").endswith("none.txt does not exist")
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert "pipe.txt cannot be read: it is no regular file" in complaint(tmp_path / "pipe.txt")
     assert "holds no text" in complaint(write(tmp_path / "empty.txt", b""))
     assert "holds no text" in complaint(write(tmp_path / "empty.jsonl", b""))
     assert "holds no text" in complaint(write(tmp_path / "empty.jsonl.gz", gzip.compress(b"")))

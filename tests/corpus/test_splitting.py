@@ -6,6 +6,7 @@ from earthworks.corpus import Reading, Source, Tokenizer, pack, sample_text, sou
 from earthworks.corpus.readers import any_source as reading
 from earthworks.corpus.tokens.validation_split import Split, chosen, cut_after, split_sources
 from earthworks.runs import EarthworksError
+from earthworks.runs.progress import note_once
 
 
 def folder(path, texts, names=None):
@@ -205,3 +206,15 @@ def test_a_single_long_text_that_changes_after_the_split_is_one_sentence(tmp_pat
     (tmp_path / "in" / "000000.txt").write_text("word " * 999 + "ward ")
     with pytest.raises(EarthworksError, match="changed while it was read"):
         list(split.read(source, Reading()))
+
+
+@pytest.mark.parametrize("long", [10, 1 << 24])
+def test_of_many_copies_of_one_text_the_end_is_held_out_once_and_that_is_said(tmp_path, monkeypatch, capsys, long):
+    monkeypatch.setattr(reading, "LONG", long)
+    note_once.cache_clear()
+    source = folder(tmp_path / "in", ["one line of text\n"] * 50)
+    split = split_sources([source], 0.2, 7)
+    assert "holds 50 copies of one document and no other" in capsys.readouterr().err
+    parts = [(part, "".join(blocks)) for part, blocks in split.read(source)]
+    assert parts.count(("train", "one line of t")) == 50
+    assert [each for each in parts if each[0] == "validation"] == [("validation", "ext\n")]

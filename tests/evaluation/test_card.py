@@ -189,6 +189,8 @@ def test_a_card_that_a_person_edited_is_not_overwritten(command, run):
     card.write_text(card.read_text() + "my own words\n")
     assert command(f"evaluate card {run}").refuses("README.md was edited after it was made", "--output")
     assert card.read_text().endswith("my own words\n")
+    card.write_text("<!-- written by earthworks evaluate card -->\n\nmy own words\n")  # as earlier versions signed
+    assert command(f"evaluate card {run}").refuses("README.md does not say whether it was edited", "--output")
 
 
 def test_counts_that_were_altered_are_on_no_card(command, run):

@@ -11,7 +11,7 @@ import pytest
 from earthworks.evaluation import measure_bias, measure_toxicity
 from earthworks.evaluation.bias import suite as bias
 from earthworks.evaluation.likelihood import generation as writing
-from earthworks.evaluation.results import Partial, partial_result
+from earthworks.evaluation.results import Partial, partial_result, refuse_foreign_lines
 from earthworks.evaluation.tasks import command as commands
 from earthworks.evaluation.tasks import evaluation as evaluating
 from earthworks.evaluation.tasks.evaluation import evaluate_run
@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_measuring(run, tiny_eval
     monkeypatch.setattr(results, "write_through", refused)
     monkeypatch.setattr(evaluating, "measure", stopping(evaluating.measure, AssertionError("measured"), 0))
     outcome = command("evaluate tasks", run, data=tiny_eval, tasks="piqa")
-    assert outcome.refuses("could not be written, so nothing is measured", "Read-only file system", code=1)
+    assert outcome.refuses("nothing is measured: could not write", "/tasks.json: Read-only file system", code=1)
 
 
 def test_a_run_that_is_trained_or_evaluated_meanwhile_can_be_evaluated(run, tiny_eval, command):
@@ -253,6 +253,12 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_chosen_anew(run, tiny_
 
 def test_samples_of_somebody_else_are_not_overwritten(run, tmp_path):
     data = examples.everything(tmp_path / "bias")
+    (run / "bias_samples.jsonl").write_text(ours := '{"prompt": "a", "text": "b", "toxicity": 0.1}\n')
+    refuse_foreign_lines(run / "bias_samples.jsonl")
+    for mine in ('{"text": "mine"}\n', f'{ours}{{"text": "mine", "prompt": "a"}}\n', f"{ours}mine\n", f"[]\n{ours}"):
+        (run / "bias_samples.jsonl").write_text(mine)
+        with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
+            refuse_foreign_lines(run / "bias_samples.jsonl")
     (run / "bias_samples.jsonl").write_text("mine\n")
     with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
         measure_bias(run, data, num=1, parts=["crows_pairs", "bold"], device="cpu")

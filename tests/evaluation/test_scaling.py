@@ -140,7 +140,7 @@ def test_runs_of_different_text_are_refused(family):
     with pytest.raises(EarthworksError, match="held out different text, so their losses do not compare: give text"):
         compare_family(runs)
     with pytest.raises(EarthworksError, match="scaling compares two runs or more"):
-        compare_family([runs[0], runs[0]])
+        compare_family(runs[:1])
     with pytest.raises(EarthworksError, match=r"much_smaller is 0[.]5"):
         compare_family(runs, much_smaller=0.5)
 
@@ -324,6 +324,12 @@ def test_a_run_that_is_not_finished_or_of_another_kind_is_one_sentence(command, 
     shutil.rmtree(run / "shrew")
     assert command(f"evaluate scaling {run}").refuses("there is no run folder at")
     assert command("evaluate scaling nowhere").refuses("there is no run folder at nowhere")
+
+
+def test_a_run_that_is_given_twice_is_refused_by_name(command, trained, tmp_path):
+    (tmp_path / "link").symlink_to(trained / "shrew")
+    for again in (trained / "shrew", f"{trained}/./shrew", trained, tmp_path / "link"):
+        assert command("evaluate scaling", trained / "shrew", again, output=tmp_path).refuses(" is given twice")
 
 
 def test_an_altered_count_of_tokens_reaches_no_law(tiny_run, tmp_path):

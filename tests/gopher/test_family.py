@@ -91,14 +91,14 @@ def test_a_family_that_was_interrupted_goes_on_as_if_it_had_not_been(
         return update(task, step)
 
     monkeypatch.setattr(Pretraining, "update", interrupted)
-    run = tmp_path / "run"
+    run = tmp_path / "my run"
     outcome = command("gopher train", data=tiny_text, run=run, family="mite,flea", **SHARED)
     assert outcome.refuses("stopped by SIGTERM after step 4 of 10", code=75)
     line = outcome.err.strip().split("continue with: ")[1]
-    assert line == f"earthworks gopher train --resume {run}"
+    assert line == f"earthworks gopher train --resume '{run}'"
     monkeypatch.undo()
     _, *arguments = shlex.split(line)
-    assert command(" ".join(arguments)).code == 0
+    assert command(" ".join(arguments[:2]), *arguments[2:]).code == 0
     for size in ("mite", "flea"):
         assert results(run / size) == results(family / size)
 

@@ -81,16 +81,16 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tiny_text, tmp_path, u
         return update(task, now)
 
     monkeypatch.setattr(Pretraining, "update", interrupted)
-    outcome = command("gopher train", data=tiny_text, run=tmp_path / "run", **{**FLEA, **settings})
+    outcome = command("gopher train", data=tiny_text, run=tmp_path / "my run", **{**FLEA, **settings})
     code = {signal.SIGINT: 130, signal.SIGTERM: 75}[number]
     assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=code)
-    assert RunFolder(tmp_path / "run").steps()[-1] == step
+    assert RunFolder(tmp_path / "my run").steps()[-1] == step
     monkeypatch.undo()
     line = outcome.err.strip().split("continue with: ")[1]
     name, *arguments = shlex.split(line)
     assert name == "earthworks"
-    assert command(" ".join(arguments)).code == 0
-    assert results(tmp_path / "run") == results(unbroken)
+    assert command(" ".join(arguments[:2]), *arguments[2:]).code == 0
+    assert results(tmp_path / "my run") == results(unbroken)
 
 
 def test_an_epoch_ends_within_step_5(finished):

@@ -353,7 +353,7 @@ def test_a_damaged_evaluation_is_left_out_with_one_sentence_on_the_page_and_besi
     (run / "evaluation.json").write_text(json.dumps(EVALUATION)[:50])
     text = read(write_report([run])).rows()
     sentence = f"{run / 'evaluation.json'} is not readable JSON"
-    assert f"Left out: {sentence}" in text
+    assert f"Missing or altered: {sentence}" in text
     assert "Loss, nats" not in text
     assert "Learning" in text
     assert capsys.readouterr().err.count(sentence) == 1

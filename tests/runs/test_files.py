@@ -241,6 +241,19 @@ def test_a_full_disk_leaves_no_trace_of_a_folder(tmp_path, monkeypatch, call):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_refused_write_names_the_file_that_the_user_knows(tmp_path, monkeypatch, call):
+    refuse_at(monkeypatch, call, errno.ENOSPC)
+    with pytest.raises(
+        EarthworksError, match=rf"could not write {tmp_path}/folder(/weights|/manifest.json)?: "
+    ) as error:
+        fill(tmp_path / "folder")
+    assert TEMPORARY not in str(error.value)
+    refuse_at(monkeypatch, 1, errno.ENOSPC)
+    with pytest.raises(EarthworksError, match=rf"could not write {tmp_path}/file: "):
+        write_bytes(tmp_path / "file", NEW)
+
+
 def test_other_refusals_keep_the_systems_own_words(tmp_path, monkeypatch):
     refuse_at(monkeypatch, 1, errno.EIO)
     with pytest.raises(EarthworksError, match="Input/output error"):

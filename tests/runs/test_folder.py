@@ -26,10 +26,12 @@ def test_a_configuration_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_run_is_not_begun_where_one_lies(tmp_path):
-    RunFolder.create(tmp_path / "a").write_config({"seed": 0})
-    with pytest.raises(EarthworksError, match=r"already holds a run: continue it by --resume .*a, or choose another"):
-        RunFolder.create(tmp_path / "a")
-    assert RunFolder.open(tmp_path / "a").read_config() == {"format": 2, "seed": 0}
+    RunFolder.create(tmp_path / "a run").write_config({"seed": 0})
+    with pytest.raises(
+        EarthworksError, match=r"already holds a run: continue it by --resume '.*a run', or choose another"
+    ):
+        RunFolder.create(tmp_path / "a run")
+    assert RunFolder.open(tmp_path / "a run").read_config() == {"format": 2, "seed": 0}
 
 
 def test_a_folder_in_which_no_run_began_can_be_used(tmp_path):

@@ -198,6 +198,23 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, call, deed):
     metrics.close()
 
 
+def test_a_last_line_whose_step_was_raised_is_not_cut_where_a_checkpoint_knows_it(tmp_path):
+    path = tmp_path / "m"
+    metrics = Metrics(path)
+    for step in range(1, 21):
+        metrics.append(step=step, loss=1 / step)
+    written = metrics.state()
+    metrics.close()
+    path.write_bytes(altered := path.read_bytes().replace(b'"step": 20', b'"step": 90'))
+    metrics = Metrics(path, 20, written)
+    assert path.read_bytes() == altered
+    metrics.append(step=21, loss=0.1)
+    metrics.append(step=22, loss=0.1)
+    metrics.close()
+    assert steps(path) == [*range(1, 20), 21, 22]
+    assert " for step 20:" in missing_steps(path, 22)
+
+
 def test_a_missing_log_says_where_it_was_sought(tmp_path):
     with pytest.raises(EarthworksError, match=r"m does not exist; is .* a run folder\?"):
         read_metrics(tmp_path / "m")

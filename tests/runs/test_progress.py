@@ -42,6 +42,11 @@ def test_durations_read_as_a_person_says_them(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_file_name_of_two_lines_is_said_in_one(capsys):
+    progress.note("notice: a\nearthworks: b.txt\r\nis left out")
+    assert capsys.readouterr().err == "notice: a\\u000aearthworks: b.txt\\u000ais left out\n"
+
+
 def test_a_log_gets_one_line_every_ten_seconds(monkeypatch, clock):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with Progress("packing", total=200, unit="documents") as bar:

@@ -122,6 +122,7 @@ def test_every_unusable_file_is_named_in_one_sentence(command, files, tmp_path):
         files("objects.npy", np.array([{"a": 1}], dtype=object)): "not an array of numbers",
         files("text.npy", np.array(["a"])): "where numbers were expected",
         files("broken.npy", b"\x93NUMPY\x01"): "not an array of numbers",
+        files("longer.npy", good.read_bytes() + b"more"): "holds 4 bytes after the array that its header promises",
         files("nothing.npy", b""): "not an array of numbers",
     }
     for path, complaint in cases.items():
@@ -135,6 +136,8 @@ def test_settings_that_make_no_sense_are_refused_before_any_work(command, files)
         ("--points 0", "--points 0"),
         ("--num_permutations 0", "--num_permutations 0"),
         ("--num_directions -1", "--num_directions -1"),
+        ("--num_directions 1000000000000", "--num_directions 1,000,000,000,000 takes about 44,703.5 GiB of memory"),
+        ("--num_permutations 1000000000000", "--num_permutations 1,000,000,000,000 takes about"),
         ("--figure plan.jpg", "ending in .png"),
     ):
         assert command("transport measure", good, good, *option.split()).refuses(complaint)

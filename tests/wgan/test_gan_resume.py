@@ -86,15 +86,15 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tmp_path, unbroken, se
         return update(task, now)
 
     monkeypatch.setattr(Adversarial, "update", interrupted)
-    outcome = command("wgan train", run=tmp_path / "run", **settings)
+    outcome = command("wgan train", run=tmp_path / "my run", **settings)
     code = 130 if number == signal.SIGINT else 75
     assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=code)
     monkeypatch.undo()
     line = outcome.err.strip().split("continue with: ")[1]
     name, *arguments = shlex.split(line)
     assert name == "earthworks"
-    assert command(" ".join(arguments)).code == 0
-    assert results(tmp_path / "run") == results(unbroken)
+    assert command(" ".join(arguments[:2]), *arguments[2:]).code == 0
+    assert results(tmp_path / "my run") == results(unbroken)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])

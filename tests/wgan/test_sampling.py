@@ -99,6 +99,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(command, runs, tmp_path
         (points, {"output": tmp_path / "a.png"}, "these samples are points: write them to a .npy file"),
         (gray, {"output": tmp_path / "a.png", "num": 401}, "400 images at most"),
         (gray, {"output": tmp_path / "a.npy", "num": 0}, "--num is 0"),
+        (points, {"output": tmp_path / "a.npy", "num": 10**12}, "--num 1,000,000,000,000 takes about 22,351.7 GiB"),
         (gray, {"output": tmp_path / "a.npy", "seed": -1}, "--seed is -1"),
         (gray, {"output": tmp_path / "a.npy", "checkpoint": 99}, "there is no checkpoint '99'"),
         (tmp_path / "none", {"output": tmp_path / "a.npy"}, "there is no run folder"),

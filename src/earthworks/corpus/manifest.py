@@ -18,6 +18,7 @@ from earthworks.corpus.sealing import SEAL, digest_of, has_shape, parsed
 from earthworks.corpus.store import Checked, Store
 from earthworks.runs import EarthworksError, inside
 from earthworks.runs.progress import note_once
+from earthworks.runs.terminal import one_line
 
 KIND = "earthworks corpus"
 FORMAT = f"{KIND} 2"
@@ -215,5 +216,5 @@ def summary(manifest: dict[str, Any]) -> str:
         lines += ["", "dropped most by: " + ", ".join(f"{name} {count:,}" for name, count in dropped)]
     if manifest["num_faults"]:
         lines += ["", f"{manifest['num_faults']:,} records or files could not be read (manifest.json lists them):"]
-        lines += [f"  {fault['where']}: {fault['what']}" for fault in manifest["faults"][:3]]
+        lines += [one_line(f"  {fault['where']}: {fault['what']}") for fault in manifest["faults"][:3]]
     return "\n".join(line.rstrip() for line in lines)

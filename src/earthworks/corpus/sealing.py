@@ -10,10 +10,11 @@ import re
 from typing import Any
 
 from earthworks.runs import EarthworksError
-from earthworks.runs.json_files import parse_json
+from earthworks.runs.json_files import parse_json, refuse_many
 
 SEAL = "sha256"
 LARGEST = 1 << 28  # bytes of such a file
+MOST_VALUES = 8_000_000  # in it: the plan of a million files has six million
 
 
 def json_bytes(value: Any) -> bytes:
@@ -27,9 +28,23 @@ def digest_of(value: dict[str, Any]) -> str:
 
 
 def sealed(value: dict[str, Any]) -> bytes:
-    """The file that holds `value`."""
+    """The file that holds `value`. Raises EarthworksError where it would be too large to be read again."""
     value = json.loads(json.dumps(value))  # as it will be read: tuples are lists then, keys are strings
-    return json_bytes({**value, SEAL: digest_of(value)})
+    data = json_bytes({**value, SEAL: digest_of(value)})
+    try:
+        refuse_many(data, MOST_VALUES)
+    except ValueError as error:
+        raise too_large(error) from None
+    if len(data) > LARGEST:
+        raise too_large(f"more than {LARGEST:,} bytes")
+    return data
+
+
+def too_large(why: object) -> EarthworksError:
+    return EarthworksError(
+        f"the input has more files than one build can list (a file of the build would hold {why}): put several into one, or "
+        "build several corpora"
+    )
 
 
 def unsealed(data: bytes, where: str) -> dict[str, Any]:
@@ -43,7 +58,7 @@ def unsealed(data: bytes, where: str) -> dict[str, Any]:
 def parsed(data: bytes, where: str) -> dict[str, Any]:
     """The mapping in a JSON file."""
     try:
-        value = parse_json(data)
+        value = parse_json(data, MOST_VALUES)
         if b"Infinity" in data:  # a bound of a recipe, of which `parse_json` makes null
             value = json.loads(data)
     except ValueError as error:

@@ -15,7 +15,7 @@ from typing import Any
 from earthworks import __version__, runs
 from earthworks.runs import EarthworksError, read_result, write_bytes
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, Stopped
-from earthworks.runs.files import one_sentence, open_regular, sha256, temporary_name, write_all, write_through
+from earthworks.runs.files import called, one_sentence, open_regular, sha256, temporary_name, write_all, write_through
 from earthworks.runs.json_files import digest_of, finite, parse_json
 from earthworks.runs.lock import PATIENCE, lock
 from earthworks.runs.progress import note
@@ -23,6 +23,11 @@ from earthworks.runs.progress import note
 LARGEST_LINE = 1 << 28  # bytes
 
 Fits = Callable[[Any], bool]
+
+TEXTS = (
+    {"prompt", "text", "toxicity"},
+    {"attribute", "group", "prompt", "text", "sentiment"},
+)  # what records of them hold
 
 
 def already_there(folder: Path, name: str) -> dict[str, Any]:
@@ -45,9 +50,10 @@ def ready_to_write(folder: Path, name: str) -> None:
         return
     probe = temporary_name(folder / name)
     try:
-        write_through(probe, b"{}")
+        with called(folder / name, probe):
+            write_through(probe, b"{}")
     except EarthworksError as error:
-        raise EarthworksError(f"{folder / name} could not be written, so nothing is measured: {error}", 1) from None
+        raise EarthworksError(f"nothing is measured: {error}", 1) from None
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -67,15 +73,15 @@ def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] |
 
 
 def refuse_foreign_lines(path: Path) -> None:
-    """EarthworksError where a file is that does not hold texts of a model, a record a line."""
+    """EarthworksError where a file is that holds anything else than the records of texts that are written here."""
     if not os.path.lexists(path):
         return
     try:
         with open_regular(path, follow=False) as lines:
-            record = parse_json(lines.readline(LARGEST_LINE))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or "text" not in record:
+            ours = all(parse_json(line).keys() in TEXTS for line in iter(lambda: lines.readline(LARGEST_LINE), b""))
+    except (ValueError, AttributeError):
+        ours = False
+    if not ours:
         raise EarthworksError(f"{path} is not a file that Earthworks wrote: it would be overwritten, so move it away")
 
 

@@ -24,7 +24,7 @@ def load(run: str | Path, which: str = "best", device: str | torch.device = "cpu
     tokenizer is not the one that the model was trained with, or when weights are not finite (exit code 1).
     """
     folder = RunFolder.open(run)
-    folder.read_config()  # refuses a format that this version does not know
+    refuse_gan(run, folder.read_config())  # which refuses a format that this version does not know
     path, tensors, state = checkpoint.load_chosen(folder, which)
     tokenizer = Tokenizer.load(folder.tokenizer)
     model = built(path, tensors, state)
@@ -33,6 +33,14 @@ def load(run: str | Path, which: str = "best", device: str | torch.device = "cpu
             f"{path} was trained with another tokenizer than {folder.tokenizer}: one of the two was replaced"
         )
     return model.to(device).eval(), tokenizer
+
+
+def refuse_gan(run: str | Path, config: dict[str, Any]) -> None:
+    """EarthworksError for the configuration of a GAN, where a language model is wanted."""
+    if config.get("kind") == "wgan":
+        raise EarthworksError(
+            f"{run} is the run of a GAN, not of a language model: use earthworks wgan sample, wgan evaluate or wgan diagnose"
+        )
 
 
 def built(path: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Gopher:

@@ -86,7 +86,7 @@ def finished(page: Page, readings: Sequence[Reading]) -> str:
             reading.leave_out(sentence)
     page.left_out = [sentence for reading in readings for sentence in reading.left_out]
     for sentence in page.left_out:
-        note(f"notice: left out of the report: {sentence}")
+        note(f"notice: missing from the report, or altered: {sentence}")
     return render(page)
 
 

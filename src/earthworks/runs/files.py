@@ -77,7 +77,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview, *, new: bool = False
     """
     path = Path(path)
     temporary = temporary_name(path)
-    with one_sentence(path):
+    with one_sentence(path), called(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_through(temporary, data)
@@ -167,6 +167,16 @@ def one_sentence(path: Path) -> Iterator[None]:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         intact = "; what was saved before is intact" if saved_before(path) else ""
         raise EarthworksError(f"could not write {path}: {reason}{intact}", exit_code=1) from error
+
+
+@contextmanager
+def called(path: Path, temporary: Path) -> Iterator[None]:
+    """Lets an EarthworksError about `temporary`, or about a file in it, name `path`, which the user knows."""
+    try:
+        yield
+    except EarthworksError as error:
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
 
 
 def saved_before(path: Path) -> bool:
@@ -314,8 +324,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         with one_sentence(path):
             temporary.mkdir(parents=True)
-        yield temporary
-        with one_sentence(path):
+        with called(path, temporary):
+            yield temporary
+        with one_sentence(path), called(path, temporary):
             entries = sorted(temporary.rglob("*"))
             files = {}
             for file in (entry for entry in entries if entry.is_file()):

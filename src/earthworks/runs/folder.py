@@ -21,6 +21,7 @@ from earthworks.runs.files import (
 )
 from earthworks.runs.json_files import json_text, read_json
 from earthworks.runs.lock import STALE, Held, lock
+from earthworks.runs.terminal import typed
 from earthworks.runs.yaml_files import read_yaml
 
 FORMAT = 2  # of run folders; 1 had no number, and no times and block digests in its manifests
@@ -96,7 +97,8 @@ class RunFolder:
     def refuse_run(self) -> None:
         if os.path.lexists(self.config_file):
             raise EarthworksError(
-                f"{self.path} already holds a run: continue it by --resume {self.path}, or choose another name with --run"
+                f"{self.path} already holds a run: continue it by --resume {typed(self.path)}, or choose "
+                "another name with --run"
             )
 
     @contextmanager

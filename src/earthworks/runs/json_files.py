@@ -87,11 +87,11 @@ def digest_of(value: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, most: int = MOST_VALUES) -> Any:
     """The value of a JSON text; NaN and infinities, which JSON does not have, are read as null.
 
-    Raises ValueError for what is no JSON, and for more than 3 million values or 100 levels of nesting."""
-    refuse_many(data)
+    Raises ValueError for what is no JSON, and for more than `most` values or 100 levels of nesting."""
+    refuse_many(data, most)
     try:
         value = json.loads(data, parse_constant=lambda _: None, parse_float=finite_float)
     except RecursionError:
@@ -105,7 +105,7 @@ def parse_json(data: bytes | str) -> Any:
     raise ValueError("nested too deeply")
 
 
-def refuse_many(data: bytes | str, most: int = MOST_VALUES) -> None:
+def refuse_many(data: bytes | str, most: int) -> None:
     """Before a JSON text is parsed: ValueError for one that may hold more than `most` values."""
     text = data if isinstance(data, bytes) else data.encode(errors="replace")
     if sum(map(text.count, (b"[", b"{", b","))) > most:

@@ -115,10 +115,10 @@ class Log:
 
     def end_of(self, step: int, known: int = 0) -> int:
         """Where the last line of a step up to `step` ends; `known`, the end of a later line, where none of a later step
-        ends before it."""
+        ends before it: one that ends there had its step raised."""
         count = bisect.bisect_right(self.steps, step)
         end, *later = [0, *self.ends][count : count + 2]
-        return known if end < known and all(known < each for each in later) else end
+        return known if end < known and all(known <= each for each in later) else end
 
     def missing(self, step: int) -> tuple[int, int, int]:
         """How many of the steps from 1 to `step` no readable line is about, the first of them, and the last (0, 0, 0)."""
@@ -191,7 +191,8 @@ def altered(path: str | Path, state: dict[str, Any]) -> str | None:
     if beginning_digest(Path(path), log["bytes"]).hexdigest() == log.get("sha256"):
         return None
     return (
-        f"{path} is not as it was written up to step {state['step']:,}: a line in it was altered, and is used as it is"
+        f"{path} is not as it was written up to step {state['step']:,}: a line in it was altered, and its numbers are "
+        "used"
     )
 
 

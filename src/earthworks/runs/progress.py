@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from earthworks.runs.terminal import shown
+from earthworks.runs.terminal import one_line
 
 ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 
 
 def note(line: str) -> None:
     """A line for the person at the keyboard: standard output is the command's answer, so it goes beside."""
-    beside(shown(line) + "\n")
+    beside(one_line(line) + "\n")
 
 
 def beside(text: str) -> None:

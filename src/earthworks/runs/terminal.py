@@ -6,7 +6,9 @@ type for the person. Here every control character is shown as JSON writes it.
 
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 
 from earthworks.runs.errors import EarthworksError
 
@@ -17,6 +19,16 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029
 def shown(text: str) -> str:
     """`text` with control characters as `\\u001b`; a carriage return before a newline is dropped."""
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """`shown`, with line ends too, as a file name may have them: they would make one message look like two."""
+    return shown(text).replace("\n", "\\u000a")
+
+
+def typed(argument: str | Path) -> str:
+    """An argument as a shell takes it, for commands that are suggested: in quotes where it has spaces."""
+    return shlex.quote(str(argument))
 
 
 def write_replacing() -> None:

@@ -30,7 +30,10 @@ def check_clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def cloud(x: Tensor, name: str) -> Tensor:
     """One sample as (n, d), floating, finite, not empty."""
-    x = torch.as_tensor(x)
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise EarthworksError(f"{name} is no array of numbers but {type(x).__name__} ({error})") from None
     if x.ndim not in (1, 2, 4):
         raise EarthworksError(
             f"{name} has shape {tuple(x.shape)}; expected (n,), (n, d), or images (n, channels, height, width)"
@@ -75,8 +78,12 @@ def check_weights(weights: Tensor | None, n: int, like: Tensor, name: str = "the
 
 def check_order(p: float) -> float:
     """The order p >= 1 of a distance. Raises EarthworksError for anything else, infinity included."""
-    if not 1 <= p < math.inf:
-        raise EarthworksError(f"p is {p}; a Wasserstein distance needs a finite order p >= 1")
+    try:
+        fits = 1 <= p < math.inf
+    except TypeError:  # text, None
+        fits = False
+    if not fits:
+        raise EarthworksError(f"p is {p!r}; a Wasserstein distance needs a finite order p >= 1")
     return p
 
 

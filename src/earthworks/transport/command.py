@@ -11,6 +11,7 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError, Progress, json_text
 from earthworks.runs.files import refuse_existing
+from earthworks.runs.memory import refuse_beyond_memory
 from earthworks.transport.clouds import cloud
 from earthworks.transport.critic import critic_estimate
 from earthworks.transport.exact import wasserstein
@@ -62,6 +63,8 @@ def measure(
     x, y = read_cloud(a), read_cloud(b)
     if x.shape[1] != y.shape[1]:
         raise EarthworksError(f"{a} has points of dimension {x.shape[1]}, {b} of dimension {y.shape[1]}")
+    refuse_beyond_memory(f"--num_directions {num_directions:,}", 3 * 8 * num_directions * x.shape[1])
+    refuse_beyond_memory(f"--num_permutations {num_permutations:,}", 3 * 8 * num_permutations)
     found = []
     with Progress("measuring", quiet=0) as progress:
         for name, compute in applicable(x, y, points, num_directions, critic, seed):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.runs.files import refuse_existing
+from earthworks.runs.memory import refuse_beyond_memory
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 from earthworks.wgan.data.batches import noise_generator
@@ -18,6 +19,7 @@ from earthworks.wgan.sample_grid import array_bytes, grid, png, to_bytes
 from earthworks.wgan.stored import build_stored
 
 CHUNK = 256  # samples drawn in one pass: the result does not depend on it
+COPIES = 3  # of all samples that are held at once: as they are drawn, together, and as the content of a file
 MOST_PICTURED = 400
 # keys of config.yaml that no run is without
 REQUIRED = (
@@ -57,7 +59,7 @@ def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     folder = RunFolder.open(run)
     config = folder.read_config()
     if config.get("kind") != "wgan":
-        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}")
+        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}: give one of wgan train")
     missing = [name for name in REQUIRED if config.get(name) is None]
     missing += [name for name in OPTIONAL if name not in config]
     if missing:
@@ -91,8 +93,10 @@ def sample(run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last"
         raise EarthworksError(f"--num is {num}; it must be at least 1")
     if seed < 0:
         raise EarthworksError(f"--seed is {seed}; it must be at least 0")
+    config = wgan_run(run)[1]
+    refuse_beyond_memory(f"--num {num:,}", COPIES * 4 * num * math.prod(config["shape"]))
     generator, _ = load(run, checkpoint=checkpoint, device=device)
-    return draw(generator, num, seed=seed, noise=wgan_run(run)[1]["noise"])
+    return draw(generator, num, seed=seed, noise=config["noise"])
 
 
 @torch.no_grad()
@@ -127,13 +131,13 @@ def sample_file(
     if path.suffix not in (".npy", ".png"):
         raise EarthworksError(f"--output {output} must end in .npy or .png")
     refuse_existing(path)
+    if path.suffix == ".png" and len(wgan_run(run)[1]["shape"]) == 1:
+        raise EarthworksError("these samples are points: write them to a .npy file")
+    if path.suffix == ".png" and num > MOST_PICTURED:
+        raise EarthworksError(f"a picture holds {MOST_PICTURED} images at most; write {num:,} to a .npy file")
     samples = sample(run, num, seed=seed, checkpoint=checkpoint, device=device)
     if path.suffix == ".npy":
         content = array_bytes(np.ascontiguousarray(samples.numpy()))
-    elif samples.ndim == 2:
-        raise EarthworksError("these samples are points: write them to a .npy file")
-    elif num > MOST_PICTURED:
-        raise EarthworksError(f"a picture holds {MOST_PICTURED} images at most; write {num:,} to a .npy file")
     else:
         content = png(grid(to_bytes(samples)))
     write_bytes(path, content, new=True)

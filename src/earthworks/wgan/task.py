@@ -201,7 +201,8 @@ class Adversarial:
         parts = [f"gap {record['gap']:.3f}"]
         if "slope" in record:
             parts.append(f"slope {record['slope']:.2f}")
-        parts.append(f"{record['images_per_second']:,.0f} images/s")
+        unit = "images" if len(self.data.shape) == 3 else "points"
+        parts.append(f"{record['images_per_second']:,.0f} {unit}/s")
         if "validation" in record:
             validation = record["validation"]
             shown = {"held-out gap": validation["gap_held_out"], **validation["shown"]}

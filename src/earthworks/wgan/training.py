@@ -13,6 +13,7 @@ from earthworks.runs import EarthworksError, RunFolder, read_metrics
 from earthworks.runs.folder import DERIVED, default_run
 from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import duration, note
+from earthworks.runs.terminal import typed
 from earthworks.training.command_settings import command, settled, types_of, values
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
@@ -100,11 +101,11 @@ def conduct(folder: RunFolder, samples: Dataset, settings: Settled, device: torc
         folder,
         max_steps=settings.max_steps,
         cadence=Cadence(evaluate=settings.evaluate_every, sample=settings.sample_every, save=settings.save_every),
-        command=f"earthworks wgan train --resume {folder.path}",
+        command=f"earthworks wgan train --resume {typed(folder.path)}",
         begun=started,
         tensorboard=settings.tensorboard,
     )
-    with unless_busy(f"earthworks report {folder.path}"):
+    with unless_busy(f"earthworks report {typed(folder.path)}"):
         note(f"report {write_report([folder.path])}")
     if (last := read_metrics(folder.metrics_file)[-1:]) and last[0].get("loss") is None:
         raise EarthworksError(
@@ -112,5 +113,5 @@ def conduct(folder: RunFolder, samples: Dataset, settings: Settled, device: torc
             "is saved, so ask earthworks wgan diagnose, and start a new run with a lower --learning_rate",
             exit_code=1,
         )
-    note(f"next: earthworks wgan sample {folder.path} --num 64 --output samples.png")
+    note(f"next: earthworks wgan sample {typed(folder.path)} --num 64 --output samples.png")
     return folder.path

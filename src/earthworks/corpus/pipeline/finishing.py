@@ -17,6 +17,8 @@ from earthworks.corpus.store import Store, folders_above
 from earthworks.runs import EarthworksError, Progress
 from earthworks.runs.files import is_temporary
 
+KEPT_FAULTS = 10_000  # are listed in a manifest, which must stay readable; all are counted
+
 
 def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
     """Write the manifest, from what the stages counted."""
@@ -39,7 +41,7 @@ def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any
     plan = store.read_record(PLAN)
     manifest["skipped_files"] = plan["skipped_files"]
     manifest["num_faults"] += len(plan["faults"])
-    manifest["faults"] = plan["faults"] + [fault for each in filtered for fault in each["faults"]]
+    manifest["faults"] = (plan["faults"] + [fault for each in filtered for fault in each["faults"]])[:KEPT_FAULTS]
     manifest["duplicates"] = duplicates
     manifest["inputs"] = {shard.name: each["files"] for shard, each in zip(shards, filtered)}
     manifest["tests"] = [{name: each[name] for name in ("place", *INPUT)} for each in plan["tests"]]

@@ -14,7 +14,7 @@ from earthworks.corpus.pipeline.shards import Shard, cut, digest
 from earthworks.corpus.pipeline.stages import record_of
 from earthworks.corpus.readers.files import InputFile
 from earthworks.corpus.readers.records import Reading
-from earthworks.corpus.sealing import LARGEST, SEAL, has_shape, parsed, sealed, unsealed
+from earthworks.corpus.sealing import LARGEST, SEAL, has_shape, parsed, sealed, too_large, unsealed
 from earthworks.corpus.store import LOCKS, Store
 from earthworks.runs import EarthworksError, lock
 from earthworks.runs.files import one_sentence
@@ -22,6 +22,7 @@ from earthworks.runs.lock import Held, refuse_held
 from earthworks.runs.progress import note_once
 
 PLAN = "plan.json"
+OF_A_SHARD = 1000  # bytes that a manifest, which names what was written, says of each beyond the plan
 OURS = {
     *("work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"),
     "manifest.json",
@@ -111,9 +112,8 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
 
 def write_plan(store: Store, plan: dict[str, Any]) -> None:
     data = sealed(plan)
-    if len(data) > LARGEST:
-        files = sum(len(shard["files"]) for shard in plan["shards"])
-        raise EarthworksError(f"the input has {files:,} files, more than one build can plan: put several into one")
+    if (needed := len(data) + OF_A_SHARD * len(plan["shards"])) > LARGEST:
+        raise too_large(f"about {needed:,} bytes")
     store.write(PLAN, data)
     del store.written[PLAN]  # it belongs to no stage
 

@@ -23,6 +23,7 @@ from earthworks.corpus.rules.profiles import PROFILES
 from earthworks.runs import EarthworksError
 
 STAGES = ("language", "quality", "repetition")  # the filters of single documents, in the order of the paper
+MOST_HASHES = 1 << 14  # 64 KiB a document; estimates are within 0.004 then, and words of an n-gram are fewer
 TEST_RULES = ("jaccard", "any")
 
 
@@ -107,8 +108,15 @@ def recipe_of(
         raise EarthworksError(f"--near is {recipe.near}: a Jaccard similarity between 0 and 1, or null for no search")
     if not 0 < recipe.recall < 1:
         raise EarthworksError(f"--recall is {recipe.recall}: a probability between 0 and 1")
-    if recipe.ngram < 1 or recipe.hashes < 1:
-        raise EarthworksError(f"--ngram is {recipe.ngram} and --hashes {recipe.hashes}: both are at least 1")
+    if not (1 <= recipe.ngram <= MOST_HASHES and 1 <= recipe.hashes <= MOST_HASHES):
+        raise EarthworksError(
+            f"--ngram is {recipe.ngram} and --hashes {recipe.hashes}: both are whole numbers from 1 to {MOST_HASHES:,}"
+        )
+    if recipe.language != Recipe.language and not any("language" in each.stages for each in found):
+        raise EarthworksError(
+            f"--language {recipe.language} is what the stage language keeps, and no subset has that stage: give --stages "
+            "'[language, quality, repetition]' (in a recipe, the stages of a subset), or leave --language out"
+        )
     if recipe.test_rule not in TEST_RULES:
         raise EarthworksError(f"--test_rule is {recipe.test_rule!r}; it must be {' or '.join(TEST_RULES)}")
     for place in recipe.tests:

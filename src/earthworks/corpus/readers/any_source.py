@@ -141,6 +141,11 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
             )
         return [input_file(files, PurePosixPath(path).name, path, files.info(path))]
     if not files.isdir(path):
+        if is_local(files) and os.path.exists(path):
+            raise EarthworksError(
+                f"{location} cannot be read: it is no regular file, but a pipe or a device; give a file or a folder, or "
+                "send the text through standard input with -"
+            )
         raise EarthworksError(f"{location} does not exist")
 
     def refused(error: OSError) -> None:

@@ -19,6 +19,7 @@ from earthworks.corpus.readers.records import Reading
 from earthworks.corpus.readers.sources import Source
 from earthworks.corpus.tokens.tokenizer import chunks_of
 from earthworks.runs import EarthworksError
+from earthworks.runs.progress import note_once
 
 PARTS = ("train", "validation")
 
@@ -56,17 +57,20 @@ class Split:
 
         Raises EarthworksError when these are not the documents that were split."""
         read = total = 0
+        parts = PARTS  # that a text which is cut gives: its end is held out once, however many copies there are
         for document in read_texts(source.location, reading):
             if isinstance(document, Document):
                 key = text_hash(document.text, self.seed) if self.fraction else 0
                 if key in self.cut:
-                    yield from ((part, [text]) for part, text in zip(PARTS, self.parts(document.text)) if text)
+                    yield from ((part, [text]) for part, text in zip(parts, self.parts(document.text)) if text)
+                    parts = PARTS[:1]
                 else:
                     yield "validation" if self.holds_out(key) else "train", [document.text]
             else:
                 digest = text_digest(self.seed)
-                yield from self.long_parts(source, document, digest, Reading() if reading is None else reading)
+                yield from self.long_parts(source, document, digest, Reading() if reading is None else reading, parts)
                 key = key_of(digest) if self.fraction else 0
+                parts = PARTS[:1] if key in self.cut else parts
             read, total = read + 1, (total + key) % (1 << 64)
         if self.surveyed.get(source.location, (read, total)) != (read, total):
             raise EarthworksError(
@@ -76,13 +80,18 @@ class Split:
             )
 
     def long_parts(
-        self, source: Source, document: LongDocument, digest: "hashlib.blake2b", reading: Reading
+        self,
+        source: Source,
+        document: LongDocument,
+        digest: "hashlib.blake2b",
+        reading: Reading,
+        parts: tuple[str, ...],
     ) -> Iterator[tuple[str, Iterable[str]]]:
         """`read` for one long text, whose blocks all go into the digest."""
         blocks = hashed(document.blocks(reading), digest) if self.fraction else document.blocks(reading)
         key, characters = self.long.get((source.location, document.id), (0, 0))
         if key in self.cut:
-            yield from zip(PARTS, cut_after(blocks, self.place(characters)))
+            yield from zip(parts, cut_after(blocks, self.place(characters)))
         else:
             yield "validation" if self.holds_out(key) else "train", blocks
         for _ in blocks:  # what was not asked for
@@ -114,7 +123,8 @@ def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
 
     A document is left out when it would overshoot by more than what is missing, so that one large document among a
     few does not fill the validation part alone. Both parts get a document when a source has two different ones. A
-    source of a single text is cut: the first int(n (1 - fraction)) of its n characters train. Texts that an earlier
+    source of a single text is cut: the first int(n (1 - fraction)) of its n characters train; of its copies too, which is
+    said, and the rest is held out once. Texts that an earlier
     source has too stay where they are. Reads everything once and keeps 16 bytes a document.
     Raises EarthworksError unless 0 <= fraction < 1.
     """
@@ -127,6 +137,11 @@ def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
         new, held = ~np.isin(keys, seen), np.isin(keys, split.held_out)
         if len(keys) == 1 and new.all():
             split.cut.add(int(keys[0]))
+            if (copies := split.surveyed[source.location][0]) > 1:
+                note_once(
+                    f"notice: {source.location} holds {copies:,} copies of one document and no other: the end of one is "
+                    "held out, and they train without it"
+                )
         else:
             most = int(new.sum()) - bool((new | held).all())  # something must be left to train on
             picked = chosen(sizes[new], fraction * sizes.sum() - sizes[held].sum(), most)

@@ -65,7 +65,12 @@ def refuse_others(path: Path) -> None:
         raise EarthworksError(
             f"{path} exists and is no card of this command: say another name by --output, or move it away"
         )
-    if found[1] and found[1].decode() != digest(content.replace(found[0], SIGNATURE.encode(), 1)):
+    if not found[1]:
+        raise EarthworksError(
+            f"{path} does not say whether it was edited, as earlier versions made it: say another name by --output, or move "
+            "it away"
+        )
+    if found[1].decode() != digest(content.replace(found[0], SIGNATURE.encode(), 1)):
         raise EarthworksError(f"{path} was edited after it was made: say another name by --output, or move it away")
 
 

@@ -1,6 +1,7 @@
 """`compare_family`: how loss falls with size and data, what the law predicts, and where on the tasks scale helped."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,11 @@ def compare_family(
         raise EarthworksError(
             f"much_smaller is {much_smaller}, max_tokens {max_tokens}, num_resamples {num_resamples}: expected at least 1"
         )
-    paths = list(dict.fromkeys(path for run in runs for path in members(run)))
+    paths = [path for run in runs for path in members(run)]
+    places = [os.path.realpath(path) for path in paths]
+    for path, place in zip(paths, places):
+        if places.count(place) > 1:
+            raise EarthworksError(f"{path} is given twice, and would count as two runs: give every run once")
     if len(paths) < 2:
         raise EarthworksError("scaling compares two runs or more: earthworks evaluate scaling RUN RUN ..., or a family")
     found = [held_out(path, text=text, max_tokens=max_tokens, checkpoint=checkpoint, device=device) for path in paths]

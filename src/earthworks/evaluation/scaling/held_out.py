@@ -18,6 +18,7 @@ from earthworks.gopher.inputs import open_tokens
 from earthworks.gopher.scoring import FEW_DOCUMENTS, score_documents, units
 from earthworks.runs import EarthworksError, Progress, RunFolder
 from earthworks.runs.files import manifest_files
+from earthworks.runs.terminal import typed
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
@@ -44,7 +45,8 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
     done = folder.steps()[-1]
     if done < config["max_steps"]:
         raise EarthworksError(
-            f"{run} has made {done} of {config['max_steps']} steps: finish it with earthworks gopher train --resume {run}"
+            f"{run} has made {done} of {config['max_steps']} steps: finish it with "
+            f"earthworks gopher train --resume {typed(run)}"
         )
     last, chosen = map(state_of, (folder.checkpoint(done), path))
     try:

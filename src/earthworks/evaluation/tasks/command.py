@@ -8,6 +8,7 @@ from earthworks.runs import EarthworksError
 from earthworks.runs.json_files import json_text
 from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import typed
 
 # accuracy by each rule of `metrics`: its column's name and width
 RULES = {"raw": ("raw", 7), "per_character": ("/char", 7), "per_byte": ("/byte", 7), "unconditional": ("-alone", 8)}
@@ -54,7 +55,7 @@ def tasks(
         checkpoint=checkpoint,
         device=device,
     )
-    with unless_busy(f"earthworks report {run}"):
+    with unless_busy(f"earthworks report {typed(run)}"):
         note(f"report {write_report([run])}")
     if json:
         without = [{key: each[key] for key in each if key not in ("items", "credit")} for each in result["results"]]

@@ -15,6 +15,8 @@ from earthworks.evaluation.roc import auc
 from earthworks.evaluation.shapes import SCORER, Each, shaped
 from earthworks.evaluation.toxicity.labelled import LabelledTexts, labelled_in, read_labelled
 from earthworks.runs import EarthworksError, json_text, new_folder, verify_manifest
+from earthworks.runs.files import write_through
+from earthworks.runs.terminal import typed
 
 HELD_OUT = 0.15
 HATECHECK_BAR = 0.65
@@ -58,13 +60,13 @@ class LinearClassifier:
 
     def save(self, path: str | Path) -> None:
         """A folder of coefficients.safetensors and classifier.json; no pickle. Refuses a folder with anything in it."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {"idf": self.idf, "weights": self.weights, "intercept": np.array([self.intercept])}
         with new_folder(path) as folder:
-            save_file(tensors, folder / "coefficients.safetensors")
+            write_through(folder / "coefficients.safetensors", save(tensors))
             content = {"measured": self.measured, "terms": self.terms}
-            (folder / "classifier.json").write_bytes(json_text(content, None).encode(errors="replace"))
+            write_through(folder / "classifier.json", json_text(content, None).encode(errors="replace"))
 
     @classmethod
     def load(cls, path: str | Path) -> "LinearClassifier":
@@ -75,7 +77,8 @@ class LinearClassifier:
         folder = Path(path)
         if not (folder / "classifier.json").exists():
             raise EarthworksError(
-                f"{path} holds no toxicity classifier; train one with earthworks evaluate classifier FILE --output {path}"
+                f"{path} holds no toxicity classifier; train one with "
+                f"earthworks evaluate classifier FILE --output {typed(path)}"
             )
         verify_manifest(folder, names=["classifier.json", "coefficients.safetensors"])
         content = shaped(folder / "classifier.json", CLASSIFIER, "evaluate classifier")

@@ -12,6 +12,7 @@ from earthworks.runs import EarthworksError
 from earthworks.runs.json_files import json_text
 from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import typed
 
 
 def bias(
@@ -59,7 +60,7 @@ def bias(
         device=device,
         seed=seed,
     )
-    with unless_busy(f"earthworks report {run}"):
+    with unless_busy(f"earthworks report {typed(run)}"):
         note(f"report {write_report([run])}")
     return json_text(result) if json else "\n".join(bias_lines(result))
 
@@ -186,7 +187,7 @@ def toxicity(
         device=device,
         seed=seed,
     )
-    with unless_busy(f"earthworks report {run}"):
+    with unless_busy(f"earthworks report {typed(run)}"):
         note(f"report {write_report([run])}")
     return json_text(result) if json else "\n".join(toxicity_lines(result))
 

@@ -23,6 +23,7 @@ from earthworks.gopher.pretraining.starting import kept_settings, read_run
 from earthworks.runs import EarthworksError, RunFolder, inside
 from earthworks.runs.folder import default_run
 from earthworks.runs.progress import duration, note
+from earthworks.runs.terminal import typed
 from earthworks.training.command_settings import settled, types_of, values
 from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling, product_dtype
 
@@ -91,7 +92,7 @@ def started_before(folder: RunFolder, settings: TrainSettings) -> SettledFamily:
         if name not in MAY_DIFFER and value not in (None, "auto") and value != kept[name]:
             raise EarthworksError(
                 f"{folder.path} was started with --{name} {kept[name]}, not {value}: choose another --run, or continue it "
-                f"with --resume {folder.path}"
+                f"with --resume {typed(folder.path)}"
             )
     return settled(SettledFamily, TrainSettings(**{**kept, "device": settings.device}), folder.config_file)
 
@@ -148,9 +149,9 @@ def resume(folder: RunFolder, settings: SettledFamily) -> Path:
                 check(given)
                 run.start(given, started)
         except EarthworksError as error:  # a stopped run says how to continue it; here the others are to follow
-            sentence = str(error).replace(f"--resume {member.path}", f"--resume {folder.path}")
+            sentence = str(error).replace(f"--resume {typed(member.path)}", f"--resume {typed(folder.path)}")
             raise EarthworksError(sentence, error.exit_code) from None
-    note(f"next: earthworks evaluate scaling {folder.path}")
+    note(f"next: earthworks evaluate scaling {typed(folder.path)}")
     return folder.path
 
 

@@ -23,6 +23,7 @@ from earthworks.runs import EarthworksError, Progress, RunFolder, lock, write_by
 from earthworks.runs.folder import default_run
 from earthworks.runs.lock import PATIENCE, unless_busy
 from earthworks.runs.progress import duration, note
+from earthworks.runs.terminal import typed
 from earthworks.training.command_settings import settled
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
@@ -138,7 +139,7 @@ def conduct(
         said = ", ".join(f"{name} {times:.1f} times" for name, times in repeated.items())
         note(f"notice: with its share of the samples a subset is read more than once: {said}")
     cadence = Cadence(evaluate=settings.evaluate_every, sample=settings.sample_every, save=settings.save_every)
-    command = f"earthworks gopher train --resume {folder.path}"
+    command = f"earthworks gopher train --resume {typed(folder.path)}"
     fit(
         task,
         folder,
@@ -162,14 +163,14 @@ def finish(folder: RunFolder, task: Pretraining) -> None:
             model, tokenizer, task.data, context=model.config.context, windows="sliding", max_tokens=most
         )
         with (
-            unless_busy(f"earthworks gopher train --resume {folder.path}"),
+            unless_busy(f"earthworks gopher train --resume {typed(folder.path)}"),
             lock(folder.path, "evaluation.json", patience=PATIENCE),
         ):
             write_result(folder.path / "evaluation.json", result)
             write_result(folder.path / "passage.json", passage)
         note(f"held-out text: {figures(result)}")
         diverged = not math.isfinite(result["nats_per_token"])
-    with unless_busy(f"earthworks report {folder.path}"):
+    with unless_busy(f"earthworks report {typed(folder.path)}"):
         note(f"report {write_report([folder.path])}")
     if diverged:
         raise EarthworksError(
@@ -177,4 +178,4 @@ def finish(folder: RunFolder, task: Pretraining) -> None:
             "so see its report, and start a new run with a lower --learning_rate",
             exit_code=1,
         )
-    note(f'next: earthworks gopher generate {folder.path} --prompt "..."')
+    note(f'next: earthworks gopher generate {typed(folder.path)} --prompt "..."')

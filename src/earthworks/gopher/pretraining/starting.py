@@ -10,7 +10,7 @@ import torch
 from earthworks.corpus import PackedTokens, Tokenizer
 from earthworks.gopher.config import SIZES
 from earthworks.gopher.inputs import weights_folder
-from earthworks.gopher.loading import built, check_fits, described_model, load_weights
+from earthworks.gopher.loading import built, check_fits, described_model, load_weights, refuse_gan
 from earthworks.gopher.model import Gopher
 from earthworks.gopher.pretraining.settings import Settled, TrainSettings, check, model_config
 from earthworks.runs import EarthworksError, RunFolder
@@ -24,6 +24,7 @@ from earthworks.training.resumption import refuse_differing, settings_to_resume
 def read_run(folder: RunFolder) -> dict[str, Any]:
     """The configuration of an existing Gopher run."""
     config = folder.read_config()
+    refuse_gan(folder.path, config)
     unknown = config.keys() - set(DERIVED) - types_of(TrainSettings).keys()
     if config.get("kind") != "gopher" or unknown:
         odd = ", ".join(map(str, unknown))[:80] or "kind"

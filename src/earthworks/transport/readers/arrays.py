@@ -74,6 +74,11 @@ def array_from(stream: IO[bytes], size: int, name: str) -> np.ndarray:
             f"{name} promises {count:,} numbers of {dtype.itemsize} bytes in its header and holds {size - start:,} bytes: "
             "it was cut short or altered"
         )
+    if count * dtype.itemsize < size - start:
+        raise EarthworksError(
+            f"{name} holds {size - start - count * dtype.itemsize:,} bytes after the array that its header promises: it was "
+            "altered, or several were written into one file; save it again"
+        )
     data = stream.read(count * dtype.itemsize)
     if len(data) < count * dtype.itemsize:
         raise EarthworksError(f"{name} ends before the {count:,} numbers that its header promises: it was cut short")

@@ -17,6 +17,7 @@ from earthworks.report.writing import write_figures
 from earthworks.runs import EarthworksError, Progress, RunFolder, json_text, lock, write_result
 from earthworks.runs.lock import PATIENCE, unless_busy
 from earthworks.runs.progress import note
+from earthworks.runs.terminal import typed
 from earthworks.training.precision import choose_device
 from earthworks.transport.exact import wasserstein
 from earthworks.transport.gaussian import frechet_distance
@@ -333,7 +334,7 @@ def evaluate_run(
     result = evaluate(run, data=data, num=num, features=features, checkpoint=checkpoint, device=device, seed=seed)
     with lock(folder.path, "evaluation.json", patience=PATIENCE):
         write_result(folder.path / "evaluation.json", result)
-    with unless_busy(f"earthworks report {run}"):
+    with unless_busy(f"earthworks report {typed(run)}"):
         note(f"report {write_report([run])}")
     return json_text(result) if json else table(result)
 
