@@ -71,7 +71,7 @@ def test_the_version_is_the_packages(command):
         ("gopher train --learning_rate fast", "--learning_rate cannot be fast; it takes a number"),
         ("gopher train --learning_rate nan", "--learning_rate cannot be nan; it takes a number"),
         ("gopher train --tied maybe", "--tied cannot be maybe; it takes true or false"),
-        ("gopher evaluate x --windows round", "--windows cannot be round; it takes sliding or disjoint"),
+        ("gopher evaluate x --windows round", "--windows is 'round'; it must be one of sliding, disjoint"),
         ("gopher train --data", "argument --data: expected one argument; see earthworks gopher train --help"),
         ("gopher train text.txt", "unrecognized arguments: text.txt; see earthworks gopher train --help"),
         ("gopher generate", "the following arguments are required: run; see earthworks gopher generate --help"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import sentinel
 from earthworks.runs import RunFolder, read_json, read_metrics, verify_manifest
-from earthworks.runs.files import description
+from earthworks.runs.manifest import description
 
 # shrew is the smallest size there is; the fixture `flea` adds a smaller one.
 TINY: dict[str, Any] = {

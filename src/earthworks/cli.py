@@ -405,8 +405,8 @@ def one_sentence(message: str, name: str) -> str:
     got = re.search(r"(?:Got|Given) value: (.*)$", message)
     choices = re.search(r"Literal\[(.*?)\]", message)
     if choices:
-        names = choices.group(1).replace("'", "").replace(", ", " or ")
-        return f"--{key.group(1)} cannot be {got.group(1) if got else 'that'}; it takes {names}"
+        names = choices.group(1).replace("'", "")
+        return f"--{key.group(1)} is {repr(got.group(1)) if got else 'another'}; it must be one of {names}"
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     wanted = [words[each] for each in re.findall(r"Expected a <class '(\w+)'>", message) if each in words]
     return f"--{key.group(1)} cannot be {got.group(1) if got else 'that'}; it takes {' or '.join(wanted) or message}"

@@ -435,7 +435,7 @@ def test_the_lock_file_of_a_build_that_was_killed_after_its_manifest_goes_and_a_
 
 def left_by_a_dead(path: Path) -> None:
     """A temporary file as a process that was killed leaves it."""
-    script = "import sys; from pathlib import Path; from earthworks.runs.files import temporary_name; "
+    script = "import sys; from pathlib import Path; from earthworks.runs.temporary import temporary_name; "
     script += "print(temporary_name(Path(sys.argv[1])))"
     name = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True).stdout
     Path(name.strip()).write_bytes(b"left")

@@ -15,7 +15,7 @@ from earthworks.corpus.tokens import tokenizer as tokenizer_module
 from earthworks.corpus.tokens.sample_order import shares, subsets_of, windows_per_epoch
 from earthworks.corpus.tokens.validation_split import split_sources
 from earthworks.runs import EarthworksError
-from earthworks.runs.files import description
+from earthworks.runs.manifest import description
 
 TEXTS = [f"Document {n}: ﬁne ½ é 日本, `</s>` and <0x0A>.\n" + "word " * (n * 7 % 40) + "\n" for n in range(120)]
 

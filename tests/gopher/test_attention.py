@@ -445,6 +445,7 @@ def test_nothing_that_grows_with_the_square_of_time_is_made_or_kept(backend, mon
     assert largest[1] >= 2 * 256 * 256
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory of a process as Linux counts it")
 def test_the_process_never_holds_more_than_a_few_blocks_at_once():
     # A block of 64 queries x 12,288 keys is 3.1 MB, the whole square 604 MB. Taking the small blocks before the large

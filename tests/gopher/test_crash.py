@@ -15,7 +15,7 @@ import torch
 
 from earthworks.gopher import train
 from earthworks.runs import RunFolder, verify_manifest
-from earthworks.runs.files import TEMPORARY, is_temporary
+from earthworks.runs.temporary import TEMPORARY, is_temporary
 from tiny_runs import FLEA, TINY, results, run_until_killed
 
 pytestmark = pytest.mark.usefixtures("flea")
@@ -92,8 +92,8 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a process th
 
 
 @without_gpu
-def test_death_at_every_seventh_write_fsync_or_rename_changes_nothing(tiny_text, tmp_path, unbroken):
-    assert die_at_every(tiny_text, tmp_path, unbroken, range(4, 1000, 7), again=False) > 15
+def test_death_at_every_thirteenth_write_fsync_or_rename_changes_nothing(tiny_text, tmp_path, unbroken):
+    assert die_at_every(tiny_text, tmp_path, unbroken, range(4, 1000, 13), again=False) > 8
 
 
 @without_gpu
@@ -102,7 +102,7 @@ def test_death_at_every_write_fsync_or_rename_and_once_more_in_going_on_changes_
     assert die_at_every(tiny_text, tmp_path, unbroken, range(1, 1000), again=True) > 100
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_nothing(tiny_text, tmp_path, kills):
     run, chance = tmp_path / "run", random.Random(kills)
     settings = {**TINY, "max_steps": 30 * (kills + 1), "evaluate_every": 20, "sample_every": 1000, "save_every": 7}

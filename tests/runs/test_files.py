@@ -18,16 +18,9 @@ from earthworks.runs import (
     write_bytes,
     write_json,
 )
-from earthworks.runs.files import (
-    CHUNK,
-    MANIFEST,
-    TEMPORARY,
-    host,
-    is_temporary,
-    left_by_the_dead,
-    remove_leftovers,
-    write_through,
-)
+from earthworks.runs.files import CHUNK, write_through
+from earthworks.runs.manifest import MANIFEST
+from earthworks.runs.temporary import TEMPORARY, host, is_temporary, left_by_the_dead, remove_leftovers
 
 CALLS = ("write", "fsync", "replace", "rename")
 OLD, NEW = b"old" * 1000, b"new" * 2000

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from earthworks.runs import EarthworksError, RunFolder
-from earthworks.runs.files import temporary_name
+from earthworks.runs.temporary import temporary_name
 from earthworks.training import checkpoint
 
 TENSORS = {

@@ -17,7 +17,7 @@ def numbers(num: int = 12) -> Dataset:
 
 
 def batches(data: Dataset, batch: int = 4, seed: int = 0, dequantize: bool = False) -> Batches:
-    return Batches(data, {"batch": batch, "seed": seed, "dequantize": dequantize}, CPU)
+    return Batches(data, CPU, batch=batch, seed=seed, dequantize=dequantize)
 
 
 def read(source: Batches, number: int) -> list[float]:

@@ -97,7 +97,8 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tmp_path, unbroken, se
     assert results(tmp_path / "my run") == results(unbroken)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [6])
 def test_kills_at_random_moments_change_nothing(data, tmp_path, kills):
     run, chance = tmp_path / "run", random.Random(kills)
     settings = {**ANT, "data": data["few"], "max_steps": 150 * (kills + 1), "evaluate_every": 50}

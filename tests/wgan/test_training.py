@@ -174,28 +174,28 @@ def test_presets_are_the_settings_of_the_papers(preset):
 
 def test_what_is_given_goes_before_the_preset_before_the_objective_before_the_data():
     data = images()
-    assert settled(data, preset="mnist")["batch"] == 50
-    assert settled(data, preset="mnist", batch=30)["batch"] == 30
-    assert settled(data, preset="wgan", objective="gp")["optimizer"] == "rmsprop"  # the preset's
-    assert settled(data, objective="clip")["optimizer"] == "rmsprop"  # the objective's
-    assert settled(data)["optimizer"] == "adam"
-    assert settled(data, penalty=0.0)["penalty"] == 0  # given, though it is nothing
-    assert settled(data)["network"] == "dcgan"
-    assert settled(load_dataset("ring"))["network"] == "mlp"
+    assert settled(data, preset="mnist").batch == 50
+    assert settled(data, preset="mnist", batch=30).batch == 30
+    assert settled(data, preset="wgan", objective="gp").optimizer == "rmsprop"  # the preset's
+    assert settled(data, objective="clip").optimizer == "rmsprop"  # the objective's
+    assert settled(data).optimizer == "adam"
+    assert settled(data, penalty=0.0).penalty == 0  # given, though it is nothing
+    assert settled(data).network == "dcgan"
+    assert settled(load_dataset("ring")).network == "mlp"
 
 
 def test_a_dcgan_has_batch_normalization_in_its_critic_unless_it_is_penalised():
     for objective in ("minimax", "non-saturating", "clip", "gp", "lp"):
         for network in ("mlp", "dcgan", "resnet"):
-            found = settled(images(), objective=objective, network=network)["critic_batch_norm"]
+            found = settled(images(), objective=objective, network=network).critic_batch_norm
             assert found == (network == "dcgan" and objective not in ("gp", "lp"))
 
 
 def test_a_batch_is_no_larger_than_the_data_and_the_generators_is_the_same_unless_given():
     settings = settled(images())
     assert (settings.batch, settings.generator_batch) == (64, 64)
-    assert settled(images(), batch=500)["batch"] == 72
-    assert settled(images(), generator_batch=7)["generator_batch"] == 7
+    assert settled(images(), batch=500).batch == 72
+    assert settled(images(), generator_batch=7).generator_batch == 7
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_batch_is_no_larger_than_the_data_and_the_generators_is_the_same_unles
         ("network", "unet", "one of mlp, dcgan, resnet"),
         ("optimizer", "sgd", "one of adam, adamw, rmsprop"),
         ("precision", "fp16", "auto, fp32 or bf16: gradients of gradients overflow fp16"),
-        ("precision", "fp8", "one of auto, fp32, bf16"),
+        ("precision", "fp8", "auto, fp32 or bf16"),
     ],
 )
 def test_a_setting_that_no_run_can_have_is_refused_before_anything_is_written(

@@ -10,18 +10,9 @@ from typing import Any
 from earthworks.corpus.readers.files import file_system, is_local
 from earthworks.corpus.sealing import LARGEST, sealed, unsealed
 from earthworks.runs import EarthworksError, inside, read_regular
-from earthworks.runs.files import (
-    blocks_digest,
-    is_temporary,
-    left_by_the_dead,
-    one_sentence,
-    open_regular,
-    remove_leftovers,
-    remove_temporary,
-    sync,
-    temporary_name,
-    verify_file,
-)
+from earthworks.runs.files import blocks_digest, one_sentence, open_regular, sync
+from earthworks.runs.manifest import verify_file
+from earthworks.runs.temporary import is_temporary, left_by_the_dead, remove_leftovers, remove_temporary, temporary_name
 
 LOCKS = ".earthworks-lock-"  # how runs.lock names its files
 CHUNK = 1 << 20
@@ -33,7 +24,7 @@ class Store:
     A local file is written under a temporary name of its writer's own, fsynced and renamed, so that two writers of the
     same bytes cannot harm each other; a remote object appears when it is closed, as object stores have it. `written` says
     of each file since the last `record` how many bytes it has, their SHA-256, and of a local one its `blocks_digest` and
-    time, as `runs.files.verify_file` compares them.
+    time, as `runs.manifest.verify_file` compares them.
     """
 
     def __init__(self, location: str):

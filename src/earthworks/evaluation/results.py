@@ -15,10 +15,11 @@ from typing import Any
 from earthworks import __version__, runs
 from earthworks.runs import EarthworksError, read_result, write_bytes
 from earthworks.runs.errors import INTERRUPTED, TRY_AGAIN, Stopped
-from earthworks.runs.files import called, one_sentence, open_regular, sha256, temporary_name, write_all, write_through
+from earthworks.runs.files import called, one_sentence, open_regular, sha256, write_all, write_through
 from earthworks.runs.json_files import digest_of, finite, parse_json
 from earthworks.runs.lock import PATIENCE, lock
 from earthworks.runs.progress import note
+from earthworks.runs.temporary import temporary_name
 
 LARGEST_LINE = 1 << 28  # bytes
 

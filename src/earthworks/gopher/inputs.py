@@ -16,7 +16,8 @@ from typing import Any
 
 from earthworks.corpus import PackedTokens, is_packed
 from earthworks.runs import EarthworksError, RunFolder, inside, lock, read_json, write_json
-from earthworks.runs.files import MANIFEST, blocks_digest, description, manifest_files, sha256
+from earthworks.runs.files import blocks_digest, sha256
+from earthworks.runs.manifest import MANIFEST, description, manifest_files
 
 TOKENS, WEIGHTS = "tokens", "weights"
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import verify_manifest
 from earthworks.runs.folder import DERIVED, RunFolder
 from earthworks.runs.json_files import read_json
+from earthworks.runs.manifest import verify_manifest
 
 CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what may be given beside --resume
 # Settings that its owner may edit in the config.yaml of a run: they change no weight of it. That the data are the same

@@ -11,16 +11,11 @@ import yaml
 
 from earthworks.runs.environment import environment
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import (
-    inside,
-    one_sentence,
-    read_regular,
-    remove_folder,
-    remove_leftovers,
-    write_bytes,
-)
+from earthworks.runs.files import inside, one_sentence, read_regular, write_bytes
 from earthworks.runs.json_files import json_text, read_json
 from earthworks.runs.lock import STALE, Held, lock
+from earthworks.runs.manifest import remove_folder
+from earthworks.runs.temporary import remove_leftovers
 from earthworks.runs.terminal import typed
 from earthworks.runs.yaml_files import read_yaml
 

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from earthworks.runs.errors import EarthworksError
-from earthworks.runs.files import boot_id, clock, one_sentence
+from earthworks.runs.files import one_sentence
 from earthworks.runs.json_files import parse_json
 from earthworks.runs.progress import note
+from earthworks.runs.temporary import boot_id, clock
 
 HEARTBEAT, STALE = 15.0, 60.0  # seconds
 PATIENCE = 5.0  # seconds for another command that is writing the same file, which takes milliseconds

@@ -18,8 +18,10 @@ from earthworks.runs import (
     verify_manifest,
     write_json,
 )
-from earthworks.runs.files import remove_folder, remove_leftovers, write_through
+from earthworks.runs.files import write_through
+from earthworks.runs.manifest import remove_folder
 from earthworks.runs.progress import note_once
+from earthworks.runs.temporary import remove_leftovers
 
 BEST = "best.json"  # {"step": N, "score": s}: beside the checkpoints, replaced atomically
 PATIENCE = 20  # times that a reader looks again for a checkpoint which was removed while it was read

@@ -137,7 +137,7 @@ def check_settings(settings: RunSettings) -> None:
         if value is None:
             continue
         if bound is not None and not bound.holds(value):
-            raise EarthworksError(f"--{each.name} is {value}; it must be {bound.words}")
+            raise EarthworksError(f"--{each.name} is {value!r}; it must be {bound.words}")
         if isinstance(value, int) and each.name != "seed" and value >= MOST:
             raise EarthworksError(f"--{each.name} is {value}; it must be below {MOST:,}")
         if (choices := choices_of(hint)) and value not in choices:

@@ -15,7 +15,7 @@ from earthworks.corpus.pipeline.stages import files_of_stage, record_of, records
 from earthworks.corpus.sealing import sealed
 from earthworks.corpus.store import Store, folders_above
 from earthworks.runs import EarthworksError, Progress
-from earthworks.runs.files import is_temporary
+from earthworks.runs.temporary import is_temporary
 
 KEPT_FAULTS = 10_000  # are listed in a manifest, which must stay readable; all are counted
 

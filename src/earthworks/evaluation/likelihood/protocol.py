@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from earthworks.evaluation.likelihood.scorer import Likelihood, Pair, Scorer
 from earthworks.gopher import load
 from earthworks.runs import EarthworksError, Progress, RunFolder
-from earthworks.runs.files import MANIFEST, sha256
+from earthworks.runs.files import sha256
+from earthworks.runs.manifest import MANIFEST
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 

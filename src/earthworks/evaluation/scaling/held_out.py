@@ -17,7 +17,7 @@ from earthworks.gopher.evaluating import encoded, up_to
 from earthworks.gopher.inputs import open_tokens
 from earthworks.gopher.scoring import FEW_DOCUMENTS, score_documents, units
 from earthworks.runs import EarthworksError, Progress, RunFolder
-from earthworks.runs.files import manifest_files
+from earthworks.runs.manifest import manifest_files
 from earthworks.runs.terminal import typed
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
