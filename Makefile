@@ -13,7 +13,7 @@ CORE := tests/runs tests/report tests/test_cli.py tests/test_statistics.py tests
 	tests/gopher/test_tile.py tests/transport/test_exact.py tests/transport/test_measure.py \
 	tests/wgan/test_datasets.py tests/wgan/test_gan_resume.py tests/wgan/test_sampling.py
 
-.PHONY: venv dev quickstart test test-slow storm test-minimum lint bench clean
+.PHONY: venv dev quickstart test test-slow storm test-minimum lint dist bench clean
 
 venv: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -64,6 +64,15 @@ lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# A wheel and a source archive in dist/, and the wheel's quickstart, half a minute of it, in an empty environment.
+dist: dev
+	@rm -rf build/dist dist
+	@$(PIP) build
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/dist
+	build/dist/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) dist/*.whl
+	cd build/dist && bin/earthworks quickstart --run started --minutes 0.5
 
 # About two hours of a quiet machine. Those that need data say so in their first lines: shakespeare.py,
 # image_objectives.py, cifar10.py, evaluation.py (which also needs lm-eval and accelerate).
