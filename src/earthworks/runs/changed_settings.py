@@ -14,7 +14,8 @@ CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what 
 FREE = (*CHANGEABLE, "run", "data", "preset", "minutes", "evaluate_every", "sample_every", "save_every")
 
 
-COUNTED = ("parameters",)  # what a checkpoint keeps beside the settings, since it is shown
+# what a checkpoint keeps with the settings, since it is shown
+COUNTED = ("parameters", "shape", "data_digest", "critic_batch_norm")
 
 
 def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +46,11 @@ def changed_settings(folder: RunFolder) -> str | None:
     except EarthworksError as error:
         return str(error) if path.exists() else None  # a run in training may have removed it by now
     written = state.get("settings") if isinstance(state, dict) else None
-    differing = settings_differing(folder.read_config(), written) if isinstance(written, dict) else []
+    if not isinstance(written, dict):
+        return None
+    config = folder.read_config()
+    unknown = config.keys() - written.keys() - {*FREE, *DERIVED}
+    differing = [*settings_differing(config, written), *(f"{str(name)[:80]} is no setting" for name in sorted(unknown))]
     if not differing:
         return None
     return (

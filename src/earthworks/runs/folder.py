@@ -12,7 +12,7 @@ import yaml
 from earthworks.runs.environment import environment
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import inside, one_sentence, read_regular, write_bytes
-from earthworks.runs.json_files import json_text, read_json
+from earthworks.runs.json_files import json_text, read_json, with_digest
 from earthworks.runs.lock import STALE, Held, lock
 from earthworks.runs.manifest import remove_folder
 from earthworks.runs.temporary import remove_leftovers
@@ -170,7 +170,8 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """config.yaml and environment.json; the config last, because it is what makes the folder a run."""
         if not (self.path / "environment.json").exists():
-            write_bytes(self.path / "environment.json", (json_text(environment()) + "\n").encode(), new=True)
+            found = with_digest(environment())
+            write_bytes(self.path / "environment.json", (json_text(found) + "\n").encode(), new=True)
         content = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True).encode()
         write_bytes(self.config_file, content, new=(self.path / STARTING).exists())
 

@@ -54,8 +54,13 @@ def read_json(path: str | Path, *, limit: int = LARGEST) -> Any:
 def write_result(path: str | Path, result: dict[str, Any]) -> None:
     """`write_json` of a result of measurement, with the SHA-256 of the rest under the key `sha256`: a number that is altered
     later, by a disk or by hand, is not taken for one that was measured."""
+    write_json(path, with_digest(result))
+
+
+def with_digest(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the SHA-256 of the rest of it."""
     rest = {key: value for key, value in result.items() if key != DIGEST}
-    write_json(path, {**rest, DIGEST: digest_of(rest)})
+    return {**rest, DIGEST: digest_of(rest)}
 
 
 def read_result(path: str | Path, *, limit: int = LARGEST_RESULT) -> dict[str, Any]:

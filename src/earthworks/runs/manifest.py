@@ -141,15 +141,20 @@ def verify_manifest(
 def verify_file(file: Path, written: dict[str, Any], *, full: bool = True) -> None:
     """One file against what was written of it, as `verify_manifest` does."""
     if not file.exists():
-        raise EarthworksError(f"{file} is missing: the folder was altered after it was written")
+        raise EarthworksError(
+            f"{file} is missing, and its {MANIFEST} names it: the folder was altered after it was written"
+        )
     found = file.stat()
     if found.st_size != written["bytes"]:
         raise EarthworksError(
-            f"{file} has {found.st_size} bytes where {written['bytes']} were written: it was cut short or altered"
+            f"{file} has {found.st_size} bytes where its {MANIFEST} says {written['bytes']}: it was cut short, or one of the two "
+            "was altered"
         )
     if not full and "blocks" in written:
         if blocks_digest(file) != written["blocks"]:
-            raise EarthworksError(f"{file} does not match its digest: it was altered after it was written")
+            raise EarthworksError(
+                f"{file} does not match its digest in {MANIFEST}: one of the two was altered after it was written"
+            )
         if found.st_mtime_ns == written.get("mtime_ns"):
             return
     if sha256(file) != written["sha256"]:

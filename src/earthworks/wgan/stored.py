@@ -51,7 +51,8 @@ def shapes_of(tensors: dict[str, dict[str, torch.Tensor]]) -> dict[str, Shapes]:
 def check_networks(config: dict[str, Any], stored: dict[str, Shapes], folder: RunFolder) -> None:
     """Raise EarthworksError unless the networks of a configuration have the weights that are stored."""
     altered = EarthworksError(
-        f"the checkpoint's weights are not those of the networks in {folder.config_file}: one of them was altered"
+        f"the weights in {', '.join(f'{name}.safetensors' for name in NETWORKS)} of the checkpoint are not those of the "
+        f"networks in {folder.config_file}: one of them was altered"
     )
     if config["network"] == "mlp" and config["depth"] > len(
         stored["generator"]

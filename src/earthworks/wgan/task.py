@@ -223,7 +223,12 @@ class Adversarial:
     def state(self) -> dict[str, Any]:
         guards = {"critic_guard": self.critic_guard.state(), "generator_guard": self.generator_guard.state()}
         parameters = sum(each.numel() for network in (self.generator, self.critic) for each in network.parameters())
-        settings = settings_written(values(self.settings)) | {"parameters": parameters}
+        settings = settings_written(values(self.settings)) | {
+            "parameters": parameters,
+            "shape": list(self.data.shape),
+            "data_digest": self.data.digest,
+            "critic_batch_norm": self.settings.critic_batch_norm,
+        }
         return {"images_seen": self.images_seen, "settings": settings, **guards}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
