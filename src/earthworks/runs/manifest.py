@@ -147,8 +147,8 @@ def verify_file(file: Path, written: dict[str, Any], *, full: bool = True) -> No
     found = file.stat()
     if found.st_size != written["bytes"]:
         raise EarthworksError(
-            f"{file} has {found.st_size} bytes where its {MANIFEST} says {written['bytes']}: it was cut short, or one of the two "
-            "was altered"
+            f"{file} has {found.st_size} bytes where its {MANIFEST} says {written['bytes']}: it was cut short, or one of "
+            "the two was altered"
         )
     if not full and "blocks" in written:
         if blocks_digest(file) != written["blocks"]:
