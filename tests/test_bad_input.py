@@ -27,20 +27,20 @@ def test_every_kind_of_unusable_data_is_named_and_leaves_no_folder(command, tmp_
     file("pictures/.hidden.txt", b"text")
     file("blank/a.txt", b"")
     cases = {
-        file("empty.txt", b""): "holds no text",
-        file("binary.txt", bytes(range(256))): "is a binary file (it holds NUL bytes); expected UTF-8 text",
+        file("empty.txt", b""): "contains no text",
+        file("binary.txt", bytes(range(256))): "is a binary file (it contains NUL bytes); expected UTF-8 text",
         file("paper.txt", b"%PDF-1.7 and so on"): "is not plain text but a PDF",
-        file("a.docx", b"text"): "is of no kind that can be read: expected .txt, .jsonl, .parquet",
+        file("a.docx", b"text"): "(expected .txt, .jsonl, .parquet",
         file("cut.txt.gz", gzip.compress(words(400).encode())[:-9]): "cannot be decompressed",
         file("bad.jsonl", b'{"text": "a"}\nnot json\n'): "line 2 of",
-        file("odd.jsonl", b'{"words": "a"}\n'): "expected the text in one called text",
+        file("odd.jsonl", b'{"words": "a"}\n'): "expected the text in one named text",
         file("bad.parquet", b"PAR1 no"): "is not a readable Parquet file",
         file(
             "short.txt", b"abc def"
         ): "is shorter than one context: short.txt has 6 training tokens, --context 16 needs 17",
-        tmp_path / "data" / "nothing": "holds nothing that can be read",
-        tmp_path / "data" / "pictures": "holds nothing that can be read",
-        tmp_path / "data" / "blank": "holds no text",
+        tmp_path / "data" / "nothing": "contains no readable files",
+        tmp_path / "data" / "pictures": "contains no readable files",
+        tmp_path / "data" / "blank": "contains no text",
         tmp_path / "data" / "missing.txt": "does not exist; expected a file, a folder",
     }
     for data, complaint in cases.items():
@@ -53,7 +53,7 @@ def test_every_kind_of_unusable_data_is_named_and_leaves_no_folder(command, tmp_
 def test_with_a_tokenizer_to_be_trained_the_sentences_are_the_same(command, tmp_path):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "binary.txt").write_bytes(bytes(99))
-    for name, complaint in (("empty.txt", "holds no text"), ("binary.txt", "is a binary file")):
+    for name, complaint in (("empty.txt", "contains no text"), ("binary.txt", "is a binary file")):
         outcome = command("gopher train", data=tmp_path / name, run=tmp_path / "run", **{**FLEA, "tokenizer": "bpe"})
         assert outcome.refuses(complaint)
     assert not (tmp_path / "run").exists()
@@ -62,7 +62,7 @@ def test_with_a_tokenizer_to_be_trained_the_sentences_are_the_same(command, tmp_
 def test_without_a_name_given_no_run_folder_stays_either(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").touch()
-    assert command("gopher train", data="empty.txt", **FLEA).refuses("empty.txt holds no text")
+    assert command("gopher train", data="empty.txt", **FLEA).refuses("empty.txt contains no text")
     assert not list(tmp_path.glob("runs/*"))
 
 
@@ -244,8 +244,8 @@ def test_what_was_passed_over_in_a_folder_is_said_in_the_same_notice(command, tm
         (tmp_path / "d" / name).write_text(content)
     outcome = command("gopher train", data=tmp_path / "d", run=tmp_path / "run", **{**FLEA, "max_steps": 1})
     (notice,) = [line for line in outcome.err.splitlines() if "notice" in line]
-    assert "1 files were left out" in notice
-    assert "1 empty documents were left out" in notice
+    assert "1 files were skipped" in notice
+    assert "1 empty documents were skipped" in notice
     clean = command("gopher train", data=tmp_path / "d" / "a.txt", run=tmp_path / "b", **{**FLEA, "max_steps": 1})
     assert "notice" not in clean.err
 

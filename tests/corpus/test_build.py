@@ -221,12 +221,12 @@ def test_test_material_goes(tmp_path, rule, found):
 def test_the_same_command_again_changes_nothing(raw, tmp_path):
     run(raw, tmp_path / "corpus")
     before = tree(tmp_path / "corpus")
-    assert "was built before" in str(build(str(tmp_path / "corpus"), input=str(raw), workers=1))
+    assert "is already built" in str(build(str(tmp_path / "corpus"), input=str(raw), workers=1))
     assert tree(tmp_path / "corpus") == before
 
 
 @pytest.mark.parametrize("stage", building.STAGES)
-def test_a_build_that_stopped_in_any_stage_goes_on_to_the_same_bytes(raw, tmp_path, small_shards, monkeypatch, stage):
+def test_a_build_stopped_in_any_stage_resumes_to_the_same_bytes(raw, tmp_path, small_shards, monkeypatch, stage):
     run(raw, tmp_path / "whole")
     table = building.OVER_ALL if stage in building.OVER_ALL else building.BY_SHARD
     calls = []
@@ -275,7 +275,7 @@ def test_an_object_store_receives_what_a_folder_does(raw, tmp_path):
     memory = fsspec.filesystem("memory")
     found = {name.removeprefix("/corpus/"): memory.cat_file(name) for name in memory.find("/corpus")}
     assert found == tree(tmp_path / "folder")
-    assert "was built before" in str(build("memory://corpus", input=str(raw), workers=1, verify=True))
+    assert "is already built" in str(build("memory://corpus", input=str(raw), workers=1, verify=True))
     (source,) = sources("memory://corpus")
     assert {document.id for document in read(source.location)} == ids(tmp_path / "folder" / "documents")
 
@@ -372,7 +372,7 @@ def test_twenty_kills_at_random_change_no_byte(tmp_path, small_shards):
 
 def test_another_recipe_is_refused_where_one_was_started(raw, tmp_path):
     run(raw, tmp_path / "corpus")
-    with pytest.raises(EarthworksError, match=r"started with another recipe \(near changed\)"):
+    with pytest.raises(EarthworksError, match=r"started with a different recipe \(near changed\)"):
         run(raw, tmp_path / "corpus", near=0.7)
 
 
@@ -388,7 +388,7 @@ def test_input_that_changed_is_refused_and_input_that_was_touched_is_not(raw, tm
     os.utime(raw / "a.jsonl", (1, 1))
     content = (raw / "c.jsonl").read_text()
     (raw / "c.jsonl").write_text(content.replace("the", "teh", 1))
-    with pytest.raises(EarthworksError, match=r"c\.jsonl of all has other content"):
+    with pytest.raises(EarthworksError, match=r"c\.jsonl of all has different content"):
         run(raw, tmp_path / "corpus")
     (raw / "c.jsonl").write_text(content)
     assert run(raw, tmp_path / "corpus")["final"] == 24
@@ -398,7 +398,7 @@ def test_input_that_changed_after_the_build_is_refused(raw, tmp_path):
     run(raw, tmp_path / "corpus")
     content = (raw / "c.jsonl").read_text()
     (raw / "c.jsonl").write_text(content.replace("the", "teh", 1))
-    with pytest.raises(EarthworksError, match=r"c\.jsonl of all has other content"):
+    with pytest.raises(EarthworksError, match=r"c\.jsonl of all has different content"):
         run(raw, tmp_path / "corpus")
 
 
@@ -488,7 +488,7 @@ def test_test_sets_that_changed_are_refused_and_those_that_were_touched_are_not(
     for state in ("stopped", "built"):
         content = items.read_bytes()
         write_lines(items, {f"{k}": prose(k) for k in range(5)})
-        with pytest.raises(EarthworksError, match=r"items\.jsonl of .*tests has other content; put them back"):
+        with pytest.raises(EarthworksError, match=r"items\.jsonl of .*tests has different content; restore them"):
             run(raw, tmp_path / "corpus", **wanted)
         items.write_bytes(content)
         write_lines(tmp_path / "tests/more.jsonl", {"1": prose(1)})
@@ -530,7 +530,7 @@ def test_a_file_that_came_or_went_is_refused(raw, tmp_path, monkeypatch):
 def test_a_folder_with_other_things_is_not_built_in(raw, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(EarthworksError, match="holds files of something else"):
+    with pytest.raises(EarthworksError, match="holds files that are not of a build"):
         run(raw, tmp_path / "mine")
 
 
@@ -561,7 +561,7 @@ def test_a_recipe_that_cannot_be_meant_is_one_sentence(raw, tmp_path, options, s
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "a b", "x" * 101])
 def test_a_subsets_name_cannot_lead_elsewhere(raw, tmp_path, name):
-    with pytest.raises(EarthworksError, match="a name is of letters"):
+    with pytest.raises(EarthworksError, match="a name consists of letters"):
         build(str(tmp_path / "corpus"), subsets={name: str(raw)})
 
 
@@ -588,7 +588,7 @@ def broken(raw: Path) -> None:
     (raw / "odd.jsonl").write_bytes(b"\n".join(records) + b"\n")
 
 
-def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(raw, tmp_path, command):
+def test_what_cannot_be_read_is_listed_and_the_build_continues(raw, tmp_path, command):
     broken(raw)
     outcome = command("corpus build", input=raw, output=tmp_path / "corpus", workers=1)
     assert outcome.code == 3

@@ -77,7 +77,7 @@ def test_a_damaged_corpus_is_not_built_before(raw, tmp_path, corpus, kind, damag
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[::-1])
-    with pytest.raises(EarthworksError, match=f"{file}.*put the file back, or build into another --output"):
+    with pytest.raises(EarthworksError, match=f"{file}.*restore the file, or choose another --output"):
         run(raw, corpus, tests=[str(tmp_path / "tests")])
 
 
@@ -149,7 +149,7 @@ def test_an_unfinished_corpus_is_not_trained_on(raw, tmp_path, monkeypatch):
     monkeypatch.setitem(building.BY_SHARD, "select", stop)
     with pytest.raises(KeyboardInterrupt):
         run(raw, tmp_path / "corpus")
-    with pytest.raises(EarthworksError, match="is a build that is not finished"):
+    with pytest.raises(EarthworksError, match="is an unfinished build"):
         sources(str(tmp_path / "corpus"))
 
 
@@ -162,7 +162,7 @@ def test_a_corpus_of_the_first_format_is_read_with_what_it_records(raw, tmp_path
     del plan["sha256"]
     (corpus / "plan.json").write_text(json.dumps(plan))
     (corpus / "times.json").unlink()
-    assert "was built before" in str(build(str(corpus), input=str(raw), tests=[str(tmp_path / "tests")], workers=1))
+    assert "is already built" in str(build(str(corpus), input=str(raw), tests=[str(tmp_path / "tests")], workers=1))
     assert len(ids(corpus / "documents")) > 10
     flip(corpus / "documents/all/00001.jsonl.zst", 99)
     with pytest.raises(EarthworksError, match=r"00001\.jsonl\.zst"):
@@ -179,9 +179,9 @@ def test_a_build_whose_plan_notes_no_test_sets_is_read_when_finished_and_refused
         del old["tests"], old["sha256"]
         (corpus / name).write_bytes(sealed(old))
     tests = [str(tmp_path / "tests")]
-    assert "was built before" in str(build(str(corpus), input=str(raw), tests=tests, workers=1))
+    assert "is already built" in str(build(str(corpus), input=str(raw), tests=tests, workers=1))
     (corpus / "manifest.json").unlink()
-    with pytest.raises(EarthworksError, match=r"did not note what is in the test sets: build into another --output"):
+    with pytest.raises(EarthworksError, match=r"did not record the content of the test sets: choose another --output"):
         run(raw, corpus, tests=tests)
 
 
@@ -237,7 +237,7 @@ def test_what_is_damaged_between_two_commands_is_done_again(raw, tmp_path, small
             patch.setattr(building, "conclude", stop)
             with pytest.raises(KeyboardInterrupt):
                 run(raw, tmp_path / "broken")
-        assert f"the stage {stage} is done again" in capsys.readouterr().err, name
+        assert f"redoing the stage {stage}" in capsys.readouterr().err, name
     run(raw, tmp_path / "broken")
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
 
@@ -291,7 +291,7 @@ def test_a_second_build_in_the_folder_is_told_who_builds(raw, tmp_path, command)
     assert not list((tmp_path / "corpus").glob(".earthworks-lock*"))
 
 
-def test_ranks_write_side_by_side_and_nobody_beside_them(raw, tmp_path, small_shards):
+def test_ranks_write_in_parallel_and_nobody_else_does(raw, tmp_path, small_shards):
     (tmp_path / "corpus").mkdir()
     with lock(tmp_path / "corpus", "building-rank-1"):
         assert run_rank(raw, tmp_path / "corpus", 0) is None
@@ -311,7 +311,7 @@ def run_rank(raw: Path, output: Path, rank: int) -> object:
 
 def test_a_refused_build_leaves_no_folder(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EarthworksError, match="holds nothing that can be read"):
+    with pytest.raises(EarthworksError, match="contains no readable files"):
         run(tmp_path / "empty", tmp_path / "new" / "corpus")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
@@ -322,7 +322,7 @@ def test_a_finished_corpus_is_built_before_also_where_nothing_can_be_written(raw
 
     monkeypatch.setattr("earthworks.corpus.pipeline.planning.lock", refused)
     monkeypatch.setattr("earthworks.corpus.store.Store.writing", refused)
-    assert "was built before" in str(build(str(corpus), input=str(raw), tests=[str(tmp_path / "tests")], workers=1))
+    assert "is already built" in str(build(str(corpus), input=str(raw), tests=[str(tmp_path / "tests")], workers=1))
 
 
 # Signals
@@ -358,12 +358,12 @@ def test_a_signal_ends_the_workers_leaves_nothing_half_written_and_the_same_comm
     while len(list((tmp_path / "slow").iterdir())) < 2:
         assert process.poll() is None
         time.sleep(0.05)
-    begun = time.monotonic()
+    started = time.monotonic()
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started < 20
     assert process.returncode == code
-    assert "what is done is kept" in said
+    assert "finished work is kept" in said
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody of the group is left
@@ -439,7 +439,7 @@ def test_a_read_that_fails_while_a_file_is_written_is_said_as_that(tmp_path):
     store = Store(str(tmp_path))
     for error, sentence in (
         (OSError(5, "Input/output error", "/raw/a.txt"), "could not read /raw/a.txt: Input/output error"),
-        (OSError(5, "Input/output error"), "could not read what .*/documents/a is made of: Input/output error"),
+        (OSError(5, "Input/output error"), "could not read the input of .*/documents/a: Input/output error"),
     ):
         with pytest.raises(EarthworksError, match=sentence), store.writing("documents/a"):
             raise error

@@ -222,13 +222,13 @@ def test_items_are_read_from_files_of_every_kind(tmp_path):
     ("name", "content", "sentence"),
     [
         ("none", None, "does not exist"),
-        ("a.md", b"x", "is of no kind that can be read"),
+        ("a.md", b"x", "unsupported file type"),
         ("a.jsonl", b"[1]\n", "not an object"),
         ("a.jsonl", b"{\n", "is not JSON"),
         ("a.jsonl.gz", b"not gzip", "cannot be decompressed"),
         ("a.parquet", b"not parquet", "not a readable Parquet file"),
         ("a.jsonl", b'{"q":' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
-        ("a.jsonl", b'{"q": "' + b"x" * 5000 + b'"}\n', "line 1 of .* has more than 4,096 bytes: cut it"),
+        ("a.jsonl", b'{"q": "' + b"x" * 5000 + b'"}\n', "line 1 of .* has more than 4,096 bytes: split it"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, name, content, sentence):
@@ -243,7 +243,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, name, conten
 def test_tables_of_test_items_are_refused_where_documents_would_be(tmp_path):
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["q", "q"]), file)
-    with pytest.raises(EarthworksError, match="2 columns called q; expected one"):
+    with pytest.raises(EarthworksError, match="2 columns named q; expected one"):
         list(read_items(str(file)))
     pyarrow.parquet.write_table(pa.table({"q": ["a"], "at": pa.array([2**62], pa.timestamp("us"))}), file)
     with pytest.raises(EarthworksError, match="not a readable Parquet file"):

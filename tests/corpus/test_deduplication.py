@@ -48,7 +48,7 @@ def similarity(left: set, right: set) -> Fraction:
 
 
 def brute_force(texts: list[str], n: int, seed: int, threshold: Fraction) -> set[int]:
-    """Whom the walk drops when every pair is proposed."""
+    """The documents dropped when every pair is proposed."""
     priority = priorities(exact_keys(texts), seed)
     sets = [ngrams(text, n) for text in texts]
     kept, dropped = [], set()
@@ -303,7 +303,7 @@ def test_groups_are_the_documents_with_equal_keys():
 
 
 def test_memory_is_what_the_docstring_says():
-    """36 bytes a document while a band is sorted, 40 bytes a membership."""
+    """36 bytes per document while a band is sorted, 40 bytes per membership."""
     random = np.random.default_rng(0)
     documents = 200_000
     mask = np.ones(documents, bool)

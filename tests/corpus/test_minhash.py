@@ -75,7 +75,7 @@ def test_bands_are_the_steepest_of_the_recall_asked_for():
 
 
 def test_bands_that_cannot_be_are_refused():
-    with pytest.raises(EarthworksError, match="take more hashes"):
+    with pytest.raises(EarthworksError, match="use more hashes"):
         bands_for(0.05, 4, 0.99)
     with pytest.raises(EarthworksError, match="between 0 and 1"):
         bands_for(1.0)

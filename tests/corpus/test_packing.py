@@ -32,7 +32,7 @@ def packed_from(tmp_path, texts, tokenizer=None, **options) -> PackedTokens:
 
 
 def documents_of(packed: PackedTokens, part: str) -> list[np.ndarray]:
-    """The documents as they lie in the shard files, by nothing but the end-of-document tokens."""
+    """The documents in the shard files, found only by the end-of-document tokens."""
     found = []
     for subset in packed.subsets:
         tokens = np.concatenate([np.asarray(shard) for shard in getattr(subset, part).shards]).astype(int)
@@ -238,7 +238,7 @@ def test_a_packed_corpus_reads_back_what_was_replaced(tmp_path):
     (tmp_path / "in" / "c.png").write_bytes(b"")
     packed = pack(sources(str(tmp_path / "in")), Tokenizer.bytes(), tmp_path / "out", validation=0)
     assert packed.reading.notice() == (
-        "50 undecodable bytes became U+FFFD; 1 files were left out (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst)"  # noqa: E501
+        "50 undecodable bytes became U+FFFD; 1 files were skipped (not .txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst)"  # noqa: E501
     )
 
 
@@ -431,7 +431,7 @@ def test_an_unknown_subset_is_one_sentence(two_subsets):
 
 def test_a_source_without_text_stops_the_packing(tmp_path):
     good, empty = folder(tmp_path / "in", TEXTS), folder(tmp_path / "empty", [""])
-    with pytest.raises(EarthworksError, match="holds no text"):
+    with pytest.raises(EarthworksError, match="contains no text"):
         pack([good, empty], Tokenizer.bytes(), tmp_path / "out", validation=0)
     assert not (tmp_path / "out").exists()
 

@@ -307,10 +307,10 @@ def test_stop_words_of_a_language_tell_its_running_text_from_a_list():
 
 
 def test_an_option_that_a_profile_does_not_take_is_one_sentence():
-    with pytest.raises(EarthworksError, match="the profile literal takes no words; these do: datatrove"):
+    with pytest.raises(EarthworksError, match="the profile literal has no option words; these do: datatrove"):
         rule_values(["a"], words=str.split)
     with pytest.raises(
-        EarthworksError, match="the profile redpajama takes no stop_words; these do: literal, datatrove, dolma"
+        EarthworksError, match="the profile redpajama has no option stop_words; these do: literal, datatrove, dolma"
     ):
         rule_values(["a"], "redpajama", stop_words={"a"})
     with pytest.raises(EarthworksError, match="stop_words is the string 'de'"):

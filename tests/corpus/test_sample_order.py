@@ -74,8 +74,8 @@ def test_mixture_is_exact_in_every_block_and_counts_each_subset_without_gaps(see
     subset, rank = subsets_of(seed, first, 2 * BLOCK, weights)
     for number, share in enumerate(shares(weights)):
         assert (subset[:BLOCK] == number).sum() == (subset[BLOCK:] == number).sum() == share
-        begun = first // BLOCK * share
-        assert rank[subset == number].tolist() == list(range(begun, begun + 2 * share))
+        before = first // BLOCK * share
+        assert rank[subset == number].tolist() == list(range(before, before + 2 * share))
     part = subsets_of(seed, start, count, weights)
     ones = [subsets_of(seed, index, 1, weights) for index in (start, start + count - 1)]
     assert [(part[0][0], part[1][0]), (part[0][-1], part[1][-1])] == [(one[0][0], one[1][0]) for one in ones]

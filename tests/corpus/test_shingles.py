@@ -127,5 +127,5 @@ def test_arrow_columns_are_read_where_they_lie():
 
 
 def test_ngrams_of_no_words_are_refused():
-    with pytest.raises(EarthworksError, match="n-grams of 0 words"):
+    with pytest.raises(EarthworksError, match="n is 0; an n-gram must have at least 1 word"):
         shingles(["a"], 0)

@@ -72,7 +72,7 @@ def test_what_is_marked_where():
 
 
 def test_another_profile_and_an_unknown_rule_are_one_sentence():
-    with pytest.raises(EarthworksError, match="spans are known for the profile 'literal' only"):
+    with pytest.raises(EarthworksError, match="spans exist only for the profile 'literal'"):
         counted_spans("a", "words", "dolma")
     with pytest.raises(EarthworksError, match="the rule is 'dup_11'; it must be one of words, "):
         counted_spans("a", "dup_11")

@@ -214,7 +214,7 @@ def test_of_many_copies_of_one_text_the_end_is_held_out_once_and_that_is_said(tm
     note_once.cache_clear()
     source = folder(tmp_path / "in", ["one line of text\n"] * 50)
     split = split_sources([source], 0.2, 7)
-    assert "holds 50 copies of one document and no other" in capsys.readouterr().err
+    assert "contains only 50 copies of one document" in capsys.readouterr().err
     parts = [(part, "".join(blocks)) for part, blocks in split.read(source)]
     assert parts.count(("train", "one line of t")) == 50
     assert [each for each in parts if each[0] == "validation"] == [("validation", "ext\n")]

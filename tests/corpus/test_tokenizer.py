@@ -230,10 +230,10 @@ def test_text_without_places_to_cut_is_learned_and_encoded_in_linear_time(kind):
     seconds = []
     for size in (20_000, 160_000):
         text = "x" + (ENDLESS[kind] * size)[:size]
-        begun = time.process_time()
+        started = time.process_time()
         tokenizer = Tokenizer.train([text], 500)
         ids = tokenizer.encode(text)
-        seconds.append(time.process_time() - begun)
+        seconds.append(time.process_time() - started)
         assert tokenizer.decode(ids) == tokenizer.normalize(text)
     assert seconds[1] < 3 * 8 * max(seconds[0], 0.02)  # eight times the text; the square of that is sixty-four times
 

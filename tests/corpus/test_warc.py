@@ -30,7 +30,7 @@ def http(body: bytes, kind: str = HTML, status: str = "200 OK", **headers: str) 
 def record(
     content: bytes, length: int | str | None = None, kind: str = "response", url: str = "http://x.org/"
 ) -> bytes:
-    """By hand, so that it can lie."""
+    """Written by hand, so that it can be wrong."""
     length = len(content) if length is None else length
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:{len(content)}>\r\nWARC-Target-URI: {url}\r\n"
     head += f"WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: application/http\r\nContent-Length: {length}\r\n\r\n"
@@ -48,7 +48,7 @@ def tolerant(path: Path, content: bytes) -> tuple[list[str], Reading]:
     try:
         return [each.text.split()[0] for each in read(str(path), reading)], reading
     except EarthworksError as error:
-        assert "holds no text" in str(error)  # noqa: PT017
+        assert "contains no text" in str(error)  # noqa: PT017
         return [], reading
 
 
@@ -329,9 +329,9 @@ def test_the_time_grows_with_the_size_whatever_is_in_the_file(tmp_path, shape):
     ending, piece = HOSTILE[shape]
     seconds = []
     for size in (100_000, 800_000):
-        begun = time.process_time()
+        started = time.process_time()
         assert tolerant(tmp_path / f"a{ending}", piece * (size // len(piece)))[0] == []
-        seconds.append(time.process_time() - begun)
+        seconds.append(time.process_time() - started)
     assert seconds[1] < 3 * 8 * max(seconds[0], 0.02)  # eight times the size; by the square sixty-four times
 
 
@@ -340,9 +340,9 @@ def test_small_records_after_one_that_claims_them_all_are_found_in_linear_time(t
     for size in (100_000, 800_000):
         small = b"WARC/1.0\nX: y\nContent-Length: 5\n\nabc\n"
         content = HEAD + b"%d\n\n" % (size // 2) + b"\n\n" + small * (size // len(small))
-        begun = time.process_time()
+        started = time.process_time()
         assert tolerant(tmp_path / "a.warc", content)[0] == []
-        seconds.append(time.process_time() - begun)
+        seconds.append(time.process_time() - started)
     assert seconds[1] < 3 * 8 * max(seconds[0], 0.02)
 
 
@@ -351,7 +351,7 @@ def test_a_line_that_begins_a_record_ends_the_headers_of_the_last(tmp_path):
     found, reading = tolerant(tmp_path / "a.warc", content)
     assert found == ["First", "Second"]
     assert [each.where.rpartition(", ")[2] for each in reading.faults] == [f"record {n}" for n in (1, 3, 4, 5)]
-    assert "header lines without an end" in reading.faults[0].what
+    assert "header lines that do not end" in reading.faults[0].what
 
 
 def test_line_ends_after_a_record_are_not_held(tmp_path):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """`build` alone imports the compiler (numba), which takes half a second that training need not wait for."""
+    """Import `build` lazily: only it needs the compiler (numba), whose import costs training half a second."""
     if name != "build":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from earthworks.corpus.pipeline.command import build

@@ -1,4 +1,4 @@
-"""The one record that flows through the room, and its stand-in for a text too long to be held."""
+"""The document record used throughout the package, and its stand-in for texts too long to hold in memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ class Document:
     """A text and where it came from.
 
     `id` names the document within its source; `text` holds no lone surrogates, so it always encodes to UTF-8;
-    `source` names the file, data set or module; `metadata` is whatever else the record carried.
+    `source` names the file, data set or module; `metadata` holds all other fields of the record.
     """
 
     id: str
@@ -21,9 +21,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class LongDocument:
-    """A text that is read anew, block by block, each time it is asked for.
+    """A text that is read again, block by block, each time it is requested.
 
-    `blocks(reading)` yields strings that make up the text, and counts its bytes in `reading`.
+    `blocks(reading)` yields the text in pieces, and counts its bytes in `reading`.
     """
 
     id: str
@@ -32,14 +32,14 @@ class LongDocument:
 
 
 class Extent:
-    """The UTF-8 bytes and the words, separated by white space, of a text that comes in pieces."""
+    """Number of UTF-8 bytes and white-space-separated words of a text that arrives in pieces."""
 
     def __init__(self) -> None:
         self.bytes = self.words = 0
-        self.within = False  # a word goes on from the piece before
+        self.within = False  # the previous piece ended inside a word
 
     def add(self, piece: str) -> None:
-        """One more piece, which is not empty."""
+        """Add one non-empty piece."""
         self.bytes += len(piece.encode())
         self.words += len(piece.split()) - (self.within and not piece[0].isspace())
         self.within = not piece[-1].isspace()

@@ -1,7 +1,7 @@
-"""A corpus that `corpus build` made: its manifest, which of its files are what was written, and a summary in a few lines.
+"""Reading a corpus made by `corpus build`: its manifest, verified files, and a short summary.
 
-Nothing is read that the manifest does not name, and what is read to its end is compared with the SHA-256 there. A corpus
-of format 1 has digests of documents/ alone: its other files are taken as they are.
+Only files named in the manifest are read, and files read to the end are compared with their SHA-256. A corpus of format 1
+has digests for documents/ only: its other files are not verified.
 """
 
 import os
@@ -24,7 +24,7 @@ KIND = "earthworks corpus"
 FORMAT = f"{KIND} 2"
 READ = (f"{KIND} 1", FORMAT)  # formats that can be read
 TIMES = "times.json"
-LINES = ("documents", "rejected", "removed")  # folders of documents, a line each
+LINES = ("documents", "rejected", "removed")  # folders whose files hold one document per line
 COUNTS = ("documents", "bytes", "kept", "kept_bytes", "exact_copies", "near_copies", "contaminated", "final")
 TALLY = {
     **dict.fromkeys((*COUNTS, "final_bytes", "num_faults"), int),
@@ -52,20 +52,20 @@ FILES = {"*": {"bytes": int, "sha256": str}}
 
 
 def manifest_of(location: str | Path) -> dict[str, Any] | None:
-    """The manifest of a built corpus, in a folder or at a URL; None where there is none.
+    """The manifest of a built corpus, in a folder or at a URL; None if there is none.
 
-    Raises EarthworksError for one that was altered, is of a later format, or is missing from an unfinished build."""
+    Raises EarthworksError if it was altered, has a later format, or is missing because the build is unfinished."""
     store = Store(str(location))
     manifest = read_manifest(store)
     if manifest is None and is_plan(store):
         raise EarthworksError(
-            f"{location} is a build that is not finished: give the same earthworks corpus build again, to its end"
+            f"{location} is an unfinished build: rerun the same earthworks corpus build command to finish it"
         )
     return manifest
 
 
 def read_manifest(store: Store) -> dict[str, Any] | None:
-    """`manifest_of`, where a build may be under way."""
+    """`manifest_of`, but allowing a build in progress."""
     where = f"{store.location}/manifest.json"
     if not store.exists("manifest.json"):
         return None
@@ -74,7 +74,7 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
     except EarthworksError:
         if is_plan(store):
             raise
-        return None  # a file of another program that is called so
+        return None  # another program's file of the same name
     form = manifest.get("format")
     if not isinstance(form, str) or not form.startswith(KIND):
         if is_plan(store):
@@ -82,20 +82,20 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
         return None
     if form not in READ:
         raise EarthworksError(
-            f"{where} is of the format {form!r}; this version reads up to {FORMAT!r}: install a later earthworks"
+            f"{where} has the format {form!r}; this version reads up to {FORMAT!r}: install a later earthworks"
         )
     if (form == FORMAT or SEAL in manifest) and manifest.pop(SEAL, None) != digest_of(manifest):
         raise EarthworksError(f"{where} does not match the SHA-256 at its end: it was altered after it was written")
     if not has_shape(manifest, SHAPE) or (form == FORMAT and not has_shape(manifest.get("files"), FILES)):
-        raise EarthworksError(f"{where} does not say what the manifest of a corpus says: it was altered")
+        raise EarthworksError(f"{where} lacks fields of a corpus manifest, or has wrong ones: it was altered")
     for shard in (*manifest["inputs"], *manifest["outputs"]):
         if shard.split("/")[0] not in manifest["subsets"] or shard.count("/") != 1:
-            raise EarthworksError(f"{where} names the shard {shard!r}, which is of none of its subsets: it was altered")
+            raise EarthworksError(f"{where} names the shard {shard!r}, which is in none of its subsets: it was altered")
     return manifest
 
 
 def is_plan(store: Store) -> bool:
-    """Whether there is the plan of a build, readable or not."""
+    """Whether a build plan exists, readable or not."""
     try:
         return store.exists("plan.json") and b'"recipe"' in store.read("plan.json")[:200]
     except EarthworksError:
@@ -103,7 +103,7 @@ def is_plan(store: Store) -> bool:
 
 
 def times_of(store: Store) -> dict[str, Any]:
-    """Time and `blocks_digest` of every local file when it was written; where they cannot be had, SHA-256 decides."""
+    """Modification time and `blocks_digest` of every local file as written; {} if unavailable: SHA-256 decides then."""
     try:
         times = store.read_record(TIMES)
     except EarthworksError:
@@ -112,20 +112,21 @@ def times_of(store: Store) -> dict[str, Any]:
 
 
 def written_files(store: Store, manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was written of every file of a corpus, as `Store.verify` takes it; of format 1 the SHA-256 of documents/."""
+    """Size, digests and time of every file as written, for `Store.verify`; in format 1, SHA-256 of documents/ only."""
     if "files" not in manifest:
         return {f"documents/{shard}.jsonl.zst": {"sha256": digest} for shard, digest in manifest["outputs"].items()}
     times = times_of(store)
     return {name: {**entry, **times.get(name, {})} for name, entry in manifest["files"].items()}
 
 
-# Reading its documents
+# Documents
 
 
 def named_files(location: str) -> list[InputFile] | None:
-    """The documents of a built corpus that are at a location: of the corpus, or of a folder below its documents/,
-    rejected/ or removed/. None where the location is something else. Raises EarthworksError for a file that is missing
-    or has another size; one that the manifest does not name is said, and left out."""
+    """The document files at a location: a built corpus, or a folder below its documents/, rejected/ or removed/.
+
+    None if the location is something else. Raises EarthworksError if a file is missing or has a different size; files that
+    the manifest does not name are skipped with a notice."""
     for corpus, below in corpora(location):
         manifest = manifest_of(corpus)
         if manifest is not None:
@@ -137,7 +138,7 @@ def named_files(location: str) -> list[InputFile] | None:
 
 
 def corpora(location: str) -> Iterator[tuple[str, str]]:
-    """The folders that may be the corpus of a location, with what below them is meant."""
+    """Folders that may be the corpus containing a location, each with the subfolder that the location selects."""
     place = location.rstrip("/") if "://" in location else os.path.abspath(location)
     yield location, "documents"
     above, _, name = place.rpartition("/")
@@ -154,15 +155,15 @@ def named(store: Store, below: str, written: dict[str, dict[str, Any]], names: l
         path = str(inside(Path(store.root), name)) if store.local else store.path(name)
         if not store.files.exists(path):
             raise EarthworksError(
-                f"{store.location}/{name} is missing: its manifest names it, so the corpus was altered"
+                f"{store.location}/{name} is missing although the manifest names it: the corpus was altered"
             )
         if not store.files.isfile(path):
-            raise EarthworksError(f"{store.location}/{name} is no regular file: the corpus was altered")
+            raise EarthworksError(f"{store.location}/{name} is not a regular file: the corpus was altered")
         file = input_file(store.files, name.removeprefix(f"{below}/"), path, store.files.info(path))
         file = replace(file, sha256=written[name]["sha256"])
         if file.bytes != written[name].get("bytes", file.bytes):
             expected = written[name]["bytes"]
-            raise EarthworksError(f"{store.location}/{name} has {file.bytes} bytes where {expected} were written")
+            raise EarthworksError(f"{store.location}/{name} has {file.bytes} bytes; {expected} were written")
         found.append(file)
     say_strangers(store, below, set(names))
     return found
@@ -178,23 +179,23 @@ def say_strangers(store: Store, below: str, names: set[str]) -> None:
 
 
 def read_checked(file: InputFile, reading: Reading) -> Iterator[Document]:
-    """The documents of a file whose SHA-256 is known. Raises EarthworksError after the last one when it is another."""
+    """The documents of a file whose SHA-256 is known. Raises EarthworksError after the last one on a mismatch."""
     with opened(file) as raw:
         assert file.sha256 is not None
         checked = Checked(raw, file.path, file.sha256)
         try:
             yield from read_lines(blocks(checked, file.path), file.path, file.name, reading)
         except Unreadable as error:
-            checked.finish()  # which says more
+            checked.finish()  # its error is more specific
             reading.fault(file.path, error)
         checked.finish()
 
 
-# Saying
+# Summary
 
 
 def summary(manifest: dict[str, Any]) -> str:
-    """What came of it, a line a subset."""
+    """The result of a build, one line per subset."""
     rows = [("subset", "read", "kept by filters", "copies", "contaminated", "in the corpus", "MB", "weight")]
     counted = list(manifest["subsets"].items())
     for name, each in [*counted, ("together", manifest)] if len(counted) > 1 else counted:

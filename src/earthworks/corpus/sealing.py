@@ -1,7 +1,7 @@
-"""The JSON files of a build: each ends in the SHA-256 of what it says, and is taken for nothing else than it is.
+"""The JSON files of a build, each sealed with the SHA-256 of its values.
 
-A plan, a record of a stage and a manifest decide what is read, kept and removed, so that a flipped byte in one must not
-become another number. The digest is of the values, sorted: white space and order do not count.
+Plans, stage records and manifests decide what is read, kept and removed, so a flipped byte must not pass as a different
+number. The digest covers the sorted values: white space and order do not matter.
 """
 
 import hashlib
@@ -13,12 +13,12 @@ from earthworks.runs import EarthworksError
 from earthworks.runs.json_files import parse_json, refuse_many
 
 SEAL = "sha256"
-LARGEST = 1 << 28  # bytes of such a file
-MOST_VALUES = 8_000_000  # in it: the plan of a million files has six million
+LARGEST = 1 << 28  # most bytes of a sealed file
+MOST_VALUES = 8_000_000  # most values in it: the plan of a million files has six million
 
 
 def json_bytes(value: Any) -> bytes:
-    """JSON in UTF-8; a lone surrogate, as a file name that is not UTF-8 has it, as an escape, so that it comes back."""
+    """JSON in UTF-8; lone surrogates (from file names that are not UTF-8) are escaped, so that they round-trip."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return (re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n").encode()
 
@@ -28,8 +28,8 @@ def digest_of(value: dict[str, Any]) -> str:
 
 
 def sealed(value: dict[str, Any]) -> bytes:
-    """The file that holds `value`. Raises EarthworksError where it would be too large to be read again."""
-    value = json.loads(json.dumps(value))  # as it will be read: tuples are lists then, keys are strings
+    """The sealed file of `value`. Raises EarthworksError if it would be too large to be read back."""
+    value = json.loads(json.dumps(value))  # as it will be read back: tuples as lists, keys as strings
     data = json_bytes({**value, SEAL: digest_of(value)})
     try:
         refuse_many(data, MOST_VALUES)
@@ -42,13 +42,13 @@ def sealed(value: dict[str, Any]) -> bytes:
 
 def too_large(why: object) -> EarthworksError:
     return EarthworksError(
-        f"the input has more files than one build can list (a file of the build would hold {why}): put several into one, or "
+        f"the input has more files than one build can list (a file of the build would hold {why}): merge input files, or "
         "build several corpora"
     )
 
 
 def unsealed(data: bytes, where: str) -> dict[str, Any]:
-    """The value of a file that `sealed` made. Raises EarthworksError for any other, and for one that was altered."""
+    """The value of a file made by `sealed`. Raises EarthworksError for any other file, or an altered one."""
     value = parsed(data, where)
     if value.pop(SEAL, None) != digest_of(value):
         raise EarthworksError(f"{where} does not match the SHA-256 at its end: it was altered after it was written")
@@ -59,7 +59,7 @@ def parsed(data: bytes, where: str) -> dict[str, Any]:
     """The mapping in a JSON file."""
     try:
         value = parse_json(data, MOST_VALUES)
-        if b"Infinity" in data:  # a bound of a recipe, of which `parse_json` makes null
+        if b"Infinity" in data:  # a bound of a recipe, which `parse_json` turns into null
             value = json.loads(data)
     except ValueError as error:
         raise EarthworksError(f"{where} is not readable JSON ({error}): it was altered or cut short") from None
@@ -69,10 +69,10 @@ def parsed(data: bytes, where: str) -> dict[str, Any]:
 
 
 def has_shape(value: Any, shape: Any) -> bool:
-    """Whether a value read from JSON is of a shape.
+    """Whether a value read from JSON has a given shape.
 
-    A type, or a tuple of them, is itself (`float` takes whole numbers as well, `int` no truth values); `[shape]` is a list
-    of such; `{"*": shape}` a mapping with any names; any other mapping has at least these names, and of these shapes.
+    A type, or a tuple of alternatives, matches its values (`float` also whole numbers, `int` no booleans); `[shape]` a list
+    of such values; `{"*": shape}` a mapping with any keys; any other mapping at least these keys, with these shapes.
     """
     if isinstance(shape, tuple):
         return any(has_shape(value, each) for each in shape)

@@ -1,4 +1,4 @@
-"""Where a build writes: a folder or an fsspec URL, in which every file is wholly there or not there at all."""
+"""The storage of a build: a folder or fsspec URL in which every file is either complete or absent."""
 
 import hashlib
 import os
@@ -14,17 +14,17 @@ from earthworks.runs.files import blocks_digest, one_sentence, open_regular, syn
 from earthworks.runs.manifest import verify_file
 from earthworks.runs.temporary import is_temporary, left_by_the_dead, remove_leftovers, remove_temporary, temporary_name
 
-LOCKS = ".earthworks-lock-"  # how runs.lock names its files
+LOCKS = ".earthworks-lock-"  # prefix of the files of runs.lock
 CHUNK = 1 << 20
 
 
 class Store:
     """Files under `location` by their relative names.
 
-    A local file is written under a temporary name of its writer's own, fsynced and renamed, so that two writers of the
-    same bytes cannot harm each other; a remote object appears when it is closed, as object stores have it. `written` says
-    of each file since the last `record` how many bytes it has, their SHA-256, and of a local one its `blocks_digest` and
-    time, as `runs.manifest.verify_file` compares them.
+    A local file is written under a temporary name unique to its writer, fsynced and renamed, so that two writers of the
+    same bytes cannot harm each other; a remote object appears when it is closed. `written` has, for each file since the
+    last `record`, its size and SHA-256, and for a local one also its `blocks_digest` and modification time, as
+    `runs.manifest.verify_file` compares them.
     """
 
     def __init__(self, location: str):
@@ -38,7 +38,7 @@ class Store:
 
     @contextmanager
     def writing(self, name: str) -> Iterator["Digesting"]:
-        """A new file, there under its name when the block ends without an error."""
+        """A new file that appears under its name when the block ends without an error."""
         if not self.local:
             with self.sending(name) as stream:
                 yield stream
@@ -52,8 +52,8 @@ class Store:
                     digesting = Digesting(stream, target)
                     try:
                         yield digesting
-                    except OSError as error:  # of what is read meanwhile: `Digesting.write` says its own
-                        where = error.filename or f"what {target} is made of"
+                    except OSError as error:  # from an input: `Digesting.write` raises its own errors
+                        where = error.filename or f"the input of {target}"
                         raise EarthworksError(
                             f"could not read {where}: {error.strerror or error}", exit_code=1
                         ) from error
@@ -82,7 +82,7 @@ class Store:
             raise
         try:
             stream.close()
-        except Exception as error:  # whatever the network raises
+        except Exception as error:  # anything that the network raises
             raise EarthworksError(f"could not write {self.location}/{name}: {error}", exit_code=1) from error
         self.written[name] = digesting.description()
 
@@ -91,13 +91,13 @@ class Store:
             stream.write(data)
 
     def record(self, name: str, value: dict[str, Any]) -> None:
-        """Write what a stage counted, and beside it `written`: the file's presence says that the stage is done."""
+        """Write a stage's counts together with `written`: the presence of this file marks the stage as done."""
         written, self.written = self.written, {}
         self.write(name, sealed({**value, "written": written}))
         self.written = {}
 
     def read_record(self, name: str) -> dict[str, Any]:
-        """What a sealed file says."""
+        """The value of a sealed file."""
         return unsealed(self.read(name), f"{self.location}/{name}")
 
     @contextmanager
@@ -115,7 +115,7 @@ class Store:
             return read_regular(self.path(name), limit)
         try:
             if self.files.info(self.path(name))["size"] > limit:
-                raise EarthworksError(f"{self.location}/{name} has more than the {limit:,} bytes it may have")
+                raise EarthworksError(f"{self.location}/{name} is larger than the limit of {limit:,} bytes")
             return self.files.cat_file(self.path(name))
         except FileNotFoundError:
             raise EarthworksError(f"{self.location}/{name} does not exist") from None
@@ -124,26 +124,28 @@ class Store:
         return self.files.exists(self.path(name))
 
     def names(self, folder: str) -> set[str]:
-        """Names of the files in a folder; none when it does not exist."""
+        """Names of the files in a folder; empty if it does not exist."""
         try:
             found = self.files.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return set()
         except NotADirectoryError:
             raise EarthworksError(
-                f"{self.location} is or is below a file: --output names a folder to build in"
+                f"{self.location} is a file or below one: --output must name a folder to build in"
             ) from None
         except OSError as error:
             raise EarthworksError(f"{self.location} cannot be read: {error.strerror or error}", exit_code=1) from None
         return {str(name).rstrip("/").rsplit("/", 1)[-1] for name in found} - {""}
 
     def strangers(self) -> set[str]:
-        """Names in the location itself that no command leaves there on its way."""
+        """Names directly in the location, except locks and temporary files."""
         return {name for name in self.names("") if not (is_temporary(name) or name.startswith(LOCKS))}
 
     def verify(self, name: str, written: dict[str, Any], *, full: bool) -> None:
-        """Raises EarthworksError when a file is not what was written. `full`: by its SHA-256; else a local one by size,
-        `blocks_digest` and time (and by SHA-256 where the time is another), a remote one by its size."""
+        """Raise EarthworksError if a file is not what was written.
+
+        `full`: compare its SHA-256. Otherwise a local file is compared by size, `blocks_digest` and time (and by SHA-256
+        if the time differs), a remote one by its size."""
         if self.local:
             file = inside(Path(self.root), name)
             size = {} if "bytes" in written else {"bytes": file.stat().st_size if file.is_file() else 0}
@@ -155,27 +157,27 @@ class Store:
         except FileNotFoundError:
             raise EarthworksError(f"{where} is missing: it was removed after it was written") from None
         if size != written.get("bytes", size):
-            raise EarthworksError(f"{where} has {size} bytes where {written['bytes']} were written: it was altered")
+            raise EarthworksError(f"{where} has {size} bytes; {written['bytes']} were written: it was altered")
         if full:
             with self.files.open(self.path(name), "rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != written["sha256"]:
                     raise EarthworksError(f"{where} does not match its SHA-256: it was altered after it was written")
 
     def remove_files(self, names: Iterable[str]) -> None:
-        """Remove files by name; what is not there or will not go is left."""
+        """Remove files by name; ignore those that are missing or cannot be removed."""
         for name in names:
             with suppress(OSError):
                 self.files.rm_file(self.path(name))
 
     def remove_empty(self, folders: Iterable[str]) -> None:
-        """Remove these folders where nothing is in them; object stores have none."""
+        """Remove the given folders if they are empty; object stores have none."""
         for folder in folders if self.local else ():
             with suppress(OSError):
                 os.rmdir(self.path(folder))
 
     def remove_temporary(self, folders: Iterable[str], *, alone: bool) -> None:
-        """What writers that were killed left behind in folders of the build: processes of this machine, and, for who is
-        `alone` in writing here, of any."""
+        """Remove what killed writers left in folders of the build: those of this machine, or with `alone` (no other
+        writer is active) those of any machine."""
         for folder in (Path(self.path(each)) for each in folders if self.local):
             if alone:
                 remove_leftovers(folder)
@@ -186,7 +188,7 @@ class Store:
 
 
 class Digesting:
-    """A stream to write to that counts the bytes and takes their SHA-256."""
+    """A writable stream that counts its bytes and computes their SHA-256."""
 
     closed = False
 
@@ -205,7 +207,7 @@ class Digesting:
         self.stream.flush()
 
     def close(self) -> None:
-        """Whoever opened the stream closes it."""
+        """Do nothing: the opener of the stream closes it."""
 
     def tell(self) -> int:
         return self.bytes
@@ -215,7 +217,7 @@ class Digesting:
 
 
 class Checked:
-    """A stream to read from, whose bytes are compared at the end with what was written."""
+    """A readable stream whose bytes are compared at the end with the SHA-256 of what was written."""
 
     closed = False
 
@@ -229,7 +231,7 @@ class Checked:
         return data
 
     def finish(self) -> None:
-        """Read what is left; raises EarthworksError when it was altered."""
+        """Read the rest; raise EarthworksError if the file was altered."""
         while self.read(CHUNK):
             pass
         if self.digest.hexdigest() != self.sha256:
@@ -242,10 +244,10 @@ class Checked:
         return False
 
     def close(self) -> None:
-        """Whoever opened the stream closes it."""
+        """Do nothing: the opener of the stream closes it."""
 
 
 def folders_above(names: Iterable[str]) -> list[str]:
-    """All folders that files of these names are in, the deepest first, without the location itself."""
+    """All folders containing files of the given names, deepest first, without the location itself."""
     found = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
     return sorted(found - {"."}, key=lambda folder: (-folder.count("/"), folder))

@@ -1,4 +1,4 @@
-"""Which of many 64-bit hashes belong to a fixed set of them: a bitmap says no, a directory of the sorted set says where."""
+"""Fast lookup of 64-bit hashes in a fixed set: a bitmap rejects most, a directory of the sorted set locates the rest."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from earthworks.compilation import compiled
 
 
 def directory_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For sorted distinct keys: where those of each value of their upper bits begin, and a bitmap of their lower bits.
+    """For sorted distinct keys: the first key for each value of the upper bits, and a bitmap of the lower bits.
 
-    The directory has about a key an entry, the bitmap 32 to 64 bits a key, so that one hash in 32 or fewer is looked for in
-    vain. Memory: 8 to 16 bytes a key.
+    The directory has about one key per entry, the bitmap 32 to 64 bits per key, so at most one hash in 32 is looked up
+    without success. Memory: 8 to 16 bytes per key.
     """
     bits = max(1, (len(keys) - 1).bit_length())
     upper = np.arange((1 << bits) + 1).astype(np.uint64) << np.uint64(64 - bits)
@@ -26,7 +26,7 @@ def bit(keys: np.ndarray) -> np.ndarray:
 
 @compiled
 def look_up(hashes, keys, directory, bitmap, found):
-    """found[k]: the place of hashes[k] in `keys`, or -1."""
+    """Set found[k] to the index of hashes[k] in `keys`, or -1."""
     mask = np.uint64(len(bitmap) - 1)
     bits = np.uint64(0)
     while np.int64(1) << bits < len(bitmap):

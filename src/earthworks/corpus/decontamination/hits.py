@@ -1,13 +1,13 @@
-"""Which training documents hold test items: the paper's rule, the stricter one, and the passages to show for it.
+"""Detection of test items in training documents: the paper's rule, a stricter one, and the shared passages.
 
     index = index_items(read_items("eval/"))
-    found = hits(texts, index)                         who shares n-grams with what, how many, where first
+    found = hits(texts, index)                         pairs that share n-grams: how many, and where first
     contaminated(found, len(texts))                    the paper: a 13-gram Jaccard similarity above 0.8
     contaminated(found, len(texts), rule="any")        stricter: one shared 13-gram
 
-The paper compares whole documents, so that a short test item inside a long page has a low similarity and stays; the stricter
-rule finds it. N-grams are those of `bare_words`: case, punctuation and white space do not count. What a hash proposes is
-compared word by word before it is a hit: no document is accused for a collision.
+The paper compares whole documents, so a short test item inside a long page has a low similarity and stays; the stricter
+rule finds it. N-grams are those of `bare_words`: case, punctuation and white space do not count. Matches of hashes are
+confirmed word by word, so hash collisions never cause a hit.
 """
 
 from collections.abc import Iterable
@@ -23,16 +23,16 @@ from earthworks.corpus.rules.profiles import Texts, buffers
 from earthworks.runs import EarthworksError
 
 RULES = ("jaccard", "any")
-AT_ONCE = 1000  # items whose texts are held while they are indexed
+AT_ONCE = 1000  # items indexed at once, whose texts are held in memory
 
 
 @dataclass(frozen=True)
 class ItemIndex:
     """The n-grams of test items.
 
-    `keys` (k,) uint64: their hashes, sorted; `owners[begins[i] : begins[i + 1]]` are the items that hold key i.
-    `directory` and `bitmap` find a hash among the keys (hash_set.py). `unchecked` names the items none of whose texts has n
-    words: no n-gram can find them.
+    `keys` (k,) uint64: their hashes, sorted; `owners[begins[i] : begins[i + 1]]` are the items that contain key i.
+    `directory` and `bitmap` are for lookup among the keys (hash_set.py). `unchecked` names the items whose texts all have
+    fewer than n words, which no n-gram can find.
     """
 
     n: int
@@ -47,11 +47,11 @@ class ItemIndex:
 
 @dataclass(frozen=True)
 class Hits:
-    """Which document shares n-grams with which item: all (hits,), ordered by document, then item.
+    """Pairs of a document and an item that share n-grams: all (hits,), ordered by document, then item.
 
     `shared` counts distinct n-grams of the item; `jaccard` is the highest similarity of the document to a text of the item.
-    The first shared passage begins at word `word` (of `bare_words`) and is `text[start:end]`, in code points: the n-grams
-    that follow each other without a gap.
+    The first shared passage starts at word `word` (of `bare_words`) and is `text[start:end]`, in code points: the run of
+    consecutive shared n-grams.
     """
 
     document: np.ndarray
@@ -66,8 +66,8 @@ class Hits:
 def index_items(items: Iterable[Item], n: int = 13) -> ItemIndex:
     """Index the n-grams of all texts of all items.
 
-    O(bytes + m log m) for m pairs of an n-gram and an item. Memory: the items, 4 bytes a pair and 20 to 32 an n-gram; three
-    times that for the pairs while it is built.
+    O(bytes + m log m) for m pairs of an n-gram and an item. Memory: the items, 4 bytes per pair and 20 to 32 per n-gram;
+    three times that for the pairs during construction.
     """
     from earthworks.corpus.decontamination.hash_set import directory_of
 
@@ -76,7 +76,7 @@ def index_items(items: Iterable[Item], n: int = 13) -> ItemIndex:
     while block := list(islice(source, AT_ONCE)):
         texts = [item.texts for item in block]
         hashes, offsets = shingles([text for each in texts for text in each], n)
-        ends = offsets[np.cumsum([0, *map(len, texts)])]  # all n-grams of an item follow each other
+        ends = offsets[np.cumsum([0, *map(len, texts)])]  # the n-grams of an item are contiguous
         hashes, ends = distinct(hashes, ends)
         all_hashes.append(hashes)
         all_owners.append(np.repeat(np.arange(len(found), len(found) + len(block), dtype=np.int32), np.diff(ends)))
@@ -99,9 +99,9 @@ def index_items(items: Iterable[Item], n: int = 13) -> ItemIndex:
 
 
 def hits(texts: Texts, index: ItemIndex) -> Hits:
-    """Every pair of a document and an item that share an n-gram, the words themselves compared.
+    """Every pair of a document and an item that share an n-gram, confirmed by comparing words.
 
-    O(bytes), compiled, for documents that share none; about a tenth of a millisecond a pair beside.
+    O(bytes), compiled, for documents without hits, plus about 0.1 ms per pair.
     """
     from earthworks.corpus.decontamination.hash_set import look_up
 
@@ -121,14 +121,14 @@ def hits(texts: Texts, index: ItemIndex) -> Hits:
 
 
 def document_hits(text: np.ndarray, hashes: np.ndarray, found: np.ndarray, index: ItemIndex) -> list[tuple]:
-    """The rows of `Hits` of one document in UTF-8, whose n-gram at word k has hashes[k] and the key found[k], or -1.
+    """The rows of `Hits` of one document in UTF-8, whose n-gram at word k has hashes[k] and the key found[k] or -1.
 
-    Memory: 16 bytes a word; only the words of different n-grams that an item has are made strings."""
+    Memory: 16 bytes per word; only words of distinct n-grams that an item has are made strings."""
     spans = Spans(text)
     size = len(np.unique(hashes))
     proposed = np.flatnonzero(found >= 0)
     keys, first = np.unique(found[proposed], return_index=True)
-    places: dict[int, list[int]] = {}  # item: where each n-gram of it seems to begin first
+    places: dict[int, list[int]] = {}  # item: first position of each of its n-grams, by hash
     for key, place in zip(keys.tolist(), proposed[first].tolist()):
         for item in index.owners[index.begins[key] : index.begins[key + 1]].tolist():
             places.setdefault(item, []).append(place)
@@ -147,7 +147,7 @@ def document_hits(text: np.ndarray, hashes: np.ndarray, found: np.ndarray, index
 
 
 class Spans:
-    """`word_spans` of a text in UTF-8: begins and ends of its words in bytes, and words when they are asked for."""
+    """`word_spans` of a text in UTF-8: starts and ends of its words in bytes, and the words on demand."""
 
     def __init__(self, text: np.ndarray):
         from earthworks.corpus.dedup.hashing import word_places
@@ -163,7 +163,7 @@ class Spans:
 
 
 def run_length(hashes: np.ndarray, shared: set[int]) -> int:
-    """How many hashes from the first one on are in a set."""
+    """Number of leading hashes that are in a set."""
     known, length, step = np.array(list(shared), np.uint64), 0, 64
     while length < len(hashes):
         inside = np.isin(hashes[length : length + step], known)
@@ -174,7 +174,7 @@ def run_length(hashes: np.ndarray, shared: set[int]) -> int:
 
 
 def code_points(text: np.ndarray, places: list[int]) -> dict[int, int]:
-    """For ascending byte places, how many code points come before each: one pass over the bytes."""
+    """Number of code points before each of some ascending byte positions, in one pass over the bytes."""
     found, last, total = {}, 0, 0
     for place in places:
         total += int(np.count_nonzero(text[last:place] & 0xC0 != 0x80))
@@ -184,7 +184,7 @@ def code_points(text: np.ndarray, places: list[int]) -> dict[int, int]:
 
 
 def common(ngrams: dict[int, list[str]], size: int, item: Item, n: int) -> tuple[set[int], float]:
-    """Which of these n-grams of a document of `size` distinct ones an item has, and the highest similarity of its texts."""
+    """The n-grams that an item shares with a document of `size` distinct ones, and the highest similarity of its texts."""
     texts = item.texts
     hashes, offsets = shingles(texts, n)
     shared: set[int] = set()
@@ -211,5 +211,5 @@ def contaminated(hits: Hits, num_documents: int, rule: str = "jaccard", threshol
 
 
 def context(text: str, start: int, end: int, margin: int = 80) -> tuple[str, str, str]:
-    """What stands before a passage, the passage, and what follows, the two sides cut to `margin` code points."""
+    """The text before a passage, the passage, and the text after it, both sides cut to `margin` code points."""
     return text[max(0, start - margin) : start], text[start:end], text[end : end + margin]

@@ -1,12 +1,12 @@
-"""Test items from files of any shape, as the texts in which a training document might hold them.
+"""Test items from files of any layout, as the texts that a training document might contain.
 
-A .txt file is one item. A record of a .jsonl or .parquet file is one item, whatever its fields are called. Its strings are
-taken in the order of the record, the strings of a list being alternatives; its texts are
+A .txt file is one item. A record of a .jsonl or .parquet file is one item, whatever the names of its fields. Its strings
+are taken in the order of the record, the strings of a list being alternatives; its texts are
 * every string by itself (a passage, a question),
-* every string with every other one that is no alternative of it, in either order (a question with each of its answers),
-* all strings one after the other: of up to four fields in every order of them, of more in the order of the record.
+* every pair of strings that are not alternatives, in either order (a question with each of its answers),
+* all strings concatenated: for up to four fields in every order, for more in the order of the record.
 
-So it does not matter in which order a file has its keys.
+So the order of the keys in a file does not matter.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ KINDS = (".txt", ".jsonl", ".json", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One test item: its name, and its strings in order, those that exclude each other in one group.
+    """One test item: its name, and its strings in order, with alternatives in one group.
 
     A question with two choices is Item("q1", (("Why?",), ("Because.", "Why not."))), a passage Item("p1", (("Once ...",),)).
     """
@@ -35,7 +35,7 @@ class Item:
 
     @property
     def texts(self) -> list[str]:
-        """The texts it may stand as, without copies."""
+        """The distinct texts in which it may occur."""
         texts = [each for group in self.groups for each in group]
         orders = permutations(self.groups) if len(self.groups) <= ORDERED else [self.groups]
         texts += [" ".join(each for group in order for each in group) for order in orders]
@@ -45,9 +45,9 @@ class Item:
 
 
 def read_items(path: str) -> Iterator[Item]:
-    """The items of a file, or of a folder to its depth in the order of its paths; ids are FILE:LINE from 1.
+    """The items of a file, or of a folder recursively in the order of its paths; ids are FILE:LINE from 1.
 
-    Raises EarthworksError for what does not exist, holds nothing readable, or is damaged.
+    Raises EarthworksError if the path does not exist, contains nothing readable, or is damaged.
     """
     for file in item_files(path):
         yield from file_items(file)
@@ -72,7 +72,7 @@ def file_items(file: InputFile) -> Iterator[Item]:
             for number, line in enumerate(lines(blocks(raw, path)), 1):
                 if line is None:
                     raise Unreadable(
-                        f"line {number} of {path} has more than {LONGEST_LINE:,} bytes: cut it into several"
+                        f"line {number} of {path} has more than {LONGEST_LINE:,} bytes: split it into several"
                     )
                 if line.strip():
                     where = f"line {number} of {path}"
@@ -88,7 +88,7 @@ def groups_of(record: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def alternatives(value: Any) -> list[list[str]]:
-    """The groups of strings in a field: one of itself, one of a list's strings, those of each field of an object."""
+    """The groups of strings in a field: a string or the strings of a list form one; an object has those of its fields."""
     if isinstance(value, str):
         return [[value]] if value.strip() else []
     if isinstance(value, dict):

@@ -1,16 +1,16 @@
-"""The 64-bit numbers that stand for words, n-grams and whole texts, compiled over their UTF-8 bytes; no string is made.
+"""Compiled 64-bit hashes of words, n-grams and whole texts, computed on UTF-8 bytes without making strings.
 
-Whatever is hashed passes `finish` block by block, h <- finish(h ^ block): a bijection, so that two things that differ in one
-block never meet, and one in which every bit changes all others, so that two that differ in more meet with a chance of
-2**-64. (A single multiplication by an odd number does not do: a difference in the high bits of one block stays in few bits,
-which a difference in the next block cancels.)
+All input passes through `finish` block by block, h <- finish(h ^ block). This is a bijection, so inputs that differ in one
+block never collide; and every bit affects all others, so inputs that differ in more collide with probability 2**-64. (A
+single multiplication by an odd number is not enough: a difference in the high bits of one block stays in few bits, which a
+difference in the next block cancels.)
 """
 
 import numpy as np
 
 from earthworks.compilation import compiled
 
-DROPPED, SPACE = 0, 1  # in the table of what code points fold to; other entries are code points
+DROPPED, SPACE = 0, 1  # in the folding table; its other entries are code points
 BASE = np.uint64(0xD6E8FEB86659FD93)  # 3 modulo 8: B**i - B**j is then divisible by few powers of 2
 AT_ONCE = 8  # n-grams in one pass over a signature
 EACH, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)  # 1 and 0x80 in each byte
@@ -39,7 +39,7 @@ def hash_rows(rows, seed):
 
 @compiled
 def decode(data, at):
-    """The code point whose UTF-8, of two bytes or more, begins at `at`, and its number of bytes."""
+    """The code point whose UTF-8, of two bytes or more, starts at `at`, and its number of bytes."""
     byte = np.int64(data[at])
     if byte < 0xE0:
         return (byte & 0x1F) << 6 | np.int64(data[at + 1] & 0x3F), 2
@@ -51,7 +51,7 @@ def decode(data, at):
 
 @compiled
 def eight_bytes(data, at):
-    """data[at : at + 8] as one number, the first byte lowest; the compiler makes one load of it."""
+    """data[at : at + 8] as one number, the first byte lowest; compiled to one load."""
     u = np.uint64(at)
     low = np.uint64(data[u]) | np.uint64(data[u + np.uint64(1)]) << np.uint64(8)
     low |= np.uint64(data[u + np.uint64(2)]) << np.uint64(16) | np.uint64(data[u + np.uint64(3)]) << np.uint64(24)
@@ -61,16 +61,16 @@ def eight_bytes(data, at):
 
 @compiled
 def between(bytes, low, high):
-    """The top bit of each byte, all below 0x80, that is at least `low` and at most `high`."""
+    """The top bit of each byte from `low` to `high`; all bytes are below 0x80."""
     return (bytes + EACH * np.uint64(0x80 - low)) & ~(bytes + EACH * np.uint64(0x7F - high)) & TOPS
 
 
 @compiled
 def hash_words(data, at, end, fold, words):
-    """The hash of every word of data[at:end] into `words`; how many there are.
+    """Write the hash of every word of data[at:end] to `words`; return their number.
 
-    Eight bytes of a word are a block, the first lowest; the last block, of seven or fewer, holds their number above them. A
-    folded code point above 0x7F is three bytes above 0x7F. ASCII letters and digits are taken eight at a time.
+    A block is eight bytes of a word, the first lowest; the last block, of at most seven bytes, has their number in its top
+    byte. A folded code point above 0x7F is three bytes above 0x7F. ASCII letters and digits are processed eight at a time.
     """
     count, hash, packed, size = 0, np.uint64(0), np.uint64(0), np.uint64(0)
     seven, eight = np.uint64(7), np.uint64(8)
@@ -86,9 +86,7 @@ def hash_words(data, at, end, fold, words):
                 size += eight
                 at += 8
                 continue
-            first = (
-                others & (~others + np.uint64(1))
-            ) >> seven  # 256**k, k being how many letters and digits come first
+            first = (others & (~others + np.uint64(1))) >> seven  # 256**k for k leading letters and digits
             packed = block & (first - np.uint64(1))
             known = (first * np.uint64(0x0001020304050607)) >> np.uint64(56)
             size += known
@@ -128,7 +126,7 @@ def hash_words(data, at, end, fold, words):
 
 @compiled
 def word_places(data, at, end, fold, begins, ends):
-    """Where each word of data[at:end] begins and ends, with its punctuation; how many there are."""
+    """Write the start and end of each word of data[at:end], including its punctuation; return their number."""
     count, begin, inside, kept = 0, at, False, False
     while at < end:
         code, length = np.int64(data[at]), 1
@@ -153,7 +151,7 @@ def word_places(data, at, end, fold, begins, ends):
 
 @compiled
 def hash_ngrams(data, offsets, fold, n, hashes, places):
-    """A rolling polynomial of the words' hashes: sum_i word[k + i] B**(n - 1 - i) modulo 2**64, finished."""
+    """Hash n-grams by a rolling polynomial of word hashes: sum_i word[k + i] B**(n - 1 - i) modulo 2**64, finished."""
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
@@ -179,7 +177,7 @@ def hash_ngrams(data, offsets, fold, n, hashes, places):
 
 @compiled
 def sort_distinct(hashes, offsets, places):
-    """Sort every document's hashes and close up the gaps that copies leave, in place."""
+    """Sort every document's hashes and remove repeated ones, in place."""
     total = 0
     for document in range(len(offsets) - 1):
         ordered = np.sort(hashes[offsets[document] : offsets[document + 1]])
@@ -192,7 +190,7 @@ def sort_distinct(hashes, offsets, places):
 
 @compiled
 def space_length(data, at, kinds):
-    """Bytes of the white space that begins at `at`; 0 where there is none."""
+    """Number of bytes of the white-space character at `at`; 0 if there is none."""
     byte = np.int64(data[at])
     if byte < 0x80:
         return np.int64(kinds[byte] == 1)
@@ -206,7 +204,7 @@ def space_length(data, at, kinds):
 
 @compiled
 def hash_texts(data, offsets, kinds, out):
-    """Two numbers for each text, white space collapsed and trimmed: eight bytes at a time, the length last."""
+    """Two hashes of each text, with white space collapsed and trimmed: eight bytes at a time, the length last."""
     for document in range(len(offsets) - 1):
         first, second, packed, size = FIRST, SECOND, np.uint64(0), 0
         at, end, waiting = offsets[document], offsets[document + 1], False
@@ -222,7 +220,7 @@ def hash_texts(data, offsets, kinds, out):
                 if size & 7 == 0:
                     first, second, packed = finish(first ^ packed), finish(second ^ packed), np.uint64(0)
                 waiting = False
-            while True:  # bytes that cannot begin white space need no second look
+            while True:  # bytes that cannot start white space need no check
                 packed = packed << np.uint64(8) | np.uint64(data[at])
                 size += 1
                 if size & 7 == 0:
@@ -236,7 +234,7 @@ def hash_texts(data, offsets, kinds, out):
 
 @compiled
 def take_minima(hashes, offsets, factors, flips, none, out):
-    """The least factors[j] (x ^ flips[j]) modulo 2**32 over the n-grams of each document, x being their lower 32 bits."""
+    """Minimum of factors[j] (x ^ flips[j]) modulo 2**32 over the n-grams of each document, x being their lower 32 bits."""
     count = len(factors)
     padded = np.empty(AT_ONCE, np.uint32)
     lowest = np.empty(count, np.uint32)
@@ -244,11 +242,11 @@ def take_minima(hashes, offsets, factors, flips, none, out):
         begin, end = offsets[document], offsets[document + 1]
         lowest[:] = none
         for at in range(begin, end, AT_ONCE):
-            for k in range(AT_ONCE):  # the last pass takes its last n-gram several times
+            for k in range(AT_ONCE):  # the last pass repeats its last n-gram
                 padded[k] = np.uint32(hashes[min(at + k, end - 1)])
             a, b, c, d = padded[0], padded[1], padded[2], padded[3]
             e, f, g, h = padded[4], padded[5], padded[6], padded[7]
-            for j in range(count):  # the compiler makes vectors of this loop
+            for j in range(count):  # the compiler vectorizes this loop
                 factor, flip = factors[j], flips[j]
                 p, q = np.uint32((a ^ flip) * factor), np.uint32((b ^ flip) * factor)
                 r, s = np.uint32((c ^ flip) * factor), np.uint32((d ^ flip) * factor)

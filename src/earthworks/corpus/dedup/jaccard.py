@@ -1,4 +1,4 @@
-"""The walk that decides which near-duplicates are dropped, compiled: exact similarities of sorted sets of n-gram hashes."""
+"""Compiled selection of near-duplicates to drop, by exact similarities of sorted sets of n-gram hashes."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from earthworks.compilation import compiled
 
-COUNTERS = 1 << 22  # of how often an n-gram occurs in crowds, by some bits of its hash
-CLASSES = 40  # of sizes, to a factor of e: an n-gram of a crowd is looked up among documents of one size class
+COUNTERS = 1 << 22  # counters of n-gram occurrences in crowds, indexed by some bits of the hash
+CLASSES = 40  # size classes per factor of e: an n-gram of a crowd is looked up among documents of one size class
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -22,16 +22,16 @@ def needed(a, b, numerator, denominator):
 
 @compiled
 def size_class(size):
-    """Sizes of one class differ by less than one in CLASSES."""
+    """Class of a size; sizes in one class differ by less than one part in CLASSES."""
     return np.int64(np.log(size) * CLASSES)
 
 
 @compiled
 def overlap(hashes, a, a_end, b, b_end, numerator, denominator):
-    """|A & B| of two sorted ranges, or -1 as soon as |A & B| / |A | B| > numerator / denominator is out of reach."""
+    """|A & B| of two sorted ranges, or -1 once |A & B| / |A | B| > numerator / denominator is out of reach."""
     least = needed(a_end - a, b_end - b, numerator, denominator)
     shared = 0
-    spare_a, spare_b = a_end - a - least, b_end - b - least  # how many of each may have no partner
+    spare_a, spare_b = a_end - a - least, b_end - b - least  # how many of each may be unmatched
     if spare_a < 0 or spare_b < 0:
         return -1
     while a < a_end and b < b_end:
@@ -53,11 +53,11 @@ def overlap(hashes, a, a_end, b, b_end, numerator, denominator):
 
 
 class Crowd(NamedTuple):
-    """Where the n-grams of kept members of crowds are found again.
+    """Index of the n-grams of kept members of crowds.
 
-    `member` (candidates,) bool; `counters`: how often n-grams occur in crowds, by some bits of their hash, which puts all
-    n-grams in one order from rare to frequent, equal ones by their hash. Entries (e,): the hash of an n-gram and a size
-    class, its document, its place in that order of the document's n-grams, the next entry in the chain of `head`.
+    `member` (candidates,) bool; `counters`: occurrences of n-grams in crowds, by some bits of their hash, which order all
+    n-grams from rare to frequent, ties by hash. Entries (e,): the hash of an n-gram and a size class, its document, its
+    rank among the document's n-grams in that order, and the next entry in the chain of `head`.
     """
 
     member: np.ndarray
@@ -70,7 +70,7 @@ class Crowd(NamedTuple):
 
 
 def crowd_of(member: np.ndarray, hashes: np.ndarray, offsets: np.ndarray, numerator: int, denominator: int) -> Crowd:
-    """Room for the n-grams of all members of crowds, and how often they occur."""
+    """An empty index with room for the n-grams of all members of crowds, and their counters."""
     sizes = np.diff(offsets)[member]
     room = int((sizes - sizes * numerator // denominator).sum())
     counters = np.zeros(COUNTERS if room else 1, np.int32)
@@ -97,7 +97,7 @@ def count_ngrams(member, hashes, offsets, counters):
 
 @compiled
 def rarest(document, hashes, offsets, crowd, numerator, denominator):
-    """The places of the document's rarest |A| - floor(t |A|) n-grams, rarest first."""
+    """Indices of the document's rarest |A| - floor(t |A|) n-grams, rarest first."""
     begin, end = offsets[document], offsets[document + 1]
     frequency = np.empty(end - begin, np.int32)
     for k in range(begin, end):
@@ -112,7 +112,7 @@ def chain(hash, crowd):
 
 @compiled
 def search(document, rare, hashes, offsets, crowd, seen, numerator, denominator):
-    """A kept member of a crowd that the document resembles, or -1; what they share; how many were compared."""
+    """A kept member of a crowd similar to the document, or -1; number of shared n-grams; number of comparisons."""
     begin, end = offsets[document], offsets[document + 1]
     size, comparisons = end - begin, 0
     lowest, highest = size * numerator // denominator + 1, size * denominator // numerator
@@ -125,7 +125,7 @@ def search(document, rare, hashes, offsets, crowd, seen, numerator, denominator)
             while entry >= 0:
                 other = np.int64(crowd.document[entry])
                 if crowd.hash[entry] == hash and seen[other] != document:
-                    seen[other] = document  # nothing rarer is in both: from here on they share all they share
+                    seen[other] = document  # they share nothing rarer, so all shared n-grams are from here on
                     a, b = offsets[other], offsets[other + 1]
                     if min(size - i, b - a - crowd.place[entry]) >= needed(size, b - a, numerator, denominator):
                         comparisons += 1
@@ -138,7 +138,7 @@ def search(document, rare, hashes, offsets, crowd, seen, numerator, denominator)
 
 @compiled
 def enter(document, rare, hashes, offsets, crowd, entries):
-    """Add a kept member of a crowd behind `entries` others; how many there are then."""
+    """Append a kept member of a crowd after `entries` entries; return the new number of entries."""
     spread = np.uint64(size_class(offsets[document + 1] - offsets[document])) * SPREAD
     for i in range(len(rare)):
         hash = hashes[rare[i]] + spread
@@ -151,13 +151,13 @@ def enter(document, rare, hashes, offsets, crowd, entries):
 
 @compiled
 def walk(order, places, groups, begins, crowded, crowd, hashes, offsets, numerator, denominator):
-    """For every candidate: the one it is dropped for (-1 where it is kept), what they share; how many were compared.
+    """For every candidate, the one it is dropped for (-1 if kept) and the number of shared n-grams; all comparisons.
 
-    Candidate d is in groups[places[d] : places[d + 1]]; group g has room for its members from begins[g] on.
+    Candidate d is in groups[places[d] : places[d + 1]]; members of group g are stored from begins[g] on.
     """
     count = len(order)
     kept, shared = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-    seen = np.full(count, -1, np.int64)  # for whom a candidate was last compared
+    seen = np.full(count, -1, np.int64)  # the document with which a candidate was last compared
     entered = np.zeros(len(begins) - 1, np.int64)  # kept members of each group
     residents = np.empty(begins[-1], np.int32)
     comparisons, entries = 0, 0

@@ -1,7 +1,7 @@
-"""MinHash: a short signature of a document's n-grams, and keys that documents of high Jaccard similarity share.
+"""MinHash: short signatures of documents' n-grams, and band keys shared by documents of high Jaccard similarity.
 
 J(A, B) = |A & B| / |A | B| of two sets of n-grams. A random order of all n-grams has the same first one in A and B with
-probability J, so that k orders estimate J with standard error sqrt(J (1 - J) / k) (Broder 1997).
+probability J, so k orders estimate J with standard error sqrt(J (1 - J) / k) (Broder 1997).
 """
 
 import numpy as np
@@ -10,22 +10,22 @@ from earthworks.corpus.dedup.shingles import shingles
 from earthworks.corpus.rules.profiles import Texts
 from earthworks.runs import EarthworksError
 
-NONE = np.uint32(0xFFFFFFFF)  # the minima of a document without n-grams: two orders have no last element in common
+NONE = np.uint32(0xFFFFFFFF)  # minima of a document without n-grams: no element is last in two orders
 
 
 def signatures(texts: Texts, n: int = 13, num_hashes: int = 128, seed: int = 0) -> np.ndarray:
     """MinHash signatures of the word n-grams of `bare_words`: (documents, num_hashes) uint32.
 
     The order of hash j is that of a_j (x ^ b_j) modulo 2**32, x being 32 bits of the n-gram's hash, a_j odd: a permutation.
-    Documents of fewer than n words have no signature (`signed`). O(num_hashes) an n-gram; equal seeds give signatures
-    that can be compared, on every machine.
+    Documents of fewer than n words have no signature (`signed`). O(num_hashes) per n-gram; signatures of equal seeds are
+    comparable across machines.
     """
     hashes, offsets = shingles(texts, n)
     return minima(hashes, offsets, num_hashes, seed)
 
 
 def minima(hashes: np.ndarray, offsets: np.ndarray, num_hashes: int = 128, seed: int = 0) -> np.ndarray:
-    """`signatures` of n-grams that are hashed already."""
+    """`signatures` of n-grams that are already hashed."""
     from earthworks.corpus.dedup.hashing import take_minima
 
     random = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ def minima(hashes: np.ndarray, offsets: np.ndarray, num_hashes: int = 128, seed:
 
 
 def signed(signatures: np.ndarray) -> np.ndarray:
-    """(documents,) bool: which have a signature."""
+    """(documents,) bool: which documents have a signature."""
     return (signatures != NONE).any(1)
 
 
@@ -51,24 +51,24 @@ def bands_for(threshold: float = 0.8, num_hashes: int = 128, recall: float = 0.9
 
     b = num_hashes // r bands of r rows propose a pair of similarity J with probability 1 - (1 - J**r)**b. More rows
     propose fewer pairs below the threshold. 0.8, 128, 0.98 -> 18 bands of 7: 0.986 at J = 0.8, 0.999 at 0.85, 0.13 at 0.5.
-    Raises EarthworksError where even one row is too many.
+    Raises EarthworksError if even one row is too many.
     """
     if not (0 < threshold < 1 and 0 < recall < 1):
-        raise EarthworksError(f"threshold {threshold} and recall {recall} were given; both lie between 0 and 1")
+        raise EarthworksError(f"threshold is {threshold} and recall {recall}; both must be between 0 and 1")
     for rows in range(num_hashes, 0, -1):
         bands = num_hashes // rows
         if 1 - (1 - threshold**rows) ** bands >= recall:
             return bands, rows
     raise EarthworksError(
-        f"{num_hashes} hashes cannot propose pairs of similarity {threshold} with probability {recall}: take more hashes"
+        f"{num_hashes} hashes cannot propose pairs of similarity {threshold} with probability {recall}: use more hashes"
     )
 
 
 def band_keys(signatures: np.ndarray, rows: int) -> np.ndarray:
-    """One number for each band of `rows` minima: (documents, num_hashes // rows) uint64.
+    """One key for each band of `rows` minima: (documents, num_hashes // rows) uint64.
 
-    Two documents are a proposed pair when they share the key of a band. Different bands of minima have the same key with
-    a chance of 2**-64; a false proposal costs one comparison and nothing else.
+    Two documents are a proposed pair if they share the key of a band. Different minima have the same key with probability
+    2**-64; a false proposal only costs one comparison.
     """
     from earthworks.corpus.dedup.hashing import hash_rows
 

@@ -1,18 +1,18 @@
-"""`earthworks corpus build`: raw documents to a curated, de-duplicated, decontaminated corpus, every decision on record.
+"""`earthworks corpus build`: turn raw documents into a curated, deduplicated, decontaminated corpus.
 
-    plan.json                the recipe and the shards: what every process goes by
-    values/SHARD.parquet     a row a document read: id, bytes, dropped_by, language, the value of every rule
-    rejected/SHARD.jsonl.zst what the filters dropped, with the names of all that do
+    plan.json                the recipe and the shards, shared by all processes
+    values/SHARD.parquet     one row per document read: id, bytes, dropped_by, language, the value of every rule
+    rejected/SHARD.jsonl.zst documents dropped by filters, with the names of these filters
     contamination/SHARD.jsonl  documents that share n-grams with test items, with the passage
-    duplicates.parquet       who was dropped for whom: exact or near, with the Jaccard similarity
-    removed/SHARD.jsonl.zst  the documents dropped for that, or as contaminated
+    duplicates.parquet       dropped copies and the documents kept for them: exact or near, with the Jaccard similarity
+    removed/SHARD.jsonl.zst  the documents dropped as copies or as contaminated
     documents/SHARD.jsonl.zst  the corpus
-    times.json               when each of these was written, and a digest of 64 blocks of it
+    times.json               the time at which each file was written, and a digest of 64 of its blocks
     manifest.json            counts, histograms, faults, SHA-256 of all these; written last
 
-Five stages; three go shard by shard (filter_stage.py, select_stage.py), two see all shards (duplicate_stages.py). A stage
-that was done for a shard is not done again, whoever did it (stages.py). One command writes in a folder at a time, or several
-ranks (planning.py); what it removes there it has written itself (finishing.py).
+Of the five stages, three work shard by shard (filter_stage.py, select_stage.py) and two on all shards
+(duplicate_stages.py). Finished stages of a shard are not repeated, whichever process did them (stages.py). One command,
+or several ranks, write to a folder at a time (planning.py); a build removes only files it has written (finishing.py).
 """
 
 import gc
@@ -47,7 +47,7 @@ LEFT_OUT = 3  # exit code: done, but something could not be read
 
 @dataclass
 class Built:
-    """Where the corpus is and its manifest; None while shards of other ranks are missing."""
+    """Location and manifest of a corpus; the manifest is None while shards of other ranks are missing."""
 
     location: str
     manifest: dict[str, Any] | None
@@ -58,7 +58,7 @@ class Built:
 
     @property
     def exit_code(self) -> int:
-        """0; 3 when records or files could not be read."""
+        """0, or 3 if records or files could not be read."""
         return LEFT_OUT if self.manifest and self.manifest["num_faults"] else 0
 
 
@@ -86,40 +86,40 @@ def build(
     world_size: int = 1,
     verify: bool = False,
 ) -> Built:
-    """Curate documents into a corpus to train on. The same command goes on where an earlier one stopped.
+    """Curate documents into a training corpus. Rerunning the same command resumes an interrupted build.
 
     Args:
         output: the folder or fsspec URL to build in.
         input: what to read: files or folders of text, JSON lines, Parquet, HTML or WARC, `hf:NAME`, a URL.
         subsets: in a recipe, several inputs by name, each with `input`, `weight` and `stages`.
-        stages: the filters that documents of --input pass, of language, quality, repetition (the last two by default).
-        profile: whose definition of the rules.
-        bounds: other bounds of rules than the profile's, as {words: [100, 50000], dup_10: 0.2}.
-        language: the language that the stage `language` keeps.
-        exact: drop exact copies (white space aside).
-        near: drop near copies: n-gram Jaccard similarity above this; null for none.
-        ngram: words of an n-gram, for near copies and tests.
-        hashes: permutations of a MinHash signature, at most.
-        recall: chance that a pair just at `near` is compared.
-        tests: files or folders of test sets that the corpus must not hold.
-        test_rule: `jaccard` (the paper's: a document much like a test document) or `any` (any shared n-gram).
-        strict: stop at the first record that cannot be read.
-        seed: of the permutations, and of which of two copies stays.
+        stages: filters for documents of --input: any of language, quality, repetition (default: the last two).
+        profile: set of rule definitions.
+        bounds: rule bounds that replace the profile's, as {words: [100, 50000], dup_10: 0.2}.
+        language: the language kept by the stage `language`.
+        exact: drop exact copies (ignoring white space).
+        near: drop near copies: n-gram Jaccard similarity above this; null to keep them.
+        ngram: words per n-gram, for near copies and tests.
+        hashes: maximum number of permutations of a MinHash signature.
+        recall: probability that a pair exactly at `near` is compared.
+        tests: files or folders of test sets to remove from the corpus.
+        test_rule: `jaccard` (the paper's: a document very similar to a test document) or `any` (any shared n-gram).
+        strict: stop at the first unreadable record.
+        seed: seed of the permutations and of the choice between copies.
         executor: `local`, or `ray` (extra `ray`).
-        workers: shards done at once; by default the processors of this machine.
-        rank: do only the shards of this rank, from 0.
+        workers: number of shards processed at once (default: the processors of this machine).
+        rank: process only the shards of this rank, from 0.
         world_size: number of ranks.
-        verify: compare every file that was written before in full, whatever its time says.
+        verify: compare every file already written by its full SHA-256, even if its time is unchanged.
     """
     if output is None:
-        raise EarthworksError("corpus build wants --output, the folder to build in")
+        raise EarthworksError("--output is required: the folder to build in")
     if executor not in EXECUTORS:
         raise EarthworksError(f"--executor is {executor!r}; it must be {' or '.join(EXECUTORS)}")
     if world_size < 1 or (rank is None and world_size > 1) or (rank is not None and not 0 <= rank < world_size):
         raise EarthworksError(f"--rank {rank} of --world_size {world_size}: ranks go from 0 to world_size - 1")
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
-        raise EarthworksError(f"--workers is {workers}; at least 1")
+        raise EarthworksError(f"--workers is {workers}; it must be at least 1")
     recipe = recipe_of(
         input,
         subsets,
@@ -144,9 +144,9 @@ def build(
         verify_built(store, manifest, full=verify)
         if leftovers(store, shards):
             with alone(store, None):
-                clean(store, shards)  # which a kill prevented
+                clean(store, shards)  # cut short by a kill
         remove_free_locks(store)
-        return Built(store.location, manifest, f"{store.location} was built before\n{summary(manifest)}")
+        return Built(store.location, manifest, f"{store.location} is already built\n{summary(manifest)}")
     with alone(store, rank if part else None) as held:
         shards = planned(store, recipe)
         folders = folders_of(shards)
@@ -165,7 +165,7 @@ def build(
         except BaseException as error:
             store.remove_temporary(folders, alone=False)
             if isinstance(error, KeyboardInterrupt | Stopped):
-                note(f"what is done is kept in {store.location}: the same command continues")
+                note(f"finished work is kept in {store.location}: rerun the same command to continue")
             raise
     return Built(store.location, manifest, summary(manifest))
 
@@ -181,7 +181,7 @@ def conduct(
     part: bool,
     verify: bool,
 ) -> str | None:
-    """Do the stages; what is missing where other ranks have to do theirs first, and None where all is done."""
+    """Run the stages. Return None if all are done, else a message about the work of other ranks that is missing."""
     for stage in STAGES:
         if held is not None:
             held.check()
@@ -192,21 +192,21 @@ def conduct(
             continue
         done = store.exists(record_of(stage))
         if part and not done:
-            return "the share of this rank is done; when all ranks are: the same without --rank"
+            return "the share of this rank is done; when all ranks are done, rerun without --rank"
         if not part and not (done and intact(store, stage, None, shards, full=verify)):
             counts = OVER_ALL[stage](store, recipe, shards)
             note(f"{stage}: " + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
             store.record(record_of(stage), counts)
-    return "the share of this rank is done; the same without --rank writes the manifest" if part else None
+    return "the share of this rank is done; rerun without --rank to write the manifest" if part else None
 
 
 def perform(location: str, stage: str, name: str) -> dict[str, Any]:
-    """One shard of one stage: what an executor calls, in whatever process."""
+    """Run one stage on one shard; called by an executor in any process."""
     store = Store(location)
     recipe, shards, tests = parsed_plan(store.read(PLAN), f"{store.location}/{PLAN}")
     if stage == "filter":
         refuse_changed_tests(store, tests, recipe)
-    gc.freeze()  # what lives now is left alone by the collections that many small documents set off: an eighth of the time
+    gc.freeze()  # exempt present objects from the collections that many small documents trigger: saves an eighth of the time
     try:
         return {"shard": name, **BY_SHARD[stage](store, recipe, shards[name])}
     finally:
@@ -216,15 +216,17 @@ def perform(location: str, stage: str, name: str) -> dict[str, Any]:
 def run_stage(
     store: Store, stage: str, mine: list[Shard], shards: list[Shard], execution: Any, *, verify: bool
 ) -> None:
-    """The shards that are not done yet, or whose files are not what was written, with progress."""
+    """Run a stage, with progress, on the shards that are not done or whose files were altered."""
     there = sorted(finished(store, stage, mine))
-    with said_when_slow(f"{stage}: comparing what was done before with its digests"):
+    with said_when_slow(f"{stage}: comparing finished files with their digests"):
         done = {name for name in there if intact(store, stage, name, shards, full=verify)}
     missing = {shard.name: shard for shard in mine if shard.name not in done}
     total = sum(max(shard.bytes, 1) for shard in missing.values()) / 1e6
     documents = size = kept = 0
     started = time.monotonic()
-    with Progress(f"{stage}: {len(done)} of {len(mine)} shards were done;" if done else stage, total, "MB") as progress:
+    with Progress(
+        f"{stage}: {len(done)} of {len(mine)} shards already done;" if done else stage, total, "MB"
+    ) as progress:
         for counts in execution.run(perform, store.location, stage, list(missing)):
             documents, size = documents + counts.get("documents", 0), size + counts.get("bytes", 0)
             kept += counts.get("kept", 0)
@@ -236,7 +238,7 @@ def run_stage(
 
 
 def compile_kernels(recipe: Recipe) -> None:
-    """Once, here, before workers each do it; said when it takes more than a second."""
+    """Compile once here rather than in every worker, with a notice if it takes more than a second."""
     import pyarrow as pa
 
     from earthworks.corpus.pipeline.filter_stage import keys_of

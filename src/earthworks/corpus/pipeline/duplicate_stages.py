@@ -1,6 +1,6 @@
-"""The two stages of a build that see all shards: which documents may be copies, and which of them goes.
+"""The two stages of a build that see all shards: candidates for copies, and the choice of which to drop.
 
-A document's priority is a seeded hash of its exact key: who stays depends on texts and seed, not on files or shards.
+A document's priority is a seeded hash of its exact key: which copy stays depends on texts and seed, not on files or shards.
 """
 
 import io
@@ -25,8 +25,8 @@ def find_candidates(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[s
     """Exact copies, and groups of documents that share the key of a band.
 
     work/exact.npy (copies, 2): a copy and the document kept for it, numbered over all shards; work/groups-*.npy: the arrays
-    of `Groups`; work/candidates/SHARD.npy: rows of the shard whose n-grams are wanted. Memory: 72 bytes a document for exact
-    copies, then what `propose` says."""
+    of `Groups`; work/candidates/SHARD.npy: rows of the shard whose n-grams are needed. Memory: 72 bytes per document for
+    exact copies, then that of `propose`."""
     starts = document_starts(store, shards)
     kept = np.arange(starts[-1])
     if recipe.exact:
@@ -45,7 +45,7 @@ def find_candidates(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[s
 
 
 def find_duplicates(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
-    """Near copies among the candidates, verified by their n-grams; duplicates.parquet says who went for whom."""
+    """Near copies among the candidates, verified by their n-grams. duplicates.parquet lists all copies."""
     import pyarrow as pa
 
     starts = document_starts(store, shards)
@@ -90,13 +90,13 @@ def ids_of(store: Store, shards: list[Shard], starts: np.ndarray, index: np.ndar
 
 
 def document_starts(store: Store, shards: list[Shard]) -> np.ndarray:
-    """(shards + 1,) int64: the number of each shard's first kept document among those of all, and how many there are."""
+    """(shards + 1,) int64: index of each shard's first kept document among all kept documents, then their total."""
     counts = [array_of(store, f"work/keys/{shard.name}.npy").shape[1] for shard in shards]
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def rows_of(store: Store, shards: list[Shard], rows: slice) -> np.ndarray:
-    """Those rows of all shards' keys, side by side."""
+    """The given rows of the keys of all shards, concatenated."""
     return np.concatenate([array_of(store, f"work/keys/{shard.name}.npy")[rows] for shard in shards], axis=1)
 
 
@@ -107,10 +107,10 @@ def priority(store: Store, recipe: Recipe, shards: list[Shard]) -> np.ndarray:
 
 
 def array_of(store: Store, name: str) -> np.ndarray:
-    """An array of a stage, memory-mapped where that is possible."""
+    """An array of a stage, memory-mapped where possible."""
     if not store.local:
         return read_array(store, name)
-    with array_errors(store, name), store.open(name):  # which refuses what is no regular file
+    with array_errors(store, name), store.open(name):  # refuses anything but a regular file
         return np.load(store.path(name), mmap_mode="r")
 
 
@@ -127,14 +127,14 @@ def array_errors(store: Store, name: str) -> Iterator[None]:
         if isinstance(error, EarthworksError):
             raise
         raise EarthworksError(
-            f"{store.location}/{name} is damaged ({error}): the same command with --verify does its shard again"
+            f"{store.location}/{name} is damaged ({error}): rerun the same command with --verify to redo its shard"
         ) from None
 
 
 def candidate_shingles(store: Store, shards: list[Shard]) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted distinct n-gram hashes of all candidates, one after the other, and where each begins and the last ends.
+    """Sorted distinct n-gram hashes of all candidates, concatenated, and the offset of each candidate's.
 
-    On disk where the store is: 8 bytes an n-gram."""
+    On disk if the store is local: 8 bytes per n-gram."""
     sizes = [array_of(store, f"work/shingles/{shard.name}.sizes.npy") for shard in shards]
     offsets = np.r_[0, np.cumsum(np.concatenate(sizes), dtype=np.int64)]
     parts = [array_of(store, f"work/shingles/{shard.name}.npy") for shard in shards]

@@ -1,7 +1,7 @@
-"""Who does the shards of a stage: this process, processes of this machine, or a Ray cluster.
+"""Executors for the shards of a stage: this process, processes of this machine, or a Ray cluster.
 
-A task is (stage, shard's name) on a store; it is a pure function whose last write marks it done, so that it may be done
-again at any time, by anybody, and nothing is lost when whoever does it is killed.
+A task is (stage, shard name) on a store. It is a pure function whose last write marks it as done, so any process can
+repeat it at any time, and nothing is lost when a process is killed.
 """
 
 import multiprocessing
@@ -18,14 +18,14 @@ from typing import Any
 from earthworks.runs import EarthworksError
 
 Perform = Callable[[str, str, str], dict[str, Any]]  # (location, stage, shard) -> counts
-PATIENCE = 5.0  # seconds until a worker that was asked to end is killed
-TRIES = 5  # times a shard may be under way when a worker dies before it is named as the cause
+PATIENCE = 5.0  # seconds between asking a worker to end and killing it
+TRIES = 5  # worker deaths during a shard before it is named as the cause
 
 
 class Local:
-    """`workers` processes of this machine, for all stages of a build; this process alone where there is one.
+    """`workers` processes of this machine, for all stages of a build; with 1 worker, this process itself.
 
-    They are forked where that is possible, so that they have the compiled kernels from the beginning."""
+    They are forked where possible, so that they inherit the compiled kernels."""
 
     def __init__(self, workers: int):
         self.workers = workers
@@ -38,7 +38,7 @@ class Local:
         self.stop()
 
     def stop(self) -> None:
-        """End the workers, and wait until they have: what they were writing can then be removed."""
+        """End the workers and wait for them, so that their unfinished files can be removed."""
         if self.pool is not None:
             pool, self.pool = self.pool, None
             workers = list((pool._processes or {}).values())
@@ -58,16 +58,16 @@ class Local:
         return self.pool.submit(*task)
 
     def run(self, perform: Perform, location: str, stage: str, shards: list[str]) -> Iterator[dict[str, Any]]:
-        """Counts of the shards as they are done; a worker that is killed is replaced.
+        """Counts of the shards as they finish; a killed worker is replaced.
 
-        Raises EarthworksError with exit code 1 when one shard was under way at TRIES deaths: it takes more memory than
-        there is, or crashes the interpreter."""
+        Raises EarthworksError with exit code 1 after TRIES deaths during one shard: it needs more memory than there is,
+        or crashes the interpreter."""
         if self.workers == 1 or len(shards) == 1:
             for shard in shards:
                 yield perform(location, stage, shard)
             return
         waiting, deaths = list(shards), dict.fromkeys(shards, 0)
-        suspects: set[str] = set()  # were under way when a worker died: each is tried again alone
+        suspects: set[str] = set()  # running when a worker died: each is retried alone
         running: dict[Future, str] = {}
         while waiting or running:
             try:
@@ -88,15 +88,15 @@ class Local:
                 worst = max(suspects, key=lambda shard: deaths[shard], default="")
                 if worst and deaths[worst] >= TRIES:
                     raise EarthworksError(
-                        f"workers died {TRIES} times over shard {worst} (out of memory?): what is done stays; "
-                        "try --workers 1, or leave out its input",
+                        f"workers crashed {TRIES} times on shard {worst} (out of memory?). Finished shards are kept; "
+                        "retry with --workers 1, or exclude its input",
                         exit_code=1,
                     ) from None
 
 
 def end_with_parent() -> None:
-    """In a worker: leave when the command is killed, which a forked process otherwise never hears of, and at once when it
-    says so. Ctrl-C of a terminal, which reaches all processes, is the command's alone to answer."""
+    """In a worker: exit when the command is killed, which a forked process would not notice, or at once on its signal.
+    Ctrl-C in a terminal reaches all processes, but only the command handles it."""
     for each in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -111,8 +111,7 @@ def end_with_parent() -> None:
 
 
 def ray(workers: int) -> Any:
-    """Tasks of a Ray cluster: the one that RAY_ADDRESS names, or one of this machine. The store must be a place that every
-    node sees."""
+    """Tasks on the Ray cluster at RAY_ADDRESS, or on one of this machine. Every node must be able to access the store."""
     from earthworks.corpus.pipeline.ray_executor import Ray
 
     return Ray(workers)

@@ -1,11 +1,11 @@
-"""The first stage of a build: one shard's documents read, valued by every rule, and parted into kept and rejected.
+"""The first stage of a build: read a shard's documents, evaluate every rule, and split them into kept and rejected.
 
-work/kept/SHARD.jsonl.zst        what every filter of its subset let through
+work/kept/SHARD.jsonl.zst        documents that passed every filter of their subset
 rejected/SHARD.jsonl.zst         the rest, each with `dropped_by`, the names of all filters that drop it
-values/SHARD.parquet             a row a document: id, bytes, dropped_by, language, the value of every rule
-work/keys/SHARD.npy              uint64 (3 + bands, kept): exact key (two rows), 1 with a signature, key of each band
+values/SHARD.parquet             one row per document: id, bytes, dropped_by, language, the value of every rule
+work/keys/SHARD.npy              uint64 (3 + bands, kept): exact key (two rows), 1 if it has a signature, key of each band
 contamination/SHARD.jsonl        kept documents that share n-grams with test items
-work/filter/SHARD.json           counts; written last, its presence says that the shard is done
+work/filter/SHARD.json           counts; written last, its presence marks the shard as done
 """
 
 import io
@@ -31,14 +31,14 @@ from earthworks.corpus.rules.profiles import PROFILES, failing, rule_values
 from earthworks.corpus.store import Store
 
 BATCH = 1 << 23  # characters held at once
-MOST = 1 << 16  # documents held at once: 8 million of one letter each would take 4 GB
-LEVEL = 1  # of zstd: 284 MB of text a second into 2.4 times less; level 3: 140 MB/s, 2.7 times
-KEPT: tuple[str, ...] = ()  # one for all: a list for each would set off Python's garbage collector, a tenth of the time
-PASSAGE = 2000  # characters of a shared passage on record
+MOST = 1 << 16  # most documents held at once: 8 million of one letter each would take 4 GB
+LEVEL = 1  # of zstd: compresses 284 MB of text/s by a factor of 2.4; level 3: 140 MB/s, 2.7
+KEPT: tuple[str, ...] = ()  # shared: a list per document would trigger the garbage collector, a tenth of the time
+PASSAGE = 2000  # characters recorded of a shared passage
 
 
 def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
-    """Do all of the above for one shard; its counts. A pure function of the recipe and the shard's files."""
+    """Do all of the above for one shard; return its counts. A pure function of the recipe and the shard's files."""
     import pyarrow as pa
 
     subset = next(each for each in recipe.subsets if each.name == shard.subset)
@@ -69,7 +69,7 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
                 hits += contamination(remaining, kept_ids(table), tally.kept - int(stay.sum()), index)
             else:
                 keys.append(np.zeros((3, int(stay.sum())), np.uint64))
-        files = shard.digests()  # before anything has its name: a file that changed leaves nothing behind
+        files = shard.digests()  # before outputs get their names: a changed input leaves nothing behind
     stacked = np.concatenate(keys, axis=1) if keys else np.empty((3 + num_bands(recipe), 0), np.uint64)
     write_array(store, f"work/keys/{shard.name}.npy", stacked)
     if recipe.tests:
@@ -88,7 +88,7 @@ def filter_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
 
 
 def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents together until they make up BATCH characters, or there are MOST of them."""
+    """Batches of documents with BATCH characters or MOST documents."""
     batch, size = [], 0
     for document in documents:
         batch.append(document)
@@ -101,7 +101,7 @@ def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 
 def judged(batch: list[Document], texts: Any, recipe: Recipe, subset: Subset) -> tuple[Any, list[Sequence[str]]]:
-    """The values of a batch as a table, and for each document the names of the filters that drop it."""
+    """Rule values of a batch as a table, and for each document the names of the filters that drop it."""
     import pyarrow as pa
 
     profile = PROFILES[recipe.profile]
@@ -133,7 +133,7 @@ def judged(batch: list[Document], texts: Any, recipe: Recipe, subset: Subset) ->
 
 
 def line(document: Document, dropped_by: Sequence[str] = KEPT) -> bytes:
-    """A document as it was read, as one line of JSON."""
+    """A document as one line of JSON, unchanged."""
     record = {"id": document.id, "text": document.text, "source": document.source, **document.metadata}
     if dropped_by:
         record["dropped_by"] = dropped_by
@@ -145,11 +145,11 @@ def dumped(record: dict[str, Any]) -> bytes:
 
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # integers beyond 64 bits, dates of Parquet and their like
+    except TypeError:  # integers beyond 64 bits, Parquet dates and the like
         return (json.dumps(record, ensure_ascii=False, default=str) + "\n").encode(errors="replace")
 
 
-# What later stages compare
+# Keys compared by later stages
 
 
 def bands_and_rows(recipe: Recipe) -> tuple[int, int]:
@@ -173,12 +173,12 @@ def keys_of(texts: Any, recipe: Recipe) -> np.ndarray:
 
 
 def kept_ids(table: Any) -> list[str]:
-    """Ids of the documents of a table of values that no filter drops."""
+    """Ids of the documents in a table of values that no filter drops."""
     return [id for id, names in zip(table["id"].to_pylist(), table["dropped_by"].to_pylist()) if not names]
 
 
 def contamination(texts: Any, ids: list[str], first: int, index: ItemIndex | None) -> list[dict[str, Any]]:
-    """Which of the kept documents, numbered from `first`, share n-grams with which test items, and the first passage."""
+    """Kept documents, numbered from `first`, that share n-grams with test items, each with the item and first passage."""
     if index is None:
         return []
     found = hits(texts, index)
@@ -203,7 +203,7 @@ def contamination(texts: Any, ids: list[str], first: int, index: ItemIndex | Non
 
 @lru_cache(maxsize=1)
 def test_index(files: tuple[InputFile, ...], n: int) -> ItemIndex:
-    """The index of all test items, built once in each process. Raises EarthworksError for a file that is another by now."""
+    """The index of all test items, built once per process. Raises EarthworksError if a file has changed."""
 
     def items() -> Iterator[Item]:
         for file in files:
@@ -218,7 +218,7 @@ def test_index(files: tuple[InputFile, ...], n: int) -> ItemIndex:
 
 
 class Tally:
-    """Documents, bytes, and histograms of every rule, which add up over shards."""
+    """Counts of documents and bytes, and histograms of every rule; they add up over shards."""
 
     def __init__(self, recipe: Recipe):
         self.documents = self.bytes = self.kept = self.kept_bytes = 0
@@ -255,7 +255,7 @@ class Tally:
 
 
 def edges(rule: str) -> np.ndarray:
-    """Edges of a rule's histogram; what lies outside is counted in the first or the last bin."""
+    """Edges of a rule's histogram; values outside are counted in the first or last bin."""
     if rule == "words":
         return np.logspace(0, 6, 61)
     if rule == "mean_word_length":
@@ -275,7 +275,7 @@ def writer(stream: Any) -> Any:
 
 
 class Table:
-    """A Parquet file written batch by batch; there when the block ends without an error and a batch was added."""
+    """A Parquet file written batch by batch; it appears if the block ends without an error and a batch was added."""
 
     def __init__(self, store: Store, name: str):
         self.store, self.name = store, name

@@ -1,4 +1,4 @@
-"""The end of a build: the manifest, what goes with it, and whether a finished corpus still is what was written."""
+"""The end of a build: writing the manifest, cleaning up, and verifying a finished corpus."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +17,11 @@ from earthworks.corpus.store import Store, folders_above
 from earthworks.runs import EarthworksError, Progress
 from earthworks.runs.temporary import is_temporary
 
-KEPT_FAULTS = 10_000  # are listed in a manifest, which must stay readable; all are counted
+KEPT_FAULTS = 10_000  # most faults listed in a manifest, which must stay readable; all are counted
 
 
 def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any]:
-    """Write the manifest, from what the stages counted."""
+    """Write the manifest from the counts of the stages."""
     filtered = [store.read_record(record_of("filter", shard.name)) for shard in shards]
     selected = [store.read_record(record_of("select", shard.name)) for shard in shards]
     duplicates = store.read_record(record_of("duplicates"))
@@ -50,27 +50,26 @@ def conclude(store: Store, recipe: Recipe, shards: list[Shard]) -> dict[str, Any
     manifest["files"] = {name: {what: entry[what] for what in ("bytes", "sha256")} for name, entry in written.items()}
     if store.local:
         times = {name: {what: entry[what] for what in ("blocks", "mtime_ns")} for name, entry in written.items()}
-        store.write(TIMES, sealed(times))  # for `verify_built` alone: the manifest is the same whenever it is written
+        store.write(TIMES, sealed(times))  # not in the manifest, which must not depend on the time of writing
     store.write("manifest.json", sealed(manifest))
     return manifest
 
 
 def leftovers(store: Store, shards: list[Shard]) -> bool:
-    """Whether a build that was killed after its manifest left anything of its own."""
+    """Whether a build killed after writing its manifest left temporary or work files."""
     if any(store.exists(record_of(stage, shard)) for stage, shard in records(shards)):
         return True
     return store.local and any(is_temporary(name) for folder in folders_of(shards) for name in store.names(folder))
 
 
 def clean(store: Store, shards: list[Shard]) -> None:
-    """Remove what only the stages needed, by name: files that a record names, then the record. What else is there is
-    somebody's, and stays."""
+    """Remove the stages' work files by name: those that a record names, then the record. All other files stay."""
     names = []
     for stage, shard in records(shards):
         record = record_of(stage, shard)
         try:
             written = store.read_record(record).get("written")
-        except EarthworksError:  # not there, or not ours
+        except EarthworksError:  # missing, or not a record of a build
             continue
         if isinstance(written, dict):
             own = [
@@ -83,7 +82,7 @@ def clean(store: Store, shards: list[Shard]) -> None:
 
 
 def folders_of(shards: list[Shard]) -> list[str]:
-    """All folders that a build writes in."""
+    """All folders that a build writes to."""
     names = [PLAN]
     for stage, shard in records(shards):
         names += [record_of(stage, shard), *files_of_stage(stage, shard, shards)]
@@ -91,7 +90,7 @@ def folders_of(shards: list[Shard]) -> list[str]:
 
 
 def verify_built(store: Store, manifest: dict[str, Any], *, full: bool) -> None:
-    """Compare every file of a finished corpus with what was written; its first difference is an EarthworksError."""
+    """Compare every file of a finished corpus with what was written; raise EarthworksError at the first difference."""
     files = written_files(store, manifest)
     total = sum(entry.get("bytes", 0) for entry in files.values()) / 1e6
     with Progress("comparing the corpus with its digests", total, "MB") as progress:
@@ -100,14 +99,14 @@ def verify_built(store: Store, manifest: dict[str, Any], *, full: bool) -> None:
                 store.verify(name, entry, full=full)
             except EarthworksError as error:
                 raise EarthworksError(
-                    f"{error}; {store.location} was built before and is no longer what was built: put the file back, or "
-                    "build into another --output"
+                    f"{error}; {store.location} is no longer what was built: restore the file, or choose another "
+                    "--output"
                 ) from None
             progress.advance(entry.get("bytes", 0) / 1e6)
 
 
 def added(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums of what can be added: numbers, mappings of them, histograms."""
+    """Sums over all counts that can be added: numbers, mappings of numbers, histograms."""
     total: dict[str, Any] = {}
     for each in counts:
         for name, value in each.items():

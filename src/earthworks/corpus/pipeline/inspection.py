@@ -1,4 +1,4 @@
-"""`earthworks corpus inspect`: what a build kept and dropped, as a few lines and as one page to look through."""
+"""`earthworks corpus inspect`: a summary and an HTML page of what a build kept and dropped."""
 
 import difflib
 import os
@@ -24,13 +24,13 @@ from earthworks.report.writing import refuse_foreign, write_page
 from earthworks.runs import EarthworksError, json_text, lock
 from earthworks.runs.files import open_regular
 
-SHARDS, LINES = 8, 2000  # how many shards' files, and lines of each, the samples come from
-HITS = 200  # hits of test material listed
-SHOWN = 3  # samples of a rule
-LONGEST = 2400  # characters shown of a text
-COMPARED = 400  # documents valued again under the other profiles
-LONGEST_SAMPLED = 1 << 20  # bytes of a line that samples are drawn from
-SAMPLED = 1 << 25  # characters of a shard that samples are drawn from
+SHARDS, LINES = 8, 2000  # samples come from this many shards, and this many lines of each
+HITS = 200  # most hits of test material listed
+SHOWN = 3  # samples per rule
+LONGEST = 2400  # most characters shown of a text
+COMPARED = 400  # documents evaluated under the other profiles
+LONGEST_SAMPLED = 1 << 20  # most bytes of a sampled line
+SAMPLED = 1 << 25  # most characters of a shard to sample from
 RECORD = {"id": str, "text": str}
 COPY = {"kind": str, "jaccard": float, "shard": str, "id": str}
 SHAPES: dict[str, Any] = {"documents": {}, "rejected": {"dropped_by": [str]}, "removed": {"dropped_by": [str]}}
@@ -47,19 +47,19 @@ def inspect(
     open: bool = False,
     verify: bool = False,
 ) -> str:
-    """What a build kept, what it dropped and why: a summary here, and a page CORPUS/inspection.html.
+    """Report what a build kept, what it dropped and why: a summary here, and a page CORPUS/inspection.html.
 
     Args:
         corpus: the folder of a finished build.
-        bounds: other bounds of rules, as {words: [100, 50000]}: how many documents would be kept, from the values on record.
-        seed: of the samples.
-        json: print the manifest's counts instead, and write no page.
-        open: show the page in the browser.
-        verify: compare every file that is read in full, whatever its time says.
+        bounds: other rule bounds, as {words: [100, 50000]}: count the documents kept under them, from recorded values.
+        seed: seed of the samples.
+        json: print the counts of the manifest instead of writing a page.
+        open: open the page in the browser.
+        verify: compare every file read by its full SHA-256, even if its time is unchanged.
     """
     manifest = manifest_of(corpus)
     if manifest is None:
-        raise EarthworksError(f"{corpus} holds no finished build (no manifest.json of one): run corpus build first")
+        raise EarthworksError(f"{corpus} is not a finished build (no manifest.json): run earthworks corpus build first")
     recipe = Recipe.from_json(manifest["recipe"])
     named = manifest["histograms"].keys() & manifest["edges"].keys()
     lengths = [(len(manifest["edges"][name]), len(manifest["histograms"][name]) + 1) for name in named]
@@ -86,19 +86,19 @@ def inspect(
 
 
 class Files:
-    """The files of a local corpus that its manifest names, each compared with it before it is read.
+    """The files of a local corpus named in its manifest, each verified before it is read.
 
-    Of format 1, whose manifest names documents/ alone, the others are taken as they are."""
+    In format 1, whose manifest names documents/ only, other files are not verified."""
 
     def __init__(self, corpus: str, manifest: dict[str, Any], *, full: bool):
         self.store, self.full = Store(corpus), full
         if not self.store.local:
-            raise EarthworksError(f"{corpus} is no local folder: copy it to one to inspect it")
+            raise EarthworksError(f"{corpus} is not a local folder: copy it to one to inspect it")
         self.written, self.all = written_files(self.store, manifest), "files" in manifest
         self.name = Path(os.path.abspath(self.store.root)).name
 
     def path(self, name: str) -> Path | None:
-        """Where a file is; None where the build wrote none of this name, as of a shard without a document."""
+        """Path of a file; None if the build wrote no such file, as for a shard without documents."""
         path = Path(self.store.path(name))
         if name in self.written:
             self.store.verify(name, self.written[name], full=self.full)
@@ -107,7 +107,7 @@ class Files:
 
 
 def retuned(folder: Files, manifest: dict[str, Any], recipe: Recipe, bounds: dict[str, Any]) -> str:
-    """How many documents the filters would keep under other bounds. Nothing is computed anew: the values are on record."""
+    """Report how many documents the filters would keep under other bounds, from the recorded rule values."""
     import pyarrow.parquet
 
     changed = replace(recipe, bounds={**recipe.bounds, **bounds_of(recipe.profile, bounds)})
@@ -160,8 +160,8 @@ def describe(folder: Files, manifest: dict[str, Any], recipe: Recipe, seed: int)
         Section("Stages", "Documents of each subset after each stage.", [flow(manifest), subset_table(manifest)]),
         Section(
             "Rules",
-            "The value of every rule over all documents read, whether its subset is filtered by it or not; the dashed lines "
-            "are its bounds, what lies outside is dropped. The end bins hold what lies beyond them.",
+            "The value of every rule over all documents read, whether or not their subset is filtered by it. Dashed lines "
+            "are its bounds; documents outside are dropped. The end bins include all values beyond them.",
             [histograms(manifest, recipe.all_bounds), rule_table(manifest)],
         ),
         Section("Dropped by filters", sampling_note(rejected), rejects(rejected, recipe)),
@@ -173,7 +173,11 @@ def describe(folder: Files, manifest: dict[str, Any], recipe: Recipe, seed: int)
     faults = [(each["where"], each["what"]) for each in manifest["faults"][:200]]
     empty = "Everything could be read."
     page.sections.append(
-        Section("Faults", "What could not be read.", [Table("Faults", ("where", "what"), faults, empty, "words")])
+        Section(
+            "Faults",
+            "Unreadable records and files.",
+            [Table("Faults", ("where", "what"), faults, empty, "words")],
+        )
     )
     return page
 
@@ -208,7 +212,7 @@ def rule_table(manifest: dict[str, Any]) -> Table:
         (name, f"{count:,}", f"{count / total:.2%}", f"{alone.get(name, 0):,}")
         for name, count in sorted(manifest["dropped"].items(), key=lambda item: -item[1])
     ]
-    header = ("rule", "documents it drops", "of all", "that no other drops")
+    header = ("rule", "documents dropped", "share of all", "dropped by no other rule")
     return Table("Dropped by rule", header, rows, "No rule dropped anything.")
 
 
@@ -216,18 +220,18 @@ def rule_table(manifest: dict[str, Any]) -> Table:
 
 
 def lines_of(path: Path, longest: int = LONGEST_SAMPLED) -> Iterator[dict[str, Any] | None]:
-    """The records of a file of documents; None in place of one of more than `longest` bytes."""
+    """The records of a file of documents; None in place of a line longer than `longest` bytes."""
     with open_regular(path) as raw:
         for number, line in enumerate(lines(blocks(raw, str(path)), longest), 1):
             record = None if line is None else json_object(line, f"line {number} of {path}", Reading())
             if record is not None and not has_shape(record, RECORD):
-                raise EarthworksError(f"line {number} of {path} is no document of a build: it was altered")
+                raise EarthworksError(f"line {number} of {path} is not a document of a build: it was altered")
             yield record
 
 
 def sample(folder: Files, kind: str, shards: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """Records of some shards' files in a seeded order: of at most SHARDS shards, evenly spaced, of the first LINES lines
-    those that are no longer than LONGEST_SAMPLED."""
+    """Records in a seeded order from at most SHARDS evenly spaced shards: of their first LINES lines, those of at most
+    LONGEST_SAMPLED bytes."""
     chosen = [shards[k] for k in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))] if shards else []
     paths = [folder.path(f"{kind}/{shard}.jsonl.zst") for shard in chosen]
     columns = [list(within(islice(lines_of(path), LINES))) for path in paths if path is not None]
@@ -238,7 +242,7 @@ def sample(folder: Files, kind: str, shards: Sequence[str], seed: int) -> list[d
 
 
 def within(records: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
-    """Records until their texts make up SAMPLED characters."""
+    """Records until their texts exceed SAMPLED characters in total."""
     size = 0
     for record in records:
         if record is not None:
@@ -250,13 +254,13 @@ def within(records: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]
 
 def sampling_note(records: Sequence[Any]) -> str:
     return (
-        f"Drawn at random from {len(records):,} rejected documents (the first {LINES:,} of up to {SHARDS} shards). What a "
-        "rule counted is marked; long texts are cut around the first mark."
+        f"Drawn at random from {len(records):,} rejected documents (the first {LINES:,} of up to {SHARDS} shards). Text "
+        "counted by the rule is marked; long texts are cut around the first mark."
     )
 
 
 def rejects(records: list[dict[str, Any]], recipe: Recipe) -> list[Any]:
-    """For every rule that drops something, a few documents with what it counted marked."""
+    """For every rule that drops documents, a few of them with the counted text marked."""
     parts: list[Any] = []
     names = ["language", *recipe.all_bounds]
     for name in names:
@@ -275,11 +279,11 @@ def rejects(records: list[dict[str, Any]], recipe: Recipe) -> list[Any]:
 
 
 def cut(text: str, marks: Sequence[tuple[int, int]]) -> Pieces:
-    """The text in marked and unmarked pieces, at most LONGEST characters of it, from a little before the first mark."""
-    begin = max(0, marks[0][0] - LONGEST // 4) if marks and len(text) > LONGEST else 0
-    end = min(len(text), begin + LONGEST)
-    pieces: Pieces = [("… ", False)] if begin else []
-    at = begin
+    """The text in marked and unmarked pieces: at most LONGEST characters, from shortly before the first mark."""
+    start = max(0, marks[0][0] - LONGEST // 4) if marks and len(text) > LONGEST else 0
+    end = min(len(text), start + LONGEST)
+    pieces: Pieces = [("… ", False)] if start else []
+    at = start
     for first, last in sorted(marks):
         first, last = max(first, at), min(last, end)
         if first >= last:
@@ -291,7 +295,7 @@ def cut(text: str, marks: Sequence[tuple[int, int]]) -> Pieces:
 
 
 def copies_section(folder: Files, manifest: dict[str, Any], seed: int) -> tuple[str, list[Any]]:
-    """Pairs of a removed document and the one it is a copy of, words that differ marked; exact ones as a count alone."""
+    """Pairs of a removed near copy and the document kept, with differing words marked; exact copies only as a count."""
     found = [
         each
         for each in sample(folder, "removed", list(manifest["inputs"]), seed)
@@ -307,17 +311,17 @@ def copies_section(folder: Files, manifest: dict[str, Any], seed: int) -> tuple[
             continue
         left, right = differing(each["text"], other["text"])
         title = f"{each['id']}, removed: Jaccard {each['copy_of']['jaccard']:.3f}"
-        parts.append(Passages([(title, left), (f"{other['id']}, which stays", right)]))
+        parts.append(Passages([(title, left), (f"{other['id']}, kept", right)]))
     note = (
-        f"{manifest['exact_copies']:,} exact copies (white space aside) and {manifest['near_copies']:,} near ones were "
-        "removed; each had this similarity of n-grams with the very document that stays. Near pairs from the least to the "
-        "most alike, words that differ marked."
+        f"{manifest['exact_copies']:,} exact copies (ignoring white space) and {manifest['near_copies']:,} near copies were "
+        "removed. The similarity is that of n-grams with the document kept. Near pairs are sorted from least to most "
+        "similar, with differing words marked."
     )
     return note, parts or [Table("", (), (), "No near copies to show.")]
 
 
 def kept_document(folder: Files, place: dict[str, Any]) -> dict[str, Any] | None:
-    """The document that a copy was dropped for: in the corpus, or removed as test material."""
+    """The document kept for a copy: in the corpus, or removed as test material."""
     for kind in ("documents", "removed"):
         path = folder.path(f"{kind}/{place['shard']}.jsonl.zst")
         for record in lines_of(path, LONGEST_LINE) if path is not None else ():
@@ -327,13 +331,13 @@ def kept_document(folder: Files, place: dict[str, Any]) -> dict[str, Any] | None
 
 
 def differing(left: str, right: str) -> tuple[Pieces, Pieces]:
-    """Both texts' words, those that are not in the other at that place marked."""
+    """The words of both texts, with differing words marked."""
     words = [text[:LONGEST].split(" ") for text in (left, right)]
     sides: tuple[Pieces, Pieces] = ([], [])
     for tag, a, b, c, d in difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes():
-        for side, all_words, begin, end in ((sides[0], words[0], a, b), (sides[1], words[1], c, d)):
-            if end > begin:
-                side.append((readable(" ".join(all_words[begin:end]) + " "), tag != "equal"))
+        for side, all_words, start, end in ((sides[0], words[0], a, b), (sides[1], words[1], c, d)):
+            if end > start:
+                side.append((readable(" ".join(all_words[start:end]) + " "), tag != "equal"))
     return sides
 
 
@@ -346,7 +350,7 @@ def contamination_section(folder: Files, manifest: dict[str, Any]) -> tuple[str,
             rows.append((hit["id"], hit["item"], f"{hit['shared']:,}", f"{hit['jaccard']:.3f}"))
             before, passage, after = map(readable, hit["context"])
             if len(parts) < 2 * SHOWN:
-                title = f"{hit['id']} holds {hit['item']}"
+                title = f"{hit['id']} contains {hit['item']}"
                 parts.append(Passages([(title, [(before, False), (passage, True), (after, False)])]))
     removed = f"{manifest['contaminated']:,} of them were removed by the recipe's rule"
     note = f"Documents that share n-grams with test items; {removed}."
@@ -365,7 +369,7 @@ def hits_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def profiles_section(folder: Files, manifest: dict[str, Any], recipe: Recipe, seed: int) -> tuple[str, list[Any]]:
-    """The same documents under every profile's own bounds: shares dropped, and some that would change sides."""
+    """The same documents under every profile's own bounds: shares dropped, and examples decided differently."""
     filtered = [name for name, each in manifest["subsets"].items() if {"quality", "repetition"} <= set(each["stages"])]
     shards = [shard for shard in manifest["inputs"] if shard.split("/")[0] in filtered]
     records = (

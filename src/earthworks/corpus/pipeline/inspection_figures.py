@@ -1,4 +1,4 @@
-"""The figures of a build's page."""
+"""Figures of the inspection page."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ COLUMNS = 4
 
 
 def flow(manifest: dict[str, Any]) -> Drawing:
-    """Documents of each subset: in the corpus, and dropped at each stage, as shares of what was read."""
+    """Documents of each subset: in the corpus, and dropped at each stage, as shares of those read."""
     subsets = list(manifest["subsets"].items())
     stages = ("in the corpus", "filters", "exact copies", "near copies", "test material")
 
@@ -31,14 +31,12 @@ def flow(manifest: dict[str, Any]) -> Drawing:
         bars.grid(visible=False, axis="y")
         bars.legend(ncols=len(stages), loc="lower left", bbox_to_anchor=(0, 1))
 
-    description = (
-        "Documents of each subset that are in the corpus, and those dropped by stage, as shares of what was read."
-    )
+    description = "Documents of each subset in the corpus, and dropped at each stage, as shares of those read."
     return draw("stages", description, paint, height=1.2 + 0.4 * len(subsets))
 
 
 def parts(counts: dict[str, Any]) -> dict[str, int]:
-    """Documents by where they ended."""
+    """Number of documents by outcome."""
     return {
         "in the corpus": counts["final"],
         "filters": counts["documents"] - counts["kept"],
@@ -75,7 +73,5 @@ def histograms(manifest: dict[str, Any], bounds: dict[str, tuple[float, float]])
                     panel.axvline(bound, color=SERIES[1], linestyle=DASHES[1], linewidth=1.3)
             panel.tick_params(labelsize=8, labelcolor=INK)
 
-    description = (
-        "Documents by the value of every rule, counts on a logarithmic axis; dashed: the bounds of what passes."
-    )
+    description = "Documents by the value of every rule, counts on a logarithmic axis; dashed: the bounds."
     return draw("rules", description, paint, rows=rows, columns=COLUMNS, height=1.65 * rows)

@@ -1,4 +1,4 @@
-"""What every process of a build goes by: plan.json, and who may write where it is."""
+"""The plan of a build (plan.json), shared by all its processes, and the locks on its folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +22,7 @@ from earthworks.runs.lock import Held, refuse_held
 from earthworks.runs.progress import note_once
 
 PLAN = "plan.json"
-OF_A_SHARD = 1000  # bytes that a manifest, which names what was written, says of each beyond the plan
+OF_A_SHARD = 1000  # bytes per shard that a manifest, which lists written files, has beyond the plan
 OURS = {
     *("work", "values", "rejected", "contamination", "duplicates.parquet", "removed", "documents", "times.json"),
     "manifest.json",
@@ -37,15 +37,15 @@ SHAPE = {
 
 @contextmanager
 def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
-    """Hold the right to write: all of a build, or one rank's share of it, beside other ranks'.
+    """Lock a build for writing: all of it, or one rank's share alongside other ranks.
 
-    The folder is made where there is none, and removed again if nothing came of it. Raises EarthworksError where another
-    command builds, and where the folder holds something else; what comes into it later stays there beside the build."""
+    Creates the folder if it does not exist, and removes it if it stays empty. Raises EarthworksError if another command
+    is building there, or if the folder holds other files; foreign files that appear later are left alone."""
     names = store.strangers()
     if names and PLAN not in names:
-        raise EarthworksError(f"{store.location} holds files of something else: choose an empty --output")
+        raise EarthworksError(f"{store.location} holds files that are not of a build: choose an empty --output")
     if not store.local:
-        note_once(f"notice: {store.location} is no local folder: nothing keeps a second build from writing there")
+        note_once(f"notice: {store.location} is not a local folder: nothing prevents a second build from writing there")
         yield None
         return
     folder = Path(store.root)
@@ -58,7 +58,7 @@ def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
                 refuse_held(folder, "building")
             for name in sorted(store.names("")) if rank is None else ():
                 if name.startswith(f"{LOCKS}building-rank-"):
-                    with lock(folder, name.removeprefix(LOCKS)):  # of a rank that was killed: its file goes
+                    with lock(folder, name.removeprefix(LOCKS)):  # removes the lock file of a killed rank
                         pass
             yield held
     finally:
@@ -68,7 +68,7 @@ def alone(store: Store, rank: int | None) -> Iterator[Held | None]:
 
 
 def remove_free_locks(store: Store) -> None:
-    """Remove the lock's files of builders that were killed; who is building keeps theirs."""
+    """Remove lock files of killed builds; those of running builds stay."""
     for name in sorted(store.names("")) if store.local else ():
         if name.startswith(f"{LOCKS}building"):
             with suppress(EarthworksError), lock(store.root, name.removeprefix(LOCKS)):
@@ -76,7 +76,8 @@ def remove_free_locks(store: Store) -> None:
 
 
 def planned(store: Store, recipe: Recipe) -> list[Shard]:
-    """The shards, as plan.json has them from the first command on; refused when recipe, input or test sets are others."""
+    """The shards, as in plan.json, which the first command writes. Raises EarthworksError if recipe, input or test sets
+    have changed since."""
     reading = Reading(tolerant=not recipe.strict)
     shards = cut(recipe, reading)
     plan = {"recipe": recipe.as_json(), "digest": recipe.digest, "shards": [shard.as_json() for shard in shards]}
@@ -84,8 +85,8 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
     if not store.exists(PLAN):
         if taken := store.strangers() & OURS:  # since `alone` looked
             raise EarthworksError(
-                f"{store.location}/{min(taken)} came from somebody else while the build was starting: choose an empty "
-                "--output",
+                f"{store.location}/{min(taken)} was created by another program while the build was starting: choose an "
+                "empty --output",
                 exit_code=1,
             )
         plan["tests"] = [
@@ -99,14 +100,14 @@ def planned(store: Store, recipe: Recipe) -> list[Shard]:
     if before["recipe"] != plan["recipe"]:
         changed = [name for name, value in plan["recipe"].items() if before["recipe"].get(name) != value]
         raise EarthworksError(
-            f"{store.location} was started with another recipe ({', '.join(changed)} changed): give it as it was, or "
-            "build into another --output"
+            f"{store.location} was started with a different recipe ({', '.join(changed)} changed): rerun with the "
+            "original recipe, or choose another --output"
         )
     refuse_changed_input(store, [Shard.from_json(each, recipe) for each in before["shards"]], shards)
     if manifest is None or "tests" in before:
         refuse_changed_tests(store, before.get("tests"), recipe)
     if manifest is None and list(map(cut_of, before["shards"])) != list(map(cut_of, plan["shards"])):
-        write_plan(store, plan | {"tests": before["tests"]})  # the same files, elsewhere
+        write_plan(store, plan | {"tests": before["tests"]})  # the same files in another place
     return shards
 
 
@@ -124,13 +125,13 @@ def cut_of(shard: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_plan(data: bytes, where: str, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A plan, as `planned` wrote it; one beside a manifest of format 1 has no digest."""
+    """A plan written by `planned`; next to a manifest of format 1 it has no digest."""
     plan = parsed(data, where)
     if SEAL in plan:
         plan = unsealed(data, where)
     elif manifest is None or "files" in manifest:
         raise EarthworksError(
-            f"{where} was altered, or is of a build that an earlier version left unfinished: build into another --output"
+            f"{where} was altered, or belongs to an unfinished build of an earlier version: choose another --output"
         )
     names = {subset["name"] for subset in plan["recipe"]["subsets"]} if has_shape(plan, SHAPE) else set()
     if (
@@ -144,7 +145,7 @@ def read_plan(data: bytes, where: str, manifest: dict[str, Any] | None = None) -
 
 @lru_cache(maxsize=1)
 def parsed_plan(data: bytes, where: str) -> tuple[Recipe, dict[str, Shard], list[dict[str, Any]] | None]:
-    """The recipe, the shards by name, and the plan's test sets: read once in each process, as it may be large."""
+    """The recipe, the shards by name, and the plan's test sets: parsed once per process, as the plan may be large."""
     plan = read_plan(data, where)
     recipe = Recipe.from_json(plan["recipe"])
     shards = [Shard.from_json(each, recipe) for each in plan["shards"]]
@@ -152,24 +153,26 @@ def parsed_plan(data: bytes, where: str) -> tuple[Recipe, dict[str, Shard], list
 
 
 def refuse_changed_input(store: Store, before: list[Shard], now: list[Shard]) -> None:
-    """The files must be those of the plan. One whose time alone changed is read to compare its digest, if its shard is
-    done; otherwise it does not matter."""
+    """Raise EarthworksError if the input files are not those of the plan. If only a file's time changed, its digest is
+    compared, provided that its shard is done."""
     old, new = ({(shard.subset, file.name): file for shard in each for file in shard.files} for each in (before, now))
     for key in sorted(old.keys() | new.keys()):
         if key not in old or key not in new or old[key].bytes != new[key].bytes:
-            what = "is new" if key not in old else "is gone" if key not in new else "has another size"
+            what = "is new" if key not in old else "is gone" if key not in new else "has a different size"
             raise EarthworksError(f"the input changed since {store.location} was started: {key[1]} of {key[0]} {what}")
     if [(shard.name, [file.name for file in shard.files]) for shard in before] != [
         (shard.name, [file.name for file in shard.files]) for shard in now
     ]:
-        raise EarthworksError(f"{store.location}/{PLAN} cuts the input into other shards: build into another --output")
+        raise EarthworksError(
+            f"{store.location}/{PLAN} divides the input into different shards: choose another --output"
+        )
     for shard in now:
         touched = [file for file in shard.files if file.token != old[shard.subset, file.name].token]
         digests = digests_of(store, shard) if touched else {}
         for file in touched:
             if digests.get(file.name, "") not in ("", digest(file)):
                 changed = f"the input changed since {store.location} was started"
-                raise EarthworksError(f"{changed}: {file.name} of {shard.subset} has other content")
+                raise EarthworksError(f"{changed}: {file.name} of {shard.subset} has different content")
 
 
 def test_files(recipe: Recipe) -> dict[tuple[str, str], InputFile]:
@@ -178,33 +181,33 @@ def test_files(recipe: Recipe) -> dict[tuple[str, str], InputFile]:
 
 
 def refuse_changed_tests(store: Store, before: list[dict[str, Any]] | None, recipe: Recipe) -> None:
-    """The test sets must be those of the plan, for all shards and for good: what is in them decides what is kept."""
+    """Raise EarthworksError if the test sets are not those of the plan: they decide which documents are kept."""
     now = test_files(recipe)
     if before is None and now:
         raise EarthworksError(
-            f"{store.location}/{PLAN} is of an earlier version, which did not note what is in the test sets: build into "
-            "another --output"
+            f"{store.location}/{PLAN} is from an earlier version, which did not record the content of the test sets: "
+            "choose another --output"
         )
     old = {(each["place"], each["name"]): each for each in before or ()}
     for key in sorted(old.keys() | now.keys()):
         what = "is new" if key not in old else "is gone" if key not in now else ""
         if not what and old[key]["token"] != now[key].token and old[key]["digest"] != digest(now[key]):
-            what = "has other content"
+            what = "has different content"
         if what:
             raise EarthworksError(
-                f"the test sets changed since {store.location} was started: {key[1]} of {key[0]} {what}; put them back, or "
-                "build into another --output"
+                f"the test sets changed since {store.location} was started: {key[1]} of {key[0]} {what}; restore them, or "
+                "choose another --output"
             )
 
 
 def digests_of(store: Store, shard: Shard) -> dict[str, str]:
-    """Digests of the files of a shard by name, from when it was read; none when it was not."""
+    """Digests of a shard's files by name, recorded when it was read; empty if it was not."""
     if (manifest := read_manifest(store)) is not None:
         files = manifest["inputs"].get(shard.name, [])
     elif store.exists(name := record_of("filter", shard.name)):
         try:
             files = store.read_record(name)["files"]
-        except (EarthworksError, KeyError):  # it is done again
+        except (EarthworksError, KeyError):  # the shard is redone
             files = []
     else:
         files = []

@@ -9,7 +9,7 @@ RETRIES = 3  # of a task whose worker or node died
 
 
 class Ray:
-    """At most `workers` tasks under way."""
+    """Runs at most `workers` tasks at once."""
 
     def __init__(self, workers: int):
         try:
@@ -24,12 +24,12 @@ class Ray:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The cluster stays: it may be somebody's."""
+        """Leave the cluster running: it may be shared."""
 
     def run(
         self, perform: Callable[[str, str, str], dict[str, Any]], location: str, stage: str, shards: list[str]
     ) -> Iterator[dict[str, Any]]:
-        """Counts of the shards as they are done."""
+        """Counts of the shards as they finish."""
         remote = self.ray.remote(num_cpus=1, max_retries=RETRIES)(perform)
         waiting, running = list(shards), []
         try:
@@ -38,6 +38,6 @@ class Ray:
                     running.append(remote.remote(location, stage, waiting.pop(0)))
                 done, running = self.ray.wait(running)
                 yield from self.ray.get(done)
-        finally:  # whoever stopped this command leaves nobody writing
+        finally:  # leave no task writing after this command
             for task in running:
                 self.ray.cancel(task, force=True)

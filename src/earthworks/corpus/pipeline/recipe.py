@@ -1,4 +1,4 @@
-"""What a build of a corpus is told, checked before anything is read.
+"""The recipe of a build, validated before anything is read.
 
 subsets:
   web:   {input: raw/web, weight: 0.48, stages: [language, quality, repetition]}
@@ -23,7 +23,7 @@ from earthworks.corpus.rules.profiles import PROFILES
 from earthworks.runs import EarthworksError
 
 STAGES = ("language", "quality", "repetition")  # the filters of single documents, in the order of the paper
-MOST_HASHES = 1 << 14  # 64 KiB a document; estimates are within 0.004 then, and words of an n-gram are fewer
+MOST_HASHES = 1 << 14  # 64 KiB per document, estimates within 0.004; also the limit for words per n-gram
 TEST_RULES = ("jaccard", "any")
 
 
@@ -39,7 +39,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of `corpus build` that decide what comes out. Two recipes with one digest give the same bytes."""
+    """The settings of `corpus build` that determine its result. Equal digests give the same bytes."""
 
     subsets: tuple[Subset, ...]
     profile: str = "literal"
@@ -69,13 +69,13 @@ class Recipe:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "Recipe":
-        """Of a manifest or plan, whose shape was checked."""
+        """The recipe in a manifest or plan whose shape was checked."""
         names = {each.name for each in fields(cls)}
         known = PROFILES[written["profile"]].bounds if written["profile"] in PROFILES else {}
         if names != written.keys() or not known or not known.keys() >= written["bounds"].keys():
-            raise EarthworksError("the recipe of this corpus is of another version of earthworks, or was altered")
+            raise EarthworksError("the recipe of this corpus is from another version of earthworks, or was altered")
         if any(len(pair) != 2 for pair in written["bounds"].values()):
-            raise EarthworksError("the recipe of this corpus has bounds that are no pairs: it was altered")
+            raise EarthworksError("the recipe of this corpus has bounds that are not pairs: it was altered")
         subsets = tuple(
             Subset(each["name"], each["input"], each["weight"], tuple(each["stages"])) for each in written["subsets"]
         )
@@ -90,11 +90,11 @@ def recipe_of(
     bounds: Mapping[str, Any] | None,
     **rest: Any,
 ) -> Recipe:
-    """The recipe that the parameters of `build` describe. Raises EarthworksError for what cannot be meant."""
+    """The recipe described by the parameters of `build`. Raises EarthworksError for invalid values."""
     if bool(input) == bool(subsets):
-        raise EarthworksError("corpus build wants either --input (one source) or subsets (a mapping in a recipe)")
+        raise EarthworksError("corpus build needs either --input (one source) or subsets (a mapping in a recipe)")
     if subsets and stages is not None:
-        raise EarthworksError("--stages goes with --input; in a recipe each subset has its own stages")
+        raise EarthworksError("--stages requires --input; in a recipe each subset has its own stages")
     if input:
         subsets = {"all": {"input": input} | ({} if stages is None else {"stages": stages})}
     assert subsets
@@ -105,7 +105,9 @@ def recipe_of(
         raise EarthworksError(f"the recipe gives a weight to {weighted[0]} and none to {without}: weight all or none")
     recipe = Recipe(found, bounds=bounds_of(rest["profile"], bounds or {}), **rest)
     if recipe.near is not None and not 0 < recipe.near < 1:
-        raise EarthworksError(f"--near is {recipe.near}: a Jaccard similarity between 0 and 1, or null for no search")
+        raise EarthworksError(
+            f"--near is {recipe.near}: a Jaccard similarity between 0 and 1, or null to keep near copies"
+        )
     if not 0 < recipe.recall < 1:
         raise EarthworksError(f"--recall is {recipe.recall}: a probability between 0 and 1")
     if not (1 <= recipe.ngram <= MOST_HASHES and 1 <= recipe.hashes <= MOST_HASHES):
@@ -125,11 +127,11 @@ def recipe_of(
 
 
 def subset_of(name: str, given: Any) -> Subset:
-    """One subset as the recipe gives it: a mapping, or the place of its input alone."""
+    """One subset of a recipe, given as a mapping or just as the location of its input."""
     given = {"input": given} if isinstance(given, str) else given
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise EarthworksError(
-            f"subset {name!r}: a name is of letters, digits, '.', '_' and '-', since it names a folder"
+            f"subset {name!r}: a name consists of letters, digits, '.', '_' and '-', since it names a folder"
         )
     if not isinstance(given, Mapping) or not isinstance(given.get("input"), str):
         raise EarthworksError(f"subset {name} has no input: expected {name}: {{input: FILE OR FOLDER, ...}}")
@@ -148,7 +150,7 @@ def subset_of(name: str, given: Any) -> Subset:
 
 
 def bounds_of(profile: str, given: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Bounds in place of the profile's: [lowest, highest] for rules of either kind, one number for the highest alone."""
+    """Bounds that replace the profile's: [lowest, highest], or one number for the highest alone."""
     if profile not in PROFILES:
         raise EarthworksError(f"--profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
     known = PROFILES[profile].bounds

@@ -1,8 +1,8 @@
-"""The stages of a build that go over the kept documents again: n-grams of possible copies, and the last choice.
+"""The stages of a build that read the kept documents again: n-grams of candidates, and the final selection.
 
-work/shingles/SHARD.npy       sorted different n-gram hashes of the shard's candidates, one after the other
+work/shingles/SHARD.npy       sorted distinct n-gram hashes of the shard's candidates, concatenated
 documents/SHARD.jsonl.zst     the corpus
-removed/SHARD.jsonl.zst       copies and contaminated documents, with what they were dropped for
+removed/SHARD.jsonl.zst       copies and contaminated documents, with the reason
 """
 
 import io
@@ -21,19 +21,19 @@ from earthworks.corpus.pipeline.recipe import Recipe
 from earthworks.corpus.pipeline.shards import Shard
 from earthworks.corpus.store import Checked, Store
 
-TOO_SIMILAR = 0.8  # to a test document, by the paper's rule
+TOO_SIMILAR = 0.8  # Jaccard similarity to a test document, by the paper's rule
 
 
 @contextmanager
 def kept_file(store: Store, shard: Shard) -> Iterator[Any]:
-    """The kept documents of a shard, compared at their end with what the filters wrote."""
+    """The file of a shard's kept documents, compared at its end with the SHA-256 of what was written."""
     name = f"work/kept/{shard.name}.jsonl.zst"
     written = store.read_record(f"work/filter/{shard.name}.json")["written"][name]
     with store.open(name) as raw:
         checked = Checked(raw, f"{store.location}/{name}", written["sha256"])
         try:
             yield checked
-        except (OSError, ValueError):  # what the decoders raise on damage
+        except (OSError, ValueError):  # raised by decoders on damage
             checked.finish()
             raise
         checked.finish()
@@ -45,14 +45,14 @@ def kept_lines(store: Store, shard: Shard) -> Iterator[bytes]:
 
 
 def open_lines(raw: Any) -> Any:
-    """The lines of a .jsonl.zst file that a build wrote."""
+    """The lines of a .jsonl.zst file written by a build."""
     import pyarrow
 
     return io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"), 1 << 20)  # type: ignore[arg-type]
 
 
 def shingle_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
-    """The n-grams of the shard's candidates: 8 bytes for each different one."""
+    """Write the n-grams of the shard's candidates: 8 bytes per distinct one."""
     import orjson
 
     wanted = set(array_of(store, f"work/candidates/{shard.name}.npy").tolist())
@@ -80,7 +80,7 @@ def shingle_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
 
 
 def select_shard(store: Store, recipe: Recipe, shard: Shard) -> dict[str, Any]:
-    """Part the kept documents into the corpus and what is removed."""
+    """Split the kept documents into the corpus and those removed."""
     copies = copies_of(store, shard)
     contaminated = contaminated_rows(store, recipe, shard)
     counts: dict[str, int] = dict.fromkeys(("exact_copies", "near_copies", "contaminated", "final", "final_bytes"), 0)
@@ -130,7 +130,7 @@ def text_bytes(line: bytes) -> int:
 
 
 def copies_of(store: Store, shard: Shard) -> dict[int, dict[str, Any]]:
-    """By row of the shard's kept documents: whose copy it is."""
+    """By row of the shard's kept documents: the document it is a copy of."""
     import pyarrow.parquet
 
     with store.open("duplicates.parquet") as stream:
@@ -141,7 +141,7 @@ def copies_of(store: Store, shard: Shard) -> dict[int, dict[str, Any]]:
 
 
 def contaminated_rows(store: Store, recipe: Recipe, shard: Shard) -> dict[int, list[str]]:
-    """By row of the shard's kept documents: the test items for which the recipe's rule drops it."""
+    """By row of the shard's kept documents: the test items for which it is dropped."""
     found: dict[int, list[str]] = {}
     for line in store.read(f"contamination/{shard.name}.jsonl").splitlines() if recipe.tests else ():
         hit = json.loads(line)

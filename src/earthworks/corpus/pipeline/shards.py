@@ -1,7 +1,7 @@
-"""The inputs of a build cut into shards: what one worker does at a time, and what is done again after a crash.
+"""Division of a build's inputs into shards, the unit of work of one worker and of recovery after a crash.
 
-The cut depends on the inputs' names and sizes alone, never on the number of workers or machines, so that any of them can
-go on where others stopped.
+The division depends only on the names and sizes of the inputs, not on the number of workers or machines, so any of them
+can continue the work of others.
 """
 
 import os
@@ -18,12 +18,12 @@ from earthworks.corpus.readers.records import Reading
 from earthworks.corpus.readers.sources import exists_locally
 from earthworks.runs import EarthworksError, sha256
 
-SHARD_BYTES = 1 << 26  # of the files as they are stored; a larger file is a shard by itself
+SHARD_BYTES = 1 << 26  # of the files as stored; a larger file is a shard by itself
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some files of one subset, or a source that is no file (`python-docs`, `-`, `hf:`), named by its place."""
+    """Some files of one subset, or a source that is not a file (`python-docs`, `-`, `hf:`)."""
 
     subset: str
     number: int
@@ -39,8 +39,8 @@ class Shard:
         return sum(file.bytes for file in self.files)
 
     def read(self, reading: Reading) -> Iterator[Document]:
-        """Its documents that hold text, in order; ids are unique within a file. Raises EarthworksError after the
-        documents of a file that changed or vanished while it was read."""
+        """The non-empty documents, in order; ids are unique within a file. Raises EarthworksError after the documents of
+        a file that changed or vanished while it was read."""
         if self.source is not None:
             yield from held(documents(self.source, reading), reading)
         for file in self.files:
@@ -72,21 +72,21 @@ class Shard:
 
 
 def state(file: InputFile) -> str | None:
-    """What a local file's size and time are now; None for a remote one, whose store gives one version of it.
+    """Current size and time of a local file; None for a remote one, whose store serves one version of it.
 
-    Raises EarthworksError when the file is not as large as the plan says, or no file any more."""
+    Raises EarthworksError if its size is not that of the plan, or it is no longer a file."""
     if not is_local(file.files):
         return None
     try:
         found = os.stat(file.path)
     except FileNotFoundError:
-        if not file.bytes:  # a link that led nowhere from the beginning
+        if not file.bytes:  # a link that was broken from the start
             return ""
         raise EarthworksError(
-            f"{file.path} vanished while the corpus was built: put it back, and give the same command", exit_code=1
+            f"{file.path} vanished while the corpus was built: restore it, and rerun the same command", exit_code=1
         ) from None
     except OSError:
-        return ""  # may not be looked at: reading it says so
+        return ""  # no permission: reading it reports that
     if not stat.S_ISREG(found.st_mode) or found.st_size != file.bytes:
         raise changed(file)
     return f"{found.st_size}-{found.st_mtime_ns}"
@@ -94,14 +94,14 @@ def state(file: InputFile) -> str | None:
 
 def changed(file: InputFile) -> EarthworksError:
     return EarthworksError(
-        f"{file.path} changed while the corpus was built: the documents of one build are those of one moment, so build into "
-        "another --output when nothing writes there any more",
+        f"{file.path} changed while the corpus was built: the input of one build must not change, so choose another "
+        "--output once nothing writes to the input",
         exit_code=1,
     )
 
 
 def digest(file: InputFile) -> str:
-    """SHA-256 of a local file; of a remote one what its store calls its version; of one that cannot be read, that."""
+    """SHA-256 of a local file, the store's version of a remote one, or the error of an unreadable one."""
     if not is_local(file.files):
         return file.token
     try:
@@ -111,9 +111,9 @@ def digest(file: InputFile) -> str:
 
 
 def cut(recipe: Recipe, reading: Reading) -> list[Shard]:
-    """All shards of a recipe: of each subset the files in sorted order, together until they make up SHARD_BYTES.
+    """All shards of a recipe: the files of each subset in sorted order, grouped up to SHARD_BYTES.
 
-    `reading` counts what is left out and the folders that may not be listed."""
+    `reading` counts skipped files and folders that cannot be listed."""
     found = []
     for subset in recipe.subsets:
         if not is_files(subset.input):

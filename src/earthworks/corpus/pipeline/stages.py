@@ -1,7 +1,7 @@
-"""The stages of a build: what each writes, which records say that it is done, and that what they name is what was written.
+"""The stages of a build: their files, the records that mark them as done, and the verification of these.
 
-A record is work/STAGE/SHARD.json, or work/STAGE.json of a stage that sees all shards. It is written last and names the
-files of its stage with their SHA-256, so that a stage is not done again unless one of them is missing or altered.
+A record is work/STAGE/SHARD.json, or work/STAGE.json for a stage that sees all shards. It is written last and names the
+files of its stage with their SHA-256, so that a stage is redone only if one of them is missing or altered.
 """
 
 from collections.abc import Callable, Iterable
@@ -46,7 +46,7 @@ def record_of(stage: str, shard: str | None = None) -> str:
 
 
 def files_of_stage(stage: str, shard: str | None, shards: Iterable[Shard]) -> list[str]:
-    """Names of the files that a stage may write beside its record."""
+    """Names of the files that a stage may write in addition to its record."""
     if stage == "filter":
         own = [f"work/kept/{shard}.jsonl.zst", f"work/keys/{shard}.npy", f"rejected/{shard}.jsonl.zst"]
         return [*own, f"values/{shard}.parquet", f"contamination/{shard}.jsonl"]
@@ -61,21 +61,21 @@ def files_of_stage(stage: str, shard: str | None, shards: Iterable[Shard]) -> li
 
 
 def records(shards: list[Shard]) -> list[tuple[str, str | None]]:
-    """Every (stage, shard) of a build, the shard None where a stage sees all of them."""
+    """Every (stage, shard) of a build; the shard is None for stages that see all of them."""
     return [
         (stage, name) for stage in STAGES for name in ([each.name for each in shards] if stage in BY_SHARD else [None])
     ]
 
 
 def finished(store: Store, stage: str, shards: list[Shard]) -> set[str]:
-    """Names of the shards that the stage has a record of."""
+    """Names of the shards for which the stage has a record."""
     folders = {shard.subset: store.names(f"work/{stage}/{shard.subset}") for shard in shards}
     return {shard.name for shard in shards if f"{shard.number:05d}.json" in folders[shard.subset]}
 
 
 def intact(store: Store, stage: str, shard: str | None, shards: list[Shard], *, full: bool) -> bool:
-    """Whether a stage that has a record left what the record says. Where it did not, that is said, and the record goes, so
-    that the stage is done again: its result is the same."""
+    """Whether the files of a recorded stage are as its record states. If not, print a notice and remove the record, so
+    that the stage is redone, with the same result."""
     name = record_of(stage, shard)
     try:
         record = store.read_record(name)
@@ -89,7 +89,7 @@ def intact(store: Store, stage: str, shard: str | None, shards: list[Shard], *, 
     except EarthworksError as error:
         if error.exit_code == 1:
             raise
-        note(f"notice: {error}; the stage {stage} is done again{f' for shard {shard}' if shard else ''}")
+        note(f"notice: {error}; redoing the stage {stage}{f' for shard {shard}' if shard else ''}")
         store.remove_files([name])
         return False
     return True

@@ -1,10 +1,10 @@
-"""Documents from anywhere: files, folders, standard input, Hugging Face data sets, fsspec URLs, `python-docs`.
+"""Documents from any source: files, folders, standard input, Hugging Face data sets, fsspec URLs, `python-docs`.
 
 `read("books/")` yields one Document per .txt file, per line of a .jsonl (or .json, of lines), per row of a .parquet, per
-page: a .html (or .htm) file or a response of a .warc; each also as .gz, .xz or .zst. A folder is read to its depth in
-the sorted order of its paths; its hidden files are left out in silence, files of other kinds are counted. Text is
-UTF-8: a byte-order mark is dropped, line ends stay as they are, and every byte that is not UTF-8 (and every lone
-surrogate in JSON) becomes one U+FFFD and is counted. Pages come as the text that html_text.py finds in them.
+page: a .html (or .htm) file or a response of a .warc; each also as .gz, .xz or .zst. A folder is read recursively in
+sorted order of its paths; hidden files are skipped silently, files of other kinds are counted. Text is UTF-8: a
+byte-order mark is dropped, line ends are kept, and every byte that is not UTF-8 (and every lone surrogate in JSON)
+becomes one U+FFFD and is counted. Pages are reduced to their main text by html_text.py.
 """
 
 import os
@@ -44,34 +44,34 @@ from earthworks.corpus.readers.streams import LARGEST_FILE, Unreadable, beginnin
 from earthworks.corpus.readers.warc import read_warc
 from earthworks.runs import EarthworksError
 
-LONG = 1 << 24  # bytes of a text from which on `read_texts` gives it block by block
+LONG = 1 << 24  # bytes of a text above which `read_texts` yields it block by block
 BLOCK = 1 << 20  # bytes of standard input decoded at once
 
 
 def read(data: str, reading: Reading | None = None) -> Iterator[Document]:
-    """The documents of one source, in an order that depends on nothing but the source. Empty texts are left out.
+    """The documents of one source, in an order that depends only on the source. Empty texts are skipped.
 
     `data`: a file, a folder, `-` (standard input, plain text, one document), `hf:NAME[:CONFIG][:SPLIT]` (a data set of
     the Hugging Face Hub, or a local folder of one; the split is `train` unless given, as in `hf:NAME::test`), a URL of
     fsspec such as `s3://...`, `python-docs`, `python-docs/prose` or `python-docs/code`.
 
-    The text of a record is its field `text`, else `content`, `raw_content` or `document`; `id` and `source` are taken
-    from the record when they are there, else made from the file's name and the number of the line or row.
+    The text of a record is its field `text`, else `content`, `raw_content` or `document`; `id` and `source` are those of
+    the record if present, else made from the file name and the number of the line or row.
     A record without these but with a field `html` is a page. Memory: one document, for .parquet one row group's columns.
-    Raises EarthworksError for what cannot be read, and for the first bad record unless `reading` is tolerant.
+    Raises EarthworksError for unreadable sources, and for the first bad record unless `reading` is tolerant.
     """
     reading = Reading() if reading is None else reading
     yield from some(held(documents(data, reading), reading), data, reading)
 
 
 def read_texts(data: str, reading: Reading | None = None) -> Iterator[Document | LongDocument]:
-    """`read` where no text need be held whole: a .txt file or standard input of more than 16 MiB is a LongDocument."""
+    """`read` without holding long texts: a .txt file or standard input of more than 16 MiB is a LongDocument."""
     reading = Reading() if reading is None else reading
     yield from some(counted(documents(data, reading, LONG), reading), data, reading)
 
 
 def held(found: Iterable[Document | LongDocument], reading: Reading) -> Iterator[Document]:
-    """The documents that are not empty, of a source without long ones."""
+    """The non-empty documents of a source without long ones."""
     for document in counted(found, reading):
         assert isinstance(document, Document)
         yield document
@@ -81,7 +81,7 @@ def some(found: Iterable[Any], data: str, reading: Reading) -> Iterator[Any]:
     before = reading.documents
     yield from found
     if reading.documents == before:
-        raise EarthworksError(f"{data} holds no text: a corpus needs at least one document that is not empty")
+        raise EarthworksError(f"{data} contains no text: a corpus needs at least one non-empty document")
 
 
 def documents(data: str, reading: Reading, most: int = LARGEST_FILE) -> Iterator[Document | LongDocument]:
@@ -106,18 +106,17 @@ def documents(data: str, reading: Reading, most: int = LARGEST_FILE) -> Iterator
 
 @cache
 def standard_input() -> bytes:
-    """Everything on standard input, kept, because a corpus is read more than once."""
+    """All of standard input, cached because a corpus is read more than once."""
     content = sys.stdin.buffer.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise EarthworksError(
-            f"standard input holds more than {LARGEST_FILE:,} bytes, the most that is read as one document: "
-            "save it as several files"
+            f"standard input has more than {LARGEST_FILE:,} bytes, the limit for one document: save it as several files"
         )
     return content
 
 
 def python_docs_subsets(data: str) -> list[str]:
-    """`python-docs` -> all its subsets, `python-docs/prose` -> that one."""
+    """`python-docs` -> all its subsets, `python-docs/prose` -> only this one."""
     name = data.partition("/")[2]
     if name and name not in WEIGHTS:
         raise EarthworksError(f"{data} does not exist; python-docs has the subsets {' and '.join(WEIGHTS)}")
@@ -125,10 +124,10 @@ def python_docs_subsets(data: str) -> list[str]:
 
 
 def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
-    """The files at a path or URL, one or a folder's to its depth, in the order of their names; nothing is opened.
+    """The files at a path or URL (a file, or a folder recursively) in the order of their names; nothing is opened.
 
-    Hidden files are left out; those of kinds that cannot be read, links to folders, pipes and the like are counted in
-    `reading`. Raises EarthworksError where there is nothing to read; a folder that may not be listed is a fault.
+    Hidden files are skipped; unsupported files, links to folders, pipes and the like are counted in `reading`. Raises
+    EarthworksError if there is nothing to read; a folder that cannot be listed is a fault.
     """
     reading = Reading() if reading is None else reading
     if (named := named_files(location)) is not None:
@@ -137,14 +136,14 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
     if files.isfile(path):
         if kind_of(path) is None:
             raise EarthworksError(
-                f"{location} is of no kind that can be read: expected {READABLE} (plain text can come through `-`)"
+                f"unsupported file type: {location} (expected {READABLE}; send plain text through `-`)"
             )
         return [input_file(files, PurePosixPath(path).name, path, files.info(path))]
     if not files.isdir(path):
         if is_local(files) and os.path.exists(path):
             raise EarthworksError(
-                f"{location} cannot be read: it is no regular file, but a pipe or a device; give a file or a folder, or "
-                "send the text through standard input with -"
+                f"{location} cannot be read: it is not a regular file, but a pipe or a device; give a file or a folder, "
+                "or send the text through standard input with -"
             )
         raise EarthworksError(f"{location} does not exist")
 
@@ -152,7 +151,7 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
         where = error.filename or location
         reading.fault(str(where), Unreadable(f"{where} cannot be listed: {error.strerror or error}"))
 
-    if is_local(files):  # whose `find` leaves out in silence what it may not list
+    if is_local(files):  # its `find` silently skips folders that it cannot list
         for _ in os.walk(path, onerror=refused):
             pass
     root = str(files.info(path)["name"])
@@ -167,15 +166,15 @@ def files_of(location: str, reading: Reading | None = None) -> list[InputFile]:
             continue
         readable.append(input_file(files, relative, found[relative], infos[found[relative]]))
     if not readable:
-        raise EarthworksError(f"{location} holds nothing that can be read: expected files of kind {READABLE}")
+        raise EarthworksError(f"{location} contains no readable files: expected {READABLE}")
     return distinct_names(readable)
 
 
 def read_input(file: InputFile, reading: Reading) -> Iterator[Document]:
-    """The documents of one file that are not empty, in order, counted in `reading`.
+    """The non-empty documents of one file, in order, counted in `reading`.
 
-    If it is tolerant, every bad record is one fault, and what is damaged or may not be read is one fault after the good
-    documents before it; else the first raises EarthworksError. A missing extra always does.
+    If it is tolerant, every bad record is one fault, and damage or a refused read is one fault after the good documents
+    before it; otherwise the first raises EarthworksError. A missing extra always does.
     """
     return held(read_file(file, reading), reading)
 

@@ -1,4 +1,4 @@
-"""Files that documents are read from, local or on any file system of fsspec: their names, kinds, sizes and versions."""
+"""Input files, local or on any fsspec file system: their names, kinds, sizes and versions."""
 
 import os
 import stat
@@ -13,11 +13,11 @@ KINDS = (".txt", ".jsonl", ".json", ".parquet", ".html", ".htm", ".warc")
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file that can be read.
+    """A readable file.
 
-    `name`: below the folder asked for, with `/`, as its documents are called. `path`: within its file system. `bytes`:
-    on disk. `token`: another one means that the content may be another (size and time of change, or what the remote
-    store calls its version). `sha256`: of a file of a built corpus, which is compared at its end. Can be pickled.
+    `name`: path relative to the requested folder, with `/`; names its documents. `path`: within its file system. `bytes`:
+    size on disk. `token`: changes when the content may have changed (size and modification time, or the version in the
+    remote store). `sha256`: for files of a built corpus, compared at the end. Can be pickled.
     """
 
     name: str
@@ -29,7 +29,7 @@ class InputFile:
 
 
 def file_system(location: str) -> tuple[Any, str]:
-    """The fsspec file system and the path in it of a local path or a URL."""
+    """The fsspec file system of a local path or URL, and the path within it."""
     if "://" in location:
         import fsspec.core
 
@@ -43,7 +43,7 @@ def file_system(location: str) -> tuple[Any, str]:
 
 
 def distinct_names(files: list[InputFile]) -> list[InputFile]:
-    """Names that are not UTF-8 can become equal when they are shown; the second is then `NAME (2)`, as ids must differ."""
+    """Make names unique: names that are not UTF-8 can become equal when shown; the second is then `NAME (2)`."""
     taken = {file.name for file in files}
     if len(taken) == len(files):
         return files
@@ -64,11 +64,11 @@ def is_local(files: Any) -> bool:
 
 
 def is_file(files: Any, path: str) -> bool:
-    """Whether opening it gives bytes and not, as a pipe would, an endless wait."""
+    """Whether it can be read without blocking forever, as a pipe would."""
     try:
         return not is_local(files) or stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
-        return True  # a broken link: reading it says so
+        return True  # a broken link: reading it reports that
 
 
 def input_file(files: Any, name: str, path: str, info: dict[str, Any]) -> InputFile:
@@ -79,16 +79,16 @@ def input_file(files: Any, name: str, path: str, info: dict[str, Any]) -> InputF
     token = next((str(info[each]) for each in (*versions, "created") if info.get(each) is not None), "")
     if is_local(files):
         try:
-            found = os.stat(path)  # of what a link leads to
+            found = os.stat(path)  # of the target of a link
             size, token = found.st_size, str(found.st_mtime_ns)
         except OSError:
             pass
-    name = name.encode(errors="surrogateescape").decode(errors="replace")  # names need not be UTF-8, identities do
+    name = name.encode(errors="surrogateescape").decode(errors="replace")  # names need not be UTF-8, but ids must be
     return InputFile(name, path, size, f"{size}-{token}", files)
 
 
 def kind_of(name: str) -> str | None:
-    """The suffix that says how to read a file, below .gz, .xz or .zst; None for other files."""
+    """The suffix that determines how a file is read, without .gz, .xz or .zst; None for other files."""
     name = name.lower()
     name = name.removesuffix(compression(name))
     return next((kind for kind in KINDS if name.endswith(kind)), None)
@@ -99,5 +99,5 @@ def opened(file: InputFile) -> Any:
         return file.files.open(file.path, "rb")
     except OSError as error:
         raise Unreadable(f"{file.path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # a remote file system has its own types
+    except Exception as error:  # remote file systems raise their own types
         raise Unreadable(f"{file.path} cannot be read: {type(error).__name__}: {error}") from error

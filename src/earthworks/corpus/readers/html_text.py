@@ -1,11 +1,11 @@
-"""The text of a web page: trafilatura, with its options chosen by measurement, where no page can hurt us.
+"""Main text of a web page: trafilatura in an isolated process, with options chosen by measurement.
 
 Rae et al. 2021, A.1.1 keep the coherent blocks of a page with their line breaks, indentation and bullets. Of
-trafilatura's settings `fast` with `favor_recall` and without comments came out first or even with the first by every
-measure of benchmarks/results/extraction.md, at about half the time of the others; nothing is done to its text here.
+trafilatura's settings, `fast` with `favor_recall` and without comments was best or tied by every measure of
+benchmarks/results/extraction.md, at about half the time of the others. Its text is not changed here.
 
-It runs in a process of its own, which reads page after page. A page that takes more than 60 CPU-seconds or 4 GiB (200,000
-attributes in one tag take libxml2 minutes), or that crashes the parser, costs that process and not ours.
+It runs in a separate process, which handles one page after another. A page that takes more than 60 CPU-seconds or 4 GiB
+(200,000 attributes in one tag take libxml2 minutes), or that crashes the parser, ends only that process.
 """
 
 import atexit
@@ -25,26 +25,26 @@ from earthworks.runs import EarthworksError
 from earthworks.runs.errors import missing_extra
 
 LARGEST_PAGE = 10_000_000  # bytes: the largest of 380 real pages has 1.5 MB, and Common Crawl cuts at 5 MiB
-DEEPEST = 250  # elements within one another: 51 is the most in those pages; libxml2 silently stops at 256
+DEEPEST = 250  # nested elements: the most in those pages is 51; libxml2 silently stops at 256
 SECONDS = 60  # of CPU: 10 MB of ordinary HTML take 25
 MEMORY = 4 << 30  # bytes of address space
 OPTIONS: dict[str, Any] = {"fast": True, "favor_recall": True, "include_comments": False}
-TRIAL_SENTENCE = "This is the page by which the process is tried before it is given others."
+TRIAL_SENTENCE = "This is the page that tests the process before any other is processed."
 TRIAL = "<html><body><article>" + f"<p>{TRIAL_SENTENCE}</p>" * 3 + "</article></body></html>"
 META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-NOT_SEEN_IN_ASCII = ("iso-2022", "iso2022", "utf-16", "utf16", "hz")  # encodings that valid UTF-8 may be in truth
+NOT_SEEN_IN_ASCII = ("iso-2022", "iso2022", "utf-16", "utf16", "hz")  # encodings whose bytes may also be valid UTF-8
 LATIN = ("iso-8859-1", "iso8859-1", "latin-1", "latin1", "us-ascii", "ascii")  # names that browsers read as cp1252
 
 
 def extract(page: bytes | str, url: str | None = None, charset: str | None = None) -> str | None:
-    """The main text of an HTML page: paragraphs, headings, list items ("- ") and table rows, a line each, preformatted
-    text with its indentation; NFC. None where there is none.
+    """The main text of an HTML page: one line per paragraph, heading, list item ("- ") and table row, preformatted text
+    with its indentation; NFC. None if there is none.
 
-    `charset`: what the HTTP header said, for `page` in bytes. A byte-order mark decides first, then whether the page is
-    UTF-8, then `charset`, then the page's own `<meta>`, then its bytes (charset_normalizer).
+    `charset`: that of the HTTP header, for `page` in bytes. The encoding is decided by a byte-order mark, else by whether
+    the page is valid UTF-8, else `charset`, the page's own `<meta>`, and its bytes (charset_normalizer), in this order.
     Raises Unreadable for a page of more than 10 MB, nested more than 250 deep, or that takes more than 60 CPU-seconds or
-    4 GiB; EarthworksError without the extra `extract`. At most 5 CPU-seconds per MB on what is no attack.
+    4 GiB; EarthworksError without the extra `extract`. At most 5 CPU-seconds per MB on benign pages.
     """
     if len(page) > LARGEST_PAGE:
         raise Unreadable(f"HTML of {len(page):,} bytes, more than {LARGEST_PAGE:,}")
@@ -61,7 +61,7 @@ def need_trafilatura(purpose: str) -> None:
 
 
 def decoded(page: bytes, charset: str | None = None) -> str:
-    """The page as text; bytes that its encoding has no meaning for become U+FFFD."""
+    """The page as text; bytes invalid in its encoding become U+FFFD."""
     for mark, name in BYTE_ORDER_MARKS:
         if page.startswith(mark):
             return page[len(mark) :].decode(name, "replace")
@@ -75,10 +75,10 @@ def decoded(page: bytes, charset: str | None = None) -> str:
     for name in names:
         try:
             text = page.decode("cp1252" if name in LATIN else name, "replace")
-        except (LookupError, ValueError, RuntimeError):  # unknown, or no encoding of text
+        except (LookupError, ValueError, RuntimeError):  # unknown, or not a text encoding
             continue
         if 20 * text.count("\ufffd") <= sum(byte > 127 for byte in page):
-            return text  # else the name is wrong
+            return text  # otherwise the declared name is wrong
     from trafilatura.utils import detect_encoding
 
     for name in detect_encoding(page):
@@ -93,7 +93,7 @@ def decoded(page: bytes, charset: str | None = None) -> str:
 
 
 class Extractor:
-    """The other process: JSON questions and answers, numbered, each after its length in 8 bytes."""
+    """The extraction process. Questions and answers are numbered JSON, each preceded by its length in 8 bytes."""
 
     def __init__(self) -> None:
         need_trafilatura("extracting the text of web pages")
@@ -103,7 +103,7 @@ class Extractor:
         self.start()
 
     def start(self) -> None:
-        """Start the other process. Raises EarthworksError when it cannot extract a page under the limits of this place."""
+        """Start the process. Raises EarthworksError if it cannot extract a page under the resource limits in force."""
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", "from earthworks.corpus.readers.html_text import serve; serve()"],
@@ -127,8 +127,8 @@ class Extractor:
         self.seconds = ready["seconds"]
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a question. Whatever ends the wait for it (Ctrl-C) ends the other process too: its next
-        answer would be to this question."""
+        """The answer to a question. Anything that interrupts the wait (Ctrl-C) also ends the process, whose next answer
+        would otherwise be to this question."""
         with self.lock:
             try:
                 if self.questions.closed:
@@ -141,7 +141,7 @@ class Extractor:
 
     def answer_or_fault(self, question: dict[str, Any]) -> dict[str, Any]:
         answer = self.answer(question)
-        if answer is None and self.process.wait() == 0:  # it left the rest of its CPU time unused: see `serve`
+        if answer is None and self.process.wait() == 0:  # it exited before its CPU time ran out: see `serve`
             self.close()
             self.start()
             answer = self.answer(question)
@@ -152,10 +152,10 @@ class Extractor:
         self.start()
         if code == -signal.SIGXCPU:
             return {"fault": f"HTML that takes more than {self.seconds} seconds"}
-        return {"fault": f"HTML that ends the process of trafilatura (exit code {code})"}
+        return {"fault": f"HTML that crashes the process of trafilatura (exit code {code})"}
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """What the other process says, None if it ended instead."""
+        """The answer of the process; None if it ended instead."""
         self.number += 1
         try:
             send(self.questions, {**question, "number": self.number})
@@ -175,8 +175,8 @@ class Extractor:
 
 def not_started(complaint: str) -> EarthworksError:
     return EarthworksError(
-        f"the process that extracts the text of web pages cannot be started ({complaint}): raise the limits of this "
-        "place (ulimit -v, -t, -u), or take the pages out of the input",
+        f"the process that extracts the text of web pages cannot be started ({complaint}): raise the resource "
+        "limits (ulimit -v, -t, -u), or remove the pages from the input",
         exit_code=1,
     )
 
@@ -185,7 +185,7 @@ running: Extractor | None = None
 
 
 def extractor() -> Extractor:
-    """The one of this process: a fork has its own."""
+    """The extractor of this process; a fork gets its own."""
     global running
     if running is None or running.owner != os.getpid():
         running = Extractor()
@@ -207,7 +207,7 @@ def send(stream: IO[bytes], message: dict[str, Any]) -> None:
 
 
 def receive(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next message, None at the end."""
+    """The next message; None at the end."""
     header = stream.read(8)
     size = int.from_bytes(header, "big")
     content = stream.read(size) if len(header) == 8 else b""
@@ -215,11 +215,10 @@ def receive(stream: IO[bytes]) -> dict[str, Any] | None:
 
 
 def serve(seconds: int = SECONDS) -> None:
-    """What the other process does.
+    """Main function of the extraction process.
 
-    Limits that are lower where it runs stay, and hard ones are never raised. CPU time that is limited for the whole
-    process is divided into pages of at most half of what there is; before it would run out in a page that has not had
-    its share, the process ends, and its successor begins anew."""
+    Lower limits already in force are kept, and hard ones never raised. If the CPU time of the process is limited, a page
+    gets at most half of it; the process exits before a page could run out of time within its share, and is restarted."""
     import logging
     import resource
 
@@ -227,19 +226,19 @@ def serve(seconds: int = SECONDS) -> None:
 
     logging.disable(logging.CRITICAL)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever prints must not spoil the answers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stray output must not corrupt the answers
     lower(resource.RLIMIT_CORE, 0)
     if sys.platform == "linux":
         lower(resource.RLIMIT_AS, MEMORY)
     found = answer(TRIAL, None).get("text") or ""
     if TRIAL_SENTENCE not in found:
-        raise SystemExit("a page of one sentence does not come out")
+        raise SystemExit("a page of one sentence cannot be extracted")
     limits = resource.getrlimit(resource.RLIMIT_CPU)
     given = min((each for each in limits if each >= 0), default=None)  # infinity is -1
     if given is not None:
         seconds = min(seconds, int(given - cpu_seconds() - 2) // 2)
         if seconds < 1:
-            raise SystemExit(f"{given} seconds of CPU are too few")
+            raise SystemExit(f"a CPU limit of {given} seconds is too low")
     send(answers, {"ready": trafilatura.__version__, "seconds": seconds})
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads it
     while (question := receive(sys.stdin.buffer)) is not None:
@@ -259,7 +258,7 @@ def cpu_seconds() -> float:
 
 
 def lower(limit: int, soft: int) -> None:
-    """Set a soft limit of this process, unless it is lower already."""
+    """Set a soft limit of this process, unless it is already lower."""
     import resource
 
     old, hard = resource.getrlimit(limit)

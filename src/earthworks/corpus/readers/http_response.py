@@ -1,4 +1,4 @@
-"""The HTML page in an HTTP response as a crawler kept it."""
+"""The HTML page in an HTTP response stored by a crawler."""
 
 import importlib
 import re
@@ -12,19 +12,19 @@ HEADERS_END = re.compile(rb"\r?\n\r?\n")
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
 HTML = ("text/html", "application/xhtml+xml")
 LONGEST_HEADER = 1 << 20  # bytes of all header lines
-MOST_ENCODINGS = 8  # one within the other
+MOST_ENCODINGS = 8  # nested
 
 
 def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes, str | None] | None:
-    """The body without its encodings and the charset of its header; None unless it is HTML with a status of 200 to 299.
+    """The decoded body and the charset of its header; None unless it is HTML with a status of 200 to 299.
 
-    `cut_short`: the crawler stopped early, so a body that ends in the middle is what there is. Crawlers often keep the
-    headers of encodings that they undid: a body that is not chunked or compressed as they say is taken as it stands.
-    Raises Unreadable for what is no response and for damaged, unknown or too large (more than 10 MB) bodies.
+    `cut_short`: the crawler stopped early, so a truncated body is accepted. Crawlers often keep the headers of encodings
+    that they undid: a body that is not chunked or compressed as declared is used unchanged. Raises Unreadable if it is
+    not a response, and for damaged, unknown or too large (more than 10 MB) bodies.
     """
     status = STATUS.match(response)
     if not status:
-        raise Unreadable(f"{where} holds no HTTP response")
+        raise Unreadable(f"{where} is not an HTTP response")
     end = HEADERS_END.search(response, 0, LONGEST_HEADER)
     if not end:
         return None
@@ -48,7 +48,7 @@ def page_of(response: bytes, where: str, cut_short: bool = False) -> tuple[bytes
 
 
 def without_chunks(body: bytes, where: str, cut_short: bool) -> bytes:
-    """RFC 9112, 7.1: SIZE in hexadecimal [; EXTENSION] CRLF, that many bytes, CRLF, and so on to a SIZE of 0."""
+    """Decode RFC 9112, 7.1: SIZE in hexadecimal [; EXTENSION] CRLF, SIZE bytes, CRLF, repeated until a SIZE of 0."""
     parts, at = bytearray(), 0
     while at < len(body):
         line_end = body.find(b"\r\n", at, at + 1024)
@@ -70,12 +70,12 @@ def without_chunks(body: bytes, where: str, cut_short: bool) -> bytes:
 
 
 def unpacked(body: bytes, encoding: str, where: str, cut_short: bool) -> bytes:
-    """The body without one Content-Encoding."""
+    """Undo one Content-Encoding of the body."""
     if encoding in ("", "identity", "none", "utf-8") or not body:
         return body
     if encoding in ("gzip", "x-gzip"):
         return inflated(body, zlib.MAX_WBITS | 16, where, cut_short) if body.startswith(b"\x1f\x8b") else body
-    if encoding == "deflate":  # with zlib's header, as the RFC says, or without it, as some servers understood
+    if encoding == "deflate":  # with zlib's header, as in the RFC, or without it, as some servers send
         zlib_header = body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
         plain = body[:1] == b"<" or body.lstrip()[:1] == b"<"
         return body if plain else inflated(body, zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS, where, cut_short)
@@ -109,7 +109,7 @@ def from_zstd(body: bytes, where: str, cut_short: bool) -> bytes:
 
 def from_brotli(body: bytes, where: str) -> bytes:
     try:
-        brotli = importlib.import_module("brotli")  # in no extra: archives of today keep bodies without it
+        brotli = importlib.import_module("brotli")  # in no extra: current archives store bodies without it
     except ImportError:
         raise Unreadable(f"{where} is compressed by brotli, which needs: pip install brotli") from None
     try:
@@ -122,7 +122,7 @@ def from_brotli(body: bytes, where: str) -> bytes:
 
 def checked(content: bytes, ended: bool, where: str) -> bytes:
     if len(content) > LARGEST_PAGE:
-        raise Unreadable(f"{where} has a body that becomes more than {LARGEST_PAGE:,} bytes")
+        raise Unreadable(f"{where} has a body of more than {LARGEST_PAGE:,} bytes after decompression")
     if not ended:
         raise Unreadable(f"{where} has a compressed body that is cut short")
     return content

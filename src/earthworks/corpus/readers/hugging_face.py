@@ -10,7 +10,7 @@ from earthworks.runs.errors import missing_extra
 
 
 def read_hugging_face(data: str, reading: Reading) -> Iterator[Document]:
-    """A data set of the Hub or of a local folder, through the package `datasets`, which keeps a copy on disk."""
+    """Documents read through the package `datasets`, which caches Hub data on disk."""
     name, config, split = hugging_face_parts(data)
     try:
         import datasets
@@ -24,7 +24,7 @@ def read_hugging_face(data: str, reading: Reading) -> Iterator[Document]:
                 rows = rows[split]
         else:
             rows = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the package raises a score of types, its own and those of the network below
+    except Exception as error:  # the package raises many types, its own and those of the network library
         raise EarthworksError(f"{data} could not be loaded: {first_line(error)}") from error
     for row, record in enumerate(rows):
         document = record_document(dict(record), f"{name}:{row}", name, data)

@@ -1,14 +1,14 @@
-"""`python-docs`: the corpus that every machine with Python has, read from the installation without a network.
+"""`python-docs`: a corpus available wherever Python is installed, read from the installation without a network.
 
-* prose: the language reference as `pydoc` keeps it (one document per topic) and the docstrings of the standard library
-  (one document per module: each docstring, dedented, under its qualified name). A docstring that stood in an earlier
-  place is left out: 4 % of them, such as tkinter's 29 "Internal function.";
-* code: the source of the same modules with every docstring taken out, so that prose that is held out for measuring is
-  not seen in training as part of the code.
+* prose: the language reference included in `pydoc` (one document per topic) and the docstrings of the standard library
+  (one document per module: each docstring, dedented, under its qualified name). Repeated docstrings are skipped: 4 % of
+  them, such as tkinter's 29 "Internal function.";
+* code: the source of the same modules without docstrings, so that held-out prose is not seen in training as part of the
+  code.
 
-Files are visited in sorted order and nothing of them is imported or run, so every process with the same Python reads
-the same documents. Not taken: tests, other installed packages, and `TABLES`. Python 3.11: 620 documents of prose in
-2.4 MB, 598 of code in 7.7 MB.
+Files are visited in sorted order and never imported or run, so every process with the same Python reads the same
+documents. Excluded: tests, other installed packages, and `TABLES`. Python 3.11: 620 documents of prose in 2.4 MB, 598
+of code in 7.7 MB.
 """
 
 import ast
@@ -25,7 +25,7 @@ from earthworks.runs import EarthworksError
 
 WEIGHTS = {"prose": 0.7, "code": 0.3}  # sampling weights of the two subsets
 OTHERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-TABLES = (  # for the greater part numbers and names: generated, or settings of the machine that built Python
+TABLES = (  # mostly numbers and names: generated, or settings of the machine that built Python
     "_sysconfigdata",
     "config-",
     "encodings/",
@@ -44,7 +44,7 @@ def python_docs(subset: str) -> tuple[Document, ...]:
 
 @cache
 def both_subsets() -> dict[str, tuple[Document, ...]]:
-    """Both subsets in one pass over the library: about five seconds, most of it parsing, and 10 MB kept."""
+    """Both subsets in one pass over the library: about five seconds, mostly parsing, and 10 MB of memory."""
     prose = list(topics())
     code = []
     seen: set[str] = set()  # docstrings, and whole texts of code
@@ -66,12 +66,14 @@ def both_subsets() -> dict[str, tuple[Document, ...]]:
 
 
 def topics() -> Iterator[Document]:
-    """The language reference; nothing where a distribution of Python leaves it out."""
+    """The language reference; empty if a distribution of Python omits it."""
     try:
         from pydoc_data.topics import topics as texts
     except ImportError:
         return
-    names = {texts[name]: name for name in sorted(texts, reverse=True)}  # two names may have one text: the first stays
+    names = {
+        texts[name]: name for name in sorted(texts, reverse=True)
+    }  # two names may have the same text: keep the first
     for text, name in sorted(names.items(), key=lambda item: item[1]):
         yield Document(f"topic {name}", text.strip() + "\n", "python-docs/prose", {"kind": "reference"})
 
@@ -85,11 +87,11 @@ def modules() -> Iterator[tuple[str, str, ast.Module]]:
         paths += [(Path(folder) / name).relative_to(root) for name in names if name.endswith(".py")]
     paths = sorted(path for path in paths if not path.as_posix().startswith(TABLES))
     if not paths:
-        raise EarthworksError(f"python-docs: this Python has no source of its library in {root}; name your own --data")
+        raise EarthworksError(f"python-docs: no source of the standard library in {root}; give your own --data")
     for path in paths:
         content = (root / path).read_bytes()
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
-        # form feeds separate pages in some old modules; str.splitlines would end a line there, Python does not
+        # form feeds separate pages in some old modules; str.splitlines would split lines there, Python does not
         source = content.decode(encoding).replace("\r\n", "\n").replace("\f", "")
         yield ".".join(path.with_suffix("").parts).removesuffix(".__init__"), source, ast.parse(source)
 

@@ -1,4 +1,4 @@
-"""From bytes to documents: the text of a file, the object of a line, the row of a table; and the account of it all."""
+"""Conversion of bytes to documents (text files, JSON lines, Parquet rows), and the counts of what was read."""
 
 import codecs
 import itertools
@@ -17,27 +17,27 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT_COLUMNS = ("text", "content", "raw_content", "document")
 HTML_COLUMN = "html"
 COLUMNS = (*TEXT_COLUMNS, HTML_COLUMN)
-KEPT_FAULTS = 1000  # of those in the list; all are counted
+KEPT_FAULTS = 1000  # most faults listed; all are counted
 READABLE = ".txt, .jsonl, .parquet, .html or .warc, also with .gz, .xz or .zst"
-MAGIC = (  # first bytes of files that are not text; most others betray themselves by a NUL
+MAGIC = (  # first bytes of files that are not text; most others are detected by a NUL
     (b"%PDF-", "a PDF"),
-    (b"\x1f\x8b", "compressed by gzip: give its name the ending .gz"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd: give its name the ending .zst"),
+    (b"\x1f\x8b", "compressed by gzip: rename it to end in .gz"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd: rename it to end in .zst"),
     (b"BZh", "compressed by bzip2"),
-    (b"\xfd7zXZ", "compressed by xz: give its name the ending .xz"),
+    (b"\xfd7zXZ", "compressed by xz: rename it to end in .xz"),
     (b"PK\x03\x04", "a zip archive"),
-    (b"PAR1", "a Parquet file: give its name the ending .parquet"),
+    (b"PAR1", "a Parquet file: rename it to end in .parquet"),
     (b"\xff\xfe", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "UTF-16 text: convert it, for instance by iconv -f UTF-16 -t UTF-8"),
 )
-ROWS = 1024  # rows of a Parquet file held at once, at most,
-TEXT_AT_ONCE = 1 << 26  # bytes of text in them, for documents may be long,
-PAGES = 1 << 20  # and compressed bytes of each column
+ROWS = 1024  # most rows of a Parquet file held at once
+TEXT_AT_ONCE = 1 << 26  # target for their bytes of text, since documents may be long
+PAGES = 1 << 20  # compressed bytes of each column held at once
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A record or file that was left out: the file, with the line, row or record where there is one, and why."""
+    """A record or file that was skipped: the file, with the line, row or record if there is one, and the reason."""
 
     where: str
     what: str
@@ -45,10 +45,10 @@ class Fault:
 
 @dataclass(slots=True)
 class Reading:
-    """What was counted while reading; `notice` says what the person should know of it.
+    """Counts made while reading; `notice` reports those that the user should know.
 
-    `tolerant`: a bad record, or what follows a damaged place of a file, is left out, counted in `num_faults` and
-    listed in `faults` (the first 1,000). Otherwise it raises.
+    `tolerant`: a bad record, or the rest of a file after damage, is skipped, counted in `num_faults` and listed in
+    `faults` (the first 1,000). Otherwise it raises.
     """
 
     documents: int = 0
@@ -62,19 +62,19 @@ class Reading:
     tolerant: bool = False
 
     def notice(self) -> str | None:
-        """One line on what was replaced or left out, or None when nothing was."""
+        """One line on what was replaced or skipped; None if nothing was."""
         counts = (
             (self.replaced_bytes, "undecodable bytes became U+FFFD"),
-            (self.skipped_files, f"files were left out (not {READABLE})"),
-            (self.other_records, "WARC records were left out (not HTML that was found)"),
-            (self.empty_documents, "empty documents were left out"),
+            (self.skipped_files, f"files were skipped (not {READABLE})"),
+            (self.other_records, "WARC records were skipped (not a successful HTML response)"),
+            (self.empty_documents, "empty documents were skipped"),
             (self.num_faults, "records or files could not be read"),
         )
         parts = [f"{count:,} {what}" for count, what in counts if count]
         return "; ".join(parts) if parts else None
 
     def fault(self, where: str, error: Unreadable) -> None:
-        """Takes note of the error, or raises it."""
+        """Record the error, or raise it."""
         if not self.tolerant:
             raise error from None
         self.num_faults += 1
@@ -83,7 +83,7 @@ class Reading:
 
 
 def counted(found: Iterable[Document | LongDocument], reading: Reading) -> Iterator[Document | LongDocument]:
-    """The documents that are not empty. The bytes of a long one are counted where its blocks are read."""
+    """The non-empty documents. The bytes of a long one are counted as its blocks are read."""
     for document in found:
         if isinstance(document, Document):
             text = document.text
@@ -96,12 +96,12 @@ def counted(found: Iterable[Document | LongDocument], reading: Reading) -> Itera
 
 
 def text_bytes(content: Bytes, path: str) -> Bytes:
-    """`content`, or the beginning of it, if it can be text."""
+    """Return `content` (possibly only the start of a file), or raise Unreadable if it cannot be text."""
     for magic, what in MAGIC:
         if content.startswith(magic):
             raise Unreadable(f"{path} is not plain text but {what}")
     if b"\0" in content[: 1 << 16]:
-        raise Unreadable(f"{path} is a binary file (it holds NUL bytes); expected UTF-8 text")
+        raise Unreadable(f"{path} is a binary file (it contains NUL bytes); expected UTF-8 text")
     return content
 
 
@@ -115,7 +115,7 @@ def decode(content: Bytes, reading: Reading) -> str:
 
 
 def decoded_blocks(source: Iterable[bytes], reading: Reading) -> Iterator[str]:
-    """`decode` of what the blocks make up together, block by block; its bytes are counted as well."""
+    """`decode` of the concatenated blocks, block by block; their bytes are counted as well."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     for block in itertools.chain(source, [b""]):
         text = decoder.decode(block, not block)
@@ -129,7 +129,7 @@ def decoded_blocks(source: Iterable[bytes], reading: Reading) -> Iterator[str]:
 
 
 def without_surrogates(text: str, reading: Reading) -> str:
-    """Lone surrogates, which no UTF-8 can hold, replaced by U+FFFD and counted."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by U+FFFD, and count them."""
     text, count = re.subn("[\ud800-\udfff]", "\ufffd", text)
     reading.replaced_bytes += count
     return text
@@ -139,7 +139,7 @@ def without_surrogates(text: str, reading: Reading) -> str:
 
 
 def read_lines(source: Iterable[bytes], path: str, name: str, reading: Reading) -> Iterator[Document]:
-    """One JSON object per line; blank lines are left out."""
+    """The documents of a JSON-lines file; blank lines are skipped."""
     for number, line in enumerate(lines(source), 1):
         if number == 1 and line is not None:
             text_bytes(line, path)
@@ -157,7 +157,7 @@ def read_lines(source: Iterable[bytes], path: str, name: str, reading: Reading) 
 
 
 def json_object(line: bytes, where: str, reading: Reading) -> dict[str, Any]:
-    """The object on a line; what orjson refuses (bad UTF-8, lone surrogates, NaN) goes through the standard parser."""
+    """The object on a line; input refused by orjson (bad UTF-8, lone surrogates, NaN) goes to the standard parser."""
     import orjson
 
     try:
@@ -178,8 +178,8 @@ def json_object(line: bytes, where: str, reading: Reading) -> dict[str, Any]:
 
 
 def record_document(record: dict[str, Any], number: str, name: str, where: str) -> Document:
-    """The Document of a record, whose other fields become its metadata. A record without text but with a field `html`
-    has the text extracted from that."""
+    """The Document of a record; its other fields become metadata. Without a text field, the text is extracted from the
+    field `html`."""
     column = text_column(record, where)
     text = record.pop(column)
     if text is None:
@@ -193,19 +193,19 @@ def record_document(record: dict[str, Any], number: str, name: str, where: str) 
 
 
 def text_column(columns: Collection[str], where: str) -> str:
-    """The first of TEXT_COLUMNS that is there, else `html`."""
+    """The first of TEXT_COLUMNS that is present, else `html`."""
     for column in COLUMNS:
         if column in columns:
             return column
     raise Unreadable(
-        f"{where} has the fields {', '.join(columns) or '(none)'}; expected the text in one called "
+        f"{where} has the fields {', '.join(columns) or '(none)'}; expected the text in one named "
         + ", ".join(TEXT_COLUMNS[:-1])
-        + f" or {TEXT_COLUMNS[-1]}, or a web page in one called {HTML_COLUMN}"
+        + f" or {TEXT_COLUMNS[-1]}, or a web page in one named {HTML_COLUMN}"
     )
 
 
 def extracted(page: bytes | str, url: Any, where: str, charset: str | None = None) -> str:
-    """The text of a web page, "" where there is none."""
+    """The text of a web page; "" if there is none."""
     try:
         return extract(page, url if isinstance(url, str) else None, charset) or ""
     except Unreadable as error:
@@ -216,7 +216,7 @@ def extracted(page: bytes | str, url: Any, where: str, charset: str | None = Non
 
 
 def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterator[Document]:
-    """The rows of a Parquet file; only the columns of the text, id, source (and url of `html`) are read."""
+    """The documents of a Parquet file; only the columns for text, id and source (and url with `html`) are read."""
 
     def wanted(schema: Any) -> list[str]:
         column = text_column(schema.names, path)
@@ -239,9 +239,9 @@ def read_parquet(stream: Any, path: str, name: str, reading: Reading) -> Iterato
 def parquet_rows(
     stream: Any, path: str, columns: Callable[[Any], list[str]], reading: Reading, *, text: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, with the columns that `columns` names of its schema, a few held at a time.
+    """The rows of a Parquet file, a few at a time, with the columns that `columns` selects from its schema.
 
-    `text`: the first of these must be of text. Raises Unreadable after the rows before the damage."""
+    `text`: the first of these must hold text. Raises Unreadable after the rows before the damage."""
     import pyarrow
     import pyarrow.parquet
 
@@ -254,7 +254,7 @@ def parquet_rows(
         wanted = columns(schema)
         for each in wanted:
             if (count := schema.names.count(each)) > 1:
-                raise Unreadable(f"{path} has {count} columns called {each}; expected one: rename or drop the others")
+                raise Unreadable(f"{path} has {count} columns named {each}; expected one: rename or drop the others")
         if text and not any(is_kind(schema.field(wanted[0]).type) for is_kind in text_kinds()):
             raise Unreadable(f"the field {wanted[0]} of {path} holds {schema.field(wanted[0]).type}, not text")
         for batch in file.iter_batches(rows_at_once(file.metadata, wanted, path), columns=wanted):
@@ -262,12 +262,12 @@ def parquet_rows(
     except Unreadable:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError) as error:
-        # the latter of values that Python has no type for, such as dates after the year 9999
+        # the last four from values that no Python type can represent, such as dates after the year 9999
         raise Unreadable(f"{path} is not a readable Parquet file ({first_line(error)})") from None
 
 
 def rows_at_once(metadata: Any, columns: list[str], path: str) -> int:
-    """As many rows as hold about TEXT_AT_ONCE in these columns by the file's own account, at most ROWS."""
+    """Number of rows with about TEXT_AT_ONCE bytes in these columns according to the file's metadata, at most ROWS."""
     prefixes = tuple(f"{column}." for column in columns)
     largest = 1.0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
@@ -287,7 +287,7 @@ def text_kinds() -> list[Any]:
 
 
 def records(batch: Any, reading: Reading) -> list[dict[str, Any]]:
-    """The rows of a batch, also where strings are not UTF-8, which Arrow does not look for."""
+    """The rows of a batch, even if strings are not UTF-8, which Arrow does not check."""
     import pyarrow
 
     try:

@@ -1,4 +1,4 @@
-"""The sources named by one `--data`, with their sampling weights."""
+"""The sources named in `--data`, with their sampling weights."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from earthworks.runs import EarthworksError
 
 @dataclass(slots=True)
 class Source:
-    """One subset of a corpus: what to call it, where `read` finds it, its share of the training samples (None: in
+    """One subset of a corpus: its name, its location for `read`, and its share of the training samples (None: in
     proportion to its tokens)."""
 
     name: str
@@ -27,9 +27,9 @@ def sources(data: str) -> list[Source]:
     """The sources of `--data`, checked to exist.
 
     `a.txt`, `a.txt,b/` (samples in proportion to their tokens) or `a.jsonl=0.7,b/=0.3` (weights for all or for none;
-    they need not add up to one). A string that names something on disk is that, whatever signs are in it.
-    `python-docs` stands for its two subsets, weighted 0.7 and 0.3 unless unweighted sources stand beside it; a folder
-    that `corpus build` made for its subsets, with the weights of its recipe.
+    they need not add up to one). A string that is an existing path is taken as this path, even if it contains `,` or `=`.
+    `python-docs` stands for its two subsets, weighted 0.7 and 0.3 unless given together with unweighted sources; a folder
+    made by `corpus build` for its subsets, with the weights of its recipe.
     Raises EarthworksError for a source that does not exist, is named twice, or has a weight that is not positive.
     """
     parts = [data] if exists_locally(data) else [part.strip() for part in data.split(",")]
@@ -65,11 +65,11 @@ def built(location: str) -> dict[str, Any] | None:
 
 
 def built_subsets(location: str, manifest: dict[str, Any], weight: float | None, alone: bool) -> list[Source]:
-    """The subsets of a built corpus that hold a document; its weights count when it stands alone or has one itself."""
-    named_files(location)  # all there, as large as they were written: before any work
+    """The non-empty subsets of a built corpus; their weights apply if it is the only source or has a weight itself."""
+    named_files(location)  # check presence and size of all files before any work
     subsets = {name: each for name, each in manifest["subsets"].items() if each["final"]}
     if not subsets:
-        raise EarthworksError(f"{location} is a corpus without a document: nothing was kept")
+        raise EarthworksError(f"{location} is an empty corpus: no document was kept")
     weights = [each["weight"] for each in subsets.values()]
     if any(weight is not None and not (weight > 0 and math.isfinite(weight)) for weight in weights):
         raise EarthworksError(f"{location}/manifest.json has a weight that is not a positive number: it was altered")
@@ -100,12 +100,12 @@ def weighted(part: str) -> tuple[str, float | None]:
 def exists_locally(location: str) -> bool:
     try:
         return Path(location).exists()
-    except (OSError, ValueError):  # too long, or a NUL in it: not a path
+    except (OSError, ValueError):  # too long, or contains a NUL: not a path
         return False
 
 
 def check(location: str) -> None:
-    """One sentence, before anything else is done, when there is nothing at `location`."""
+    """Raise EarthworksError if there is nothing at `location`."""
     if not location:
         raise EarthworksError("--data has an empty part: expected SOURCE[=WEIGHT][,SOURCE[=WEIGHT]...]")
     if location == "-" or exists_locally(location):
@@ -118,7 +118,7 @@ def check(location: str) -> None:
         files, path = file_system(location)
         try:
             there = files.exists(path)
-        except Exception as error:  # whatever the network or the protocol raises
+        except Exception as error:  # anything that the network or the protocol raises
             raise EarthworksError(f"{location} cannot be reached: {error}", exit_code=1) from error
         if not there:
             raise EarthworksError(f"{location} does not exist")

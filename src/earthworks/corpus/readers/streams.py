@@ -1,7 +1,7 @@
-"""The bytes of a file as blocks, decompressed on the way, and blocks as lines: nothing here holds a whole file.
+"""Streaming decompression of files into blocks, and of blocks into lines, without holding whole files.
 
-Every byte before a damaged place comes out before the complaint about it (of .gz up to the 16 KiB of compressed data
-around it: zlib gives nothing of a piece it fails in), and no decompression bomb makes more than 128 MiB at a time.
+All data before damage is yielded before the error is raised (for .gz up to the 16 KiB of compressed data around it: zlib
+returns nothing of a piece it fails in), and no decompression bomb yields more than 128 MiB at a time.
 """
 
 import lzma
@@ -13,27 +13,27 @@ from typing import Any
 
 from earthworks.runs import EarthworksError
 
-BLOCK = 1 << 18  # bytes given out at once, where the source has as many
+BLOCK = 1 << 18  # bytes yielded at once, if the source has as many
 LARGEST_FILE = 1 << 30  # bytes, decompressed, of a file that is one document (.txt) or can only be read whole
-LONGEST_LINE = 1 << 28  # bytes: 256 MiB, a JSON line of the longest book many times over
-# Compressed bytes given to a decoder at once: they can become at most 16 MiB by zlib (1,032 to 1), 128 MiB by zstd (4
-# bytes for a block of 128 KiB) and about 14 MiB by xz (7,000 to 1). A file begins with less, and after
-# a piece that grew by BOMB it is less again.
+LONGEST_LINE = 1 << 28  # bytes: 256 MiB, many times the longest book as a JSON line
+# Compressed bytes given to a decoder at once: they expand to at most 16 MiB with zlib (1,032 to 1), 128 MiB with zstd (4
+# bytes for a block of 128 KiB) and about 14 MiB with xz (7,000 to 1). Less at the start of a file, and after a piece that
+# expanded by a factor of BOMB.
 PIECES = {".gz": 1 << 14, ".zst": 1 << 12, ".xz": 1 << 11}
 BOMB = 64
-XZ_MEMORY = 1 << 27  # bytes that .xz may be decompressed with: xz -9 asks for 65 MB
+XZ_MEMORY = 1 << 27  # bytes of memory for decompressing .xz: xz -9 needs 65 MB
 NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Unreadable(EarthworksError):
-    """A record or file that is damaged or of the wrong form: the mistake that tolerant reading leaves out."""
+    """A damaged or malformed record or file, which tolerant reading skips."""
 
     def __init__(self, message: str):
         super().__init__(shown(message))
 
 
 def shown(text: str) -> str:
-    """With U+FFFD for what is not UTF-8 in the name of a file."""
+    """The text with U+FFFD in place of bytes of a file name that are not UTF-8."""
     return NO_CHARACTER.sub("\ufffd", text)
 
 
@@ -44,18 +44,18 @@ def compression(name: str) -> str:
 
 
 def blocks(raw: Any, path: str) -> Iterator[bytes]:
-    """What the open file holds, decompressed as its name says. Raises Unreadable after the last good byte."""
+    """The content of an open file, decompressed according to its name. Raises Unreadable after the last good byte."""
     suffix = compression(path)
     return decompressed(raw, suffix, path) if suffix else iter(lambda: fetch(raw, BLOCK, path), b"")
 
 
 def fetch(raw: Any, size: int, path: str) -> bytes:
-    """Up to `size` bytes of the open file, whatever its file system raises being one kind of complaint."""
+    """Up to `size` bytes of the open file; all errors of its file system are raised as Unreadable."""
     try:
         return raw.read(size)
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # a remote file system has its own types, and those of the network library below
+    except Exception as error:  # remote file systems raise their own types, and those of the network library
         raise Unreadable(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -70,8 +70,8 @@ def decoder(suffix: str) -> Any:
 
 
 def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
-    """The members or frames of a compressed file, one after the other. A file that ends within one is damaged, which
-    zstandard's own stream reader does not notice."""
+    """The decompressed members or frames of a file, in sequence. A file that ends within one is reported as damaged, which
+    zstandard's own stream reader does not do."""
     import zstandard
 
     current, ready, size, complaint, most = None, [], 0, "", PIECES[suffix] // BOMB
@@ -82,7 +82,7 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
                 piece, at, before = chunk[at : at + most], at + most, size
                 while piece:
                     if current is None:
-                        piece = piece.lstrip(b"\0")  # padding, which gzip and xz allow between members
+                        piece = piece.lstrip(b"\0")  # padding, allowed by gzip and xz between members
                         if not piece:
                             break
                         current = decoder(suffix)
@@ -101,8 +101,7 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
         if "Memory usage limit" in complaint:
             yield b"".join(ready)
             raise Unreadable(
-                f"{path} asks for more than {XZ_MEMORY >> 20} MiB of memory to be decompressed: compress it anew with xz -9 "
-                "or less"
+                f"{path} needs more than {XZ_MEMORY >> 20} MiB of memory for decompression: recompress it with xz -9 or less"
             ) from None
     except Unreadable as error:
         yield b"".join(ready)
@@ -113,10 +112,10 @@ def decompressed(raw: Any, suffix: str, path: str) -> Iterator[bytes]:
 
 
 def lines(source: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[bytes | None]:
-    """The lines of a sequence of blocks without their b"\\n"; None in place of one of more than `longest` bytes.
+    """The lines of a sequence of blocks without their b"\\n"; None in place of a line longer than `longest` bytes.
 
-    Memory: one block and one line, and one line more while it is put together. A line is dropped, not held, from the
-    moment it is too long. What follows the last b"\\n" is a line if there is anything.
+    Memory: one block and one line, plus a second copy of the line while it is assembled. A line is dropped as soon as it is
+    too long. A non-empty rest after the last b"\\n" is a line.
     """
     parts: list[bytes] = []
     held = 0
@@ -145,12 +144,12 @@ def whole(source: Iterable[bytes], path: str, limit: int = LARGEST_FILE) -> byte
     """All blocks together. Raises Unreadable for more than `limit` bytes."""
     content, ended = beginning(source, limit)
     if not ended:
-        raise Unreadable(f"{path} holds more than {limit:,} bytes, the most that is read as one document")
+        raise Unreadable(f"{path} has more than {limit:,} bytes, the limit for one document")
     return content
 
 
 def beginning(source: Iterable[bytes], limit: int) -> tuple[bytearray, bool]:
-    """The blocks together, up to the one with which they have more than `limit` bytes; whether that is all."""
+    """The joined blocks, up to the first that exceeds `limit` bytes in total; and whether these are all."""
     content = bytearray()
     for block in source:
         content += block
@@ -160,13 +159,13 @@ def beginning(source: Iterable[bytes], limit: int) -> tuple[bytearray, bool]:
 
 
 def limited(source: Iterable[bytes], path: str) -> Iterator[bytes]:
-    """The blocks. Raises Unreadable for more than LARGEST_FILE bytes."""
+    """The blocks, unchanged. Raises Unreadable above LARGEST_FILE bytes."""
     size = 0
     for block in source:
         size += len(block)
         if size > LARGEST_FILE:
             raise Unreadable(
-                f"{path} holds more than {LARGEST_FILE:,} bytes, the most that is read as one document: cut it into "
-                "several files, or into the lines of a .jsonl"
+                f"{path} has more than {LARGEST_FILE:,} bytes, the limit for one document: split it into several files, "
+                "or into the lines of a .jsonl"
             )
         yield block

@@ -1,4 +1,4 @@
-"""`earthworks corpus score`: what every rule says of one document."""
+"""`earthworks corpus score`: the value of every rule for one document."""
 
 import math
 import sys
@@ -16,12 +16,12 @@ def passing(low: float, high: float) -> str:
 
 
 def score(file: str, *, document: int = 1, profile: str = "literal", json: bool = False) -> str:
-    """The value of every quality and repetition rule for one document, beside what passes.
+    """Show the value of every quality and repetition rule for one document, next to its bounds.
 
     Args:
-        file: text, JSON lines, Parquet, HTML or WARC; `-` is standard input; also what else `gopher train --data` takes.
-        document: which document of the file, from 1.
-        profile: whose definition of the rules.
+        file: text, JSON lines, Parquet, HTML or WARC; `-` for standard input; or any other source of `gopher train --data`.
+        document: number of the document in the file, from 1.
+        profile: set of rule definitions.
         json: print {"id", "kept", "failed", "values"} instead of a table.
     """
     if document < 1:

@@ -1,12 +1,12 @@
-"""The same rules as the filters of datatrove 0.10 compute them, in plain Python, over the words of any word splitter.
+"""The rules as computed by the filters of datatrove 0.10, in plain Python, on the words of any splitter.
 
-For comparison with corpora that were filtered so. Where it differs from `literal`: words of punctuation alone do not count
-in `words` and `mean_word_length`; bullets are two; lines are what str.splitlines() gives, blank ones included; stop words
-are compared as they stand; white space weighs in the denominator of every share of characters, but not in the numerators
-of `dup_n`; the top n-gram may occur once, its copies may overlap, the first of the most frequent ones is taken; `dup_n`
-walks from left to right, remembers the n-grams it stops at, and jumps over one it remembers. One thing is left as it was
-meant: its walk joins words without a separator, so that ("ab", "c") equals ("a", "bc"); here n-grams are equal word by word.
-Where it would divide by zero the value is 0.
+For comparison with corpora filtered this way. Differences from `literal`: words of punctuation alone do not count in
+`words` and `mean_word_length`; there are two bullets; lines are those of str.splitlines(), blank ones included; stop words
+are compared as written; white space counts in the denominator of every share of characters, but not in the numerators of
+`dup_n`; the top n-gram may occur once, its copies may overlap, and the first of the most frequent ones is taken; `dup_n`
+scans from left to right, remembers the n-grams it visits, and jumps over those it remembers. One difference is
+intentional: datatrove joins words without a separator, so ("ab", "c") equals ("a", "bc"); here n-grams are compared word
+by word. Where datatrove would divide by zero, the value is 0.
 """
 
 import re
@@ -18,7 +18,7 @@ from earthworks.corpus.rules.repetition import DUPLICATED, TOP, later_copies, ng
 
 BULLETS = ("\u2022", "-")
 LINES, PARAGRAPHS = re.compile(r"\n+"), re.compile(r"\n{2,}")
-# Its set of punctuation, control characters among them, as ranges of code points.
+# datatrove's set of punctuation, including control characters, as ranges of code points.
 PUNCTUATION_RANGES = (
     "0-8 B-1F 21-2F 3A-40 5B-60 7B-9F AB B4 BB 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 "
     "1367-1368 166E 1735-1736 17D4-17D6 17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E "
@@ -42,7 +42,7 @@ PUNCTUATION = punctuation()
 def quality(
     text: str, words: Callable[[str], Sequence[str]] = str.split, stop_words: Collection[str] = STOP_WORDS
 ) -> dict[str, float]:
-    """The value of every quality rule, by the ids of `literal`."""
+    """The value of every quality rule, under the names of `literal`."""
     found, rows = words(text), text.splitlines()
     counted = [word for word in found if not PUNCTUATION.issuperset(word)]
     return {
@@ -58,7 +58,7 @@ def quality(
 
 
 def repetition(text: str, words: Callable[[str], Sequence[str]] = str.split) -> dict[str, float]:
-    """The value of every repetition rule, by the ids of `literal`."""
+    """The value of every repetition rule, under the names of `literal`."""
     found, rows, blocks = words(text), LINES.split(text), PARAGRAPHS.split(text.strip())
     values = {
         "dup_line": ratio(len(rows) - len(set(rows)), len(rows)),
@@ -74,7 +74,7 @@ def repetition(text: str, words: Callable[[str], Sequence[str]] = str.split) -> 
 
 
 def top_characters(found: Sequence[str], n: int) -> int:
-    """Length of the first of the most frequent n-grams, with the spaces between its words, times how often it occurs."""
+    """Length of the first of the most frequent n-grams, including spaces, times its number of occurrences."""
     counts = Counter(ngrams(found, n))
     if not counts:
         return 0
@@ -83,7 +83,7 @@ def top_characters(found: Sequence[str], n: int) -> int:
 
 
 def walked_characters(found: Sequence[str], n: int) -> int:
-    """Characters of the n-grams that were met before, on a walk that jumps over them."""
+    """Characters of repeated n-grams in a scan that jumps over them."""
     met: set[tuple[str, ...]] = set()
     total, at = 0, 0
     while at + n <= len(found):

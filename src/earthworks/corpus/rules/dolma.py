@@ -1,13 +1,13 @@
-"""The rules as the tagger `gopher_v2` of Dolma computes them, in plain Python, with the bounds its mixing files give them.
+"""The rules as computed by Dolma's tagger `gopher_v2`, in plain Python, with the bounds of its mixing files.
 
-For comparison with corpora that were tagged so. Where it differs from `literal`: the median length of a word stands for the
-mean (`median_word_length`); one ratio for both symbols, the share of words that hold "#" or U+2026 (`symbol_ratio`), three
-dots being none; lines are parted at runs of LF and not trimmed; bullets are "*" and "-"; stop words are counted as they
-stand, every occurrence; all copies of a line count, the first too, with their spaces, over characters that are not white
-space, so that the share may pass 1; there are no paragraphs; the top n-gram may occur once, its copies may overlap, the
-first of the most frequent ones is taken; `dup_n` is a share of the characters of all n-grams, each counted anew wherever it
-begins. Its limit for `dup_line_char` is 0.3. The tagger `gopher_v1` parts lines at every LF. Values are not rounded here,
-which the tagger does to five decimals.
+For comparison with corpora tagged this way. Differences from `literal`: the median word length replaces the mean
+(`median_word_length`); one ratio for both symbols, the share of words that contain "#" or U+2026 (`symbol_ratio`), three
+dots not counting; lines are split at runs of LF and not trimmed; bullets are "*" and "-"; stop words are compared as
+written, and every occurrence counts; all copies of a line count, including the first, with their spaces, over characters
+that are not white space, so the share may exceed 1; there are no paragraphs; the top n-gram may occur once, its copies may
+overlap, and the first of the most frequent ones is taken; `dup_n` is a share of the characters of all n-grams, each counted
+at every position. Its limit for `dup_line_char` is 0.3. The tagger `gopher_v1` splits lines at every LF. Values are not
+rounded here; the tagger rounds to five decimals.
 """
 
 import math
@@ -41,7 +41,7 @@ def ratio(part: int, whole: int) -> float:
 
 
 def quality(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, float]:
-    """The value of every quality rule it has."""
+    """The value of every quality rule of this profile."""
     found, rows, sought = text.split(), LINES.split(text), frozenset(stop_words)
     num_words, num_lines = len(found), len(rows)
     return {
@@ -56,7 +56,7 @@ def quality(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, fl
 
 
 def repetition(text: str) -> dict[str, float]:
-    """The value of every repetition rule it has."""
+    """The value of every repetition rule of this profile."""
     found, rows = text.split(), LINES.split(text)
     total = sum(map(len, found))
     copies = {row: count for row, count in Counter(rows).items() if count > 1}

@@ -1,19 +1,19 @@
-"""All quality and repetition values of a batch of documents in one reading of their UTF-8 bytes, compiled.
+"""Compiled quality and repetition values of a batch of documents, in one pass over their UTF-8 bytes.
 
-The same numbers, to the bit, as quality.py and repetition.py (`literal`) and datatrove.py (`datatrove`), in plain Python.
+The results equal, to the bit, those of quality.py and repetition.py (`literal`) and datatrove.py (`datatrove`).
 Three ideas make it fast.
-* One scan decodes, cuts into words, lines and paragraphs, and hashes them; no string is made.
-* Words become numbers, the place of their first occurrence, by a table that compares bytes; so do lines.
-* An (n+1)-gram can only occur twice if both its n-grams do. The n-grams that do are listed, each with a number that stands
-  for its words; an (n+1)-gram is a pair of neighbours in that list, looked up exactly. Little is left of it by n = 3.
-Both profiles stand in this one file because what numba keeps on disk does not notice a change in another file.
+* One scan decodes the text, splits it into words, lines and paragraphs, and hashes them, without making strings.
+* Words and lines become numbers, the index of their first occurrence, by a hash table that compares bytes.
+* An (n+1)-gram can only be repeated if both its n-grams are. Repeated n-grams are listed, each with a number that
+  identifies its words; an (n+1)-gram is a pair of neighbours in that list, looked up exactly. By n = 3 the list is short.
+Both profiles are in this file because numba's disk cache does not notice changes in other files.
 """
 
 import numpy as np
 
 from earthworks.compilation import compiled, eight_bytes, trailing_zeros
 
-SPACE, LETTER, PUNCTUATION = 1, 2, 4  # kinds of code points; the last is of `datatrove` alone
+SPACE, LETTER, PUNCTUATION = 1, 2, 4  # kinds of code points; the last is only for `datatrove`
 BULLET_MARKS = np.array([0x2022, 0x2023, 0x25E6, 0x25AA, 0x2D, 0x2A, 0x2013])
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 SEED = np.uint64(0xCBF29CE484222325)
@@ -28,7 +28,7 @@ def mix(hash, value):
 
 @compiled
 def up_to_eight(data, at, end):
-    """The bytes from `at`, up to eight and not from `end` on, the first one lowest, zeros above."""
+    """Up to eight bytes from `at`, before `end`, the first one lowest, padded with zeros."""
     if at + 8 <= len(data):
         bits = eight_bytes(data, at)
         return bits if end - at >= 8 else bits & ((np.uint64(1) << np.uint64(8 * (end - at))) - np.uint64(1))
@@ -40,7 +40,7 @@ def up_to_eight(data, at, end):
 
 @compiled
 def ascii_letters(bits):
-    """How many of eight bytes are ASCII letters before one is not, and those alone."""
+    """Number of leading ASCII letters among eight bytes, and these letters alone."""
     low = (bits | ONES * np.uint64(0x20)) & ~HIGH
     other = (
         ~((low + ONES * np.uint64(0x1F)) & ~(low + ONES * np.uint64(5)) & ~bits) & HIGH
@@ -53,7 +53,7 @@ def ascii_letters(bits):
 
 @compiled
 def decode(data, at):
-    """The code point whose UTF-8 begins at `at`, and its number of bytes."""
+    """The code point whose UTF-8 starts at `at`, and its number of bytes."""
     byte = np.int64(data[at])
     if byte < 0x80:
         return byte, 1
@@ -67,7 +67,7 @@ def decode(data, at):
 
 @compiled
 def table_size(items):
-    """A power of two of at least twice as many places."""
+    """Power of two that is at least twice the number of items."""
     size = 16
     while size < 2 * items:
         size *= 2
@@ -84,7 +84,7 @@ def equal(data, a, b, size):
 
 @compiled
 def number(data, starts, ends, hashes, count, table, numbers):
-    """numbers[k]: the index of the first item equal to item k, items being ranges of bytes."""
+    """Set numbers[k] to the index of the first item equal to item k; items are ranges of bytes."""
     mask = np.uint64(len(table) - 1)
     table[:] = -1
     for k in range(count):
@@ -105,7 +105,7 @@ def number(data, starts, ends, hashes, count, table, numbers):
 
 @compiled
 def repeated(numbers, count, starts, classes, frequency):
-    """The words that occur twice or more: their places, in order, and numbers; how many there are."""
+    """Positions, in order, and numbers of the words that occur at least twice; return how many there are."""
     frequency[:count] = 0
     for k in range(count):
         frequency[numbers[k]] += 1
@@ -118,7 +118,7 @@ def repeated(numbers, count, starts, classes, frequency):
 
 @compiled
 def lengthen(starts, classes, left, frequency, keys, table):
-    """From the n-grams that occur twice or more to such (n+1)-grams, in place: pairs of neighbours; how many are left."""
+    """Turn the repeated n-grams into the repeated (n+1)-grams, in place; return how many are left."""
     size = table_size(left)
     mask = np.uint64(size - 1)
     table[:size] = -1
@@ -145,7 +145,7 @@ def lengthen(starts, classes, left, frequency, keys, table):
 
 @compiled
 def top_characters(starts, classes, left, n, frequency, before, covered, ends):
-    """Characters under the most frequent n-gram, the most of equally frequent ones; before[k] are those before word k."""
+    """Characters covered by the most frequent n-gram (on ties, the maximum); before[k]: characters before word k."""
     highest = 0
     for k in range(left):
         highest = max(highest, frequency[classes[k]])
@@ -162,7 +162,7 @@ def top_characters(starts, classes, left, n, frequency, before, covered, ends):
 
 @compiled
 def duplicate_characters(starts, left, n, before):
-    """Characters under n-grams that occur twice or more, every word once."""
+    """Characters covered by repeated n-grams, every word counted once."""
     total, end = 0, 0
     for k in range(left):
         total += before[starts[k] + n] - before[max(starts[k], end)]
@@ -172,7 +172,7 @@ def duplicate_characters(starts, left, n, before):
 
 @compiled
 def later_copies(numbers, lengths, count):
-    """How many items equal one before them, and their characters."""
+    """Number of items equal to an earlier one, and their characters."""
     copies, characters = 0, 0
     for k in range(count):
         if numbers[k] != k:
@@ -188,7 +188,7 @@ def ratio(part, whole):
 
 @compiled
 def spells(data, at, end, codes, first, after, lower):
-    """Whether these bytes are that word; with `lower` (by code point) in lower case, else as they stand."""
+    """Whether the bytes spell the word; with `lower` (by code point) in lower case, otherwise as written."""
     while at < end:
         code, size = decode(data, at)
         dotted = False
@@ -213,7 +213,7 @@ def short_key(bits, size):
 
 @compiled
 def place_of(key, keys):
-    """Where a key stands in this table, or the empty place (0) where it would."""
+    """Position of a key in the table, or the empty position (0) where it would be inserted."""
     mask = np.uint64(len(keys) - 1)
     place = mix(SEED, key) & mask
     while keys[place] != 0 and keys[place] != key:
@@ -223,7 +223,7 @@ def place_of(key, keys):
 
 @compiled
 def ascii_lower_case(bits):
-    """Eight ASCII bytes with 0x20 added where there is a capital."""
+    """Eight ASCII bytes with 0x20 added to capitals."""
     return bits | ((bits + ONES * np.uint64(0x3F)) & ~(bits + ONES * np.uint64(0x25)) & HIGH) >> np.uint64(2)
 
 
@@ -234,7 +234,7 @@ def is_short(bits, size):
 
 @compiled
 def long_stop_word(data, start, end, stop_words, lower):
-    """The index of the stop word that these bytes are; for none, the number of stop words."""
+    """Index of the stop word spelled by the bytes; the number of stop words if there is none."""
     codes, places, buckets, _, _, longest = stop_words
     none = len(places) - 1
     if longest < 8 and end - start >= 8 and eight_bytes(data, start) & HIGH == 0:
@@ -258,15 +258,15 @@ def distinct(found_in, document):
 
 @compiled
 def literal_values(data, offsets, kinds, stop_words, lower, out):
-    """Values of every rule into `out` (documents, 21): the quality rules, then the repetition rules, in table order.
+    """Write the values of all rules to `out` (documents, 21): quality rules, then repetition rules, in table order.
 
-    `data` uint8 and `offsets` int64 (documents + 1) hold valid UTF-8 as Arrow lays it out; `kinds` says of each code point
-    whether it is white space or a letter, `lower` what its lower case is; `stop_words`: see `packed` in profiles.py.
+    `data` uint8 and `offsets` int64 (documents + 1) hold valid UTF-8 in Arrow's layout; `kinds` marks white space and
+    letters among code points, `lower` maps them to lower case; `stop_words`: see `packed` in profiles.py.
     """
     room = 0
     for document in range(len(offsets) - 1):
         room = max(room, offsets[document + 1] - offsets[document])
-    room = room // 2 + 2  # a word takes two bytes at least with what parts it from the next; so does a line
+    room = room // 2 + 2  # a word, or a line, takes at least two bytes with its separator
     word_start, word_end, word_hash = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
     line_start, line_end, line_hash = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
     line_length, block_length = np.empty(room, np.int64), np.empty(room, np.int64)
@@ -309,7 +309,7 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
                     if first_letter < 0:
                         first_letter = at
                     dots = 0
-                    if code < 0x80:  # most bytes pass here
+                    if code < 0x80:  # the most common case
                         run = 8
                         while run == 8:
                             run, letters = ascii_letters(up_to_eight(data, at, end))
@@ -411,7 +411,7 @@ def literal_values(data, offsets, kinds, stop_words, lower, out):
 
 @compiled
 def newlines_from(data, at, end):
-    """Where the next LF stands, or `end`, and how many stand there in a row."""
+    """Position of the next LF, or `end`, and the number of consecutive LFs there."""
     while at < end:
         bits = up_to_eight(data, at, end) ^ ONES * np.uint64(10)
         zero = (bits - ONES) & ~bits & HIGH  # exact up to the first one
@@ -429,7 +429,7 @@ def newlines_from(data, at, end):
 
 @compiled
 def pieces(data, begin, end, newlines, starts, ends, hashes, lengths):
-    """Cut bytes where at least so many LFs stand in a row: as re.split does, empty pieces at the ends included."""
+    """Split bytes at runs of at least `newlines` LFs, as re.split does, with empty pieces at the ends."""
     count, start, at = 0, begin, begin
     while True:
         at, run = newlines_from(data, at, end)
@@ -440,9 +440,7 @@ def pieces(data, begin, end, newlines, starts, ends, hashes, lengths):
         for k in range(start, at, 8):
             bits = up_to_eight(data, k, at)
             hash = mix(hash, bits)
-            continued = (
-                (bits >> np.uint64(7)) & ~(bits >> np.uint64(6)) & ONES
-            )  # bytes that only go on with a code point
+            continued = (bits >> np.uint64(7)) & ~(bits >> np.uint64(6)) & ONES  # UTF-8 continuation bytes
             length += min(8, at - k) - np.int64((continued * ONES) >> np.uint64(56))
         starts[count], ends[count], hashes[count], lengths[count] = start, at, hash, length
         count += 1
@@ -454,13 +452,13 @@ def pieces(data, begin, end, newlines, starts, ends, hashes, lengths):
 
 @compiled
 def ends_line(code):
-    """What str.splitlines() cuts at."""
+    """Whether str.splitlines() splits at this code point."""
     return 10 <= code <= 13 or 0x1C <= code <= 0x1E or code == 0x85 or code == 0x2028 or code == 0x2029
 
 
 @compiled
 def walked_characters(places, classes, left, n, before, met):
-    """Characters of the n-grams met before, on a walk that jumps over them."""
+    """Characters of repeated n-grams in a scan that jumps over them."""
     for k in range(left):
         met[classes[k]] = 0
     total, at = 0, 0
@@ -476,7 +474,7 @@ def walked_characters(places, classes, left, n, before, met):
 
 @compiled
 def first_top_characters(places, classes, left, n, frequency, before):
-    """Length of the first of the most frequent n-grams, with the spaces between its words, times how often it occurs."""
+    """Length of the first of the most frequent n-grams, including spaces, times its number of occurrences."""
     highest, first = 1, 0
     for k in range(left):
         if frequency[classes[k]] > highest:
@@ -486,7 +484,7 @@ def first_top_characters(places, classes, left, n, frequency, before):
 
 @compiled
 def datatrove_values(data, offsets, kinds, stop_words, out):
-    """As `literal_values`, for the profile `datatrove`; `kinds` also tells punctuation."""
+    """`literal_values` for the profile `datatrove`; `kinds` also marks punctuation."""
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])

@@ -1,6 +1,6 @@
-"""Which language a document is written in, by the model of py3langid (naive Bayes over byte n-grams, 140 languages).
+"""Language identification by the model of py3langid (naive Bayes over byte n-grams, 140 languages).
 
-The model ships in that package's wheel; the walk over the bytes is compiled here, so that it costs little beside the rules.
+The model ships in that package's wheel; its scan over the bytes is compiled here, so it is cheap compared with the rules.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ import numpy as np
 from earthworks.corpus.rules.profiles import Texts
 from earthworks.runs.errors import missing_extra
 
-CHARACTERS = 1000  # of a document that are looked at: more cost time and change nothing
+CHARACTERS = 1000  # of a document that are used: more cost time and change nothing
 UNKNOWN = "und"
 
 
@@ -21,7 +21,7 @@ class Model(NamedTuple):
     codes: list[str]
     moves: np.ndarray  # rows of 256: the next state by byte
     rows: np.ndarray  # (states,): the row of each state
-    features: np.ndarray  # (states,): the feature that is met there, or -1
+    features: np.ndarray  # (states,): the feature recognized there, or -1
     weights: np.ndarray  # (features, languages) float32: log-probabilities
     priors: np.ndarray  # (languages,) float32
 
@@ -31,10 +31,10 @@ def languages(texts: Texts) -> tuple[list[str], np.ndarray]:
 
     log P(language | text) is the prior's logarithm + sum over features of log(1 + count) x log P(feature | language), over
     the square root of the number of bytes, which calibrates it for all lengths: as py3langid 0.4 does with `norm_probs`.
-    Looks at the first 1,000 code points of each text, in NFC, in lower case if all of them are capitals. A text in which
-    nothing is recognised gives "und" and 0. The same texts always give the same numbers; nothing is kept but the model,
-    once per process (0.7 s to unpack, 80 MB). O(bytes looked at + features met x languages).
-    Raises EarthworksError where py3langid is not installed.
+    Uses the first 1,000 code points of each text, in NFC, in lower case if all of them are capitals. A text without any
+    known feature gives "und" and 0. Deterministic; only the model is cached, once per process (0.7 s to unpack, 80 MB).
+    O(bytes used + features found x languages).
+    Raises EarthworksError if py3langid is not installed.
     """
     from earthworks.corpus.rules.language_kernels import log_posteriors
 
@@ -60,9 +60,9 @@ def languages(texts: Texts) -> tuple[list[str], np.ndarray]:
 
 
 def beginnings(texts: Texts) -> Iterable[str]:
-    """The part of each text that is looked at, of Arrow texts as well: nothing else of them is made a string."""
+    """The part of each text that is used; of Arrow texts, only this part is converted to strings."""
     if hasattr(texts, "to_pylist"):
-        import pyarrow.compute as compute  # whose functions are made when it is imported
+        import pyarrow.compute as compute  # its functions are created on import
 
         return compute.utf8_slice_codeunits(texts, 0, CHARACTERS).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
     return [text[:CHARACTERS] for text in texts]

@@ -1,4 +1,4 @@
-"""The walk of language.py over bytes, compiled."""
+"""Compiled byte n-gram classifier behind language.py."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from earthworks.compilation import compiled
 
 @compiled
 def log_posteriors(data, offsets, moves, rows, features, weights, priors, scores, met):
-    """Unnormalised log-posteriors of all languages into `scores` (documents, languages); met: how many features."""
+    """Write log-posteriors of all languages, unnormalised, to `scores` (documents, languages), feature counts to `met`."""
     counts, seen = np.zeros(len(weights), np.int64), np.empty(len(weights), np.int64)
     for document in range(len(offsets) - 1):
         state, num_seen = np.int64(0), 0

@@ -1,4 +1,4 @@
-"""Values of the quality and repetition rules for many documents at once; bounds are applied to them afterwards.
+"""Quality- and repetition-rule values for a batch of documents; thresholds are applied later.
 
 values = rule_values(texts)                  {"words": array([812., ...]), ..., "dup_10": array([0.03, ...])}
 failing(values)                              {"words": array([False, ...]), ...}: which rule drops which document
@@ -29,10 +29,10 @@ Splitter = Callable[[str], Sequence[str]]
 
 @dataclass(frozen=True)
 class Profile:
-    """One definition of the rules: lowest and highest passing value of each, and what computes them.
+    """One definition of the rules: lowest and highest passing value of each, and the function that computes them.
 
-    `compute(texts, **options)` gives (documents, rules) in float64, in the order of `quality`, then `repetition`; `options`
-    are those of `rule_values` that it takes.
+    `compute(texts, **options)` returns (documents, rules) float64, in the order of `quality`, then `repetition`; `options`
+    are those of `rule_values` that it accepts.
     """
 
     quality: Mapping[str, tuple[float, float]]
@@ -80,7 +80,7 @@ def redpajama(texts: Texts) -> np.ndarray:
 
 
 def rows(texts: Texts, values: Callable[[str], Mapping[str, float]]) -> np.ndarray:
-    """What plain Python gives for each text."""
+    """The values of each text, computed by plain Python."""
     found = [list(values(text).values()) for text in strings(texts)]
     return np.array(found) if found else np.empty((0, len(values(""))))
 
@@ -104,15 +104,15 @@ def rule_values(
     stop_words: Collection[str] | None = None,
     words: Splitter | None = None,
 ) -> dict[str, np.ndarray]:
-    """The value of every rule for every text: rule's name to (documents,) float64.
+    """The value of every rule for every text: rule name to (documents,) float64.
 
-    `texts`: strings, or an Arrow array of strings, which the profiles `literal` and `datatrove` do not copy. What each value
-    is stands in quality.py and repetition.py, for other profiles in the files named for them; the names of the rules are
-    those of `PROFILES[profile].bounds`, in that order. O(bytes), compiled for `literal` and `datatrove`, in plain Python
-    for the others.
-    `stop_words`: others than the paper's eight, as for another language (stop_words.py has some); any number, of any length.
-    `words`: for `datatrove`, what splits a text into words instead of white space; then in plain Python.
-    Raises EarthworksError for an unknown profile, for an option that it does not take and for nulls.
+    `texts`: strings, or an Arrow array of strings, which the profiles `literal` and `datatrove` do not copy. The values are
+    defined in quality.py and repetition.py, and for other profiles in the files named after them; rule names are those of
+    `PROFILES[profile].bounds`, in that order. O(bytes), compiled for `literal` and `datatrove`, in plain Python for the
+    others.
+    `stop_words`: replaces the paper's eight, as for another language (stop_words.py has some); any number, of any length.
+    `words`: for `datatrove`, a function that splits a text into words instead of white space; then in plain Python.
+    Raises EarthworksError for an unknown profile, an option that it does not accept, and nulls.
     """
     if profile not in PROFILES:
         raise EarthworksError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
@@ -121,10 +121,10 @@ def rule_values(
     for name in options:
         if name not in PROFILES[profile].options:
             takers = ", ".join(each for each in PROFILES if name in PROFILES[each].options)
-            raise EarthworksError(f"the profile {profile} takes no {name}; these do: {takers}")
+            raise EarthworksError(f"the profile {profile} has no option {name}; these do: {takers}")
     if isinstance(stop_words, str):
         raise EarthworksError(
-            f"stop_words is the string {stop_words!r}; it must be a set of words, as STOP_WORDS['de'] is"
+            f"stop_words is the string {stop_words!r}; it must be a set of words, such as STOP_WORDS['de']"
         )
     matrix = PROFILES[profile].compute(texts, **options)
     return dict(zip(PROFILES[profile].bounds, matrix.T))
@@ -145,13 +145,13 @@ def repetition_values(texts: Texts, profile: str = "literal", **options: Any) ->
 def failing(
     values: Mapping[str, np.ndarray], bounds: Mapping[str, tuple[float, float]] | None = None
 ) -> dict[str, np.ndarray]:
-    """Which documents each rule drops: name to (documents,) bool. A document is kept when no rule drops it."""
+    """Which documents each rule drops: name to (documents,) bool. A document is kept if no rule drops it."""
     bounds = PROFILES["literal"].bounds if bounds is None else bounds
     return {name: ~((low <= values[name]) & (values[name] <= high)) for name, (low, high) in bounds.items()}
 
 
 def buffers(texts: Any) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 bytes (uint8) and where each text begins and the last ends (documents + 1, int64)."""
+    """UTF-8 bytes (uint8) and the offsets of the texts in them (documents + 1, int64)."""
     if not isinstance(texts, list | tuple):
         import pyarrow as pa
 
@@ -182,7 +182,7 @@ def present(texts: Any) -> Any:
 
 @cache
 def kinds() -> np.ndarray:
-    """Of every code point: white space, letter, or neither, by Python's own Unicode tables."""
+    """The kind of every code point (white space, letter, or neither) by Python's own Unicode tables."""
     from earthworks.corpus.rules.kernels import LETTER, SPACE
 
     characters = map(chr, range(0x110000))
@@ -202,20 +202,20 @@ def kinds_with_punctuation() -> np.ndarray:
 
 @cache
 def lower_case() -> np.ndarray:
-    """Of every code point, the one that is its lower case in `bare`: U+0130 has two, of which this is the first."""
+    """The lower case of every code point, as in `bare`: of the two of U+0130, the first."""
     lowered = "".join(map(chr, range(0x110000))).lower().replace("\u03c2", "\u03c3")
     codes = np.delete(np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), "<i4"), 0x131)
-    assert len(codes) == 0x110000, "another capital whose lower case is two code points"
+    assert len(codes) == 0x110000, "a second capital whose lower case is two code points"
     return codes
 
 
 @lru_cache(maxsize=16)
 def packed(stop_words: frozenset[str]) -> PackedWords:
-    """Stop words as the kernels look them up.
+    """Stop words in the form used by the kernels.
 
-    Their code points one after the other, where each word begins, and for the last six bits of a code point where the
-    words that begin with such a one begin; then a table of those of at most seven ASCII bytes, each one number, and their
-    indices, the number of all words in empty places; the length of the longest.
+    Their code points, concatenated; the start of each word; the first word for each value of the last six bits of the
+    first code point; then a hash table of words of at most seven ASCII bytes, each packed into a number, and their indices
+    (in empty positions the number of all words); the length of the longest.
     """
     from earthworks.corpus.rules.kernels import place_of, short_key
 

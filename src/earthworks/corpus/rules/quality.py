@@ -1,6 +1,6 @@
-"""The eight quality rules of Rae et al. 2021 (A.1.1), in plain Python: what they are, and what the kernel is tested against.
+"""The eight quality rules of Rae et al. 2021 (A.1.1) in plain Python: their definition, and the reference for the kernel.
 
-A document is dropped when any value lies outside its bounds; the bounds themselves pass. x / 0 is 0.
+A document is dropped if any value is outside its bounds; the bounds themselves pass. x / 0 is 0.
 """
 
 import math
@@ -27,7 +27,7 @@ QUALITY_BOUNDS: dict[str, tuple[float, float]] = {
 
 
 def ratio(part: int, whole: int) -> float:
-    """One correctly rounded division, so that comparing it with a decimal bound decides as the fractions would."""
+    """One correctly rounded division, so that comparing it with a decimal bound is as exact as comparing fractions."""
     return part / whole if whole else 0.0
 
 
@@ -38,10 +38,10 @@ def quality(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, fl
     mean_word_length    characters of all words / W
     hash_ratio          "#" / W
     ellipsis_ratio      ("..." from left to right without overlap, and U+2026) / W
-    bullet_lines        lines that begin with one of seven bullets / lines
+    bullet_lines        lines that start with one of seven bullets / lines
     ellipsis_lines      lines that end in "..." or U+2026 / lines
     alpha_words         words with a letter (general category L) / W
-    stop_words          distinct stop words; what is not a letter is stripped off both ends of a word, case is ignored
+    stop_words          distinct stop words; non-letters are stripped off both ends of a word, case is ignored
     """
     found, rows = words(text), lines(text)
     sought = {bare(word) for word in stop_words} - {""}
@@ -59,6 +59,6 @@ def quality(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, fl
 
 
 def bare(word: str) -> str:
-    """The word from its first letter to its last, in lower case; one sigma, whether it ends a word or not."""
+    """The word from its first letter to its last, in lower case, with final sigma as sigma."""
     letters = [place for place, each in enumerate(word) if each.isalpha()]
     return word[letters[0] : letters[-1] + 1].lower().replace("\u03c2", "\u03c3") if letters else ""

@@ -1,13 +1,13 @@
-"""The rules as the quality signals of RedPajama-V2 give them, in plain Python; it sets no bounds, so these are the paper's.
+"""The rules as computed by the quality signals of RedPajama-V2, in plain Python, with the paper's bounds, as it has none.
 
-For comparison with corpora that carry these signals. Where they differ from `literal`: words are, for `words`,
-`mean_word_length` and all n-grams, those of the text in lower case, ASCII punctuation deleted, in Unicode's form NFD; for
-`symbol_ratio` and `alpha_words` runs of word characters or of anything else but white space, as NLTK's WordPunctTokenizer
-cuts. "#", "..." and U+2026 make one ratio; a letter is one of a to z in either case; lines end at LF and blank ones count;
-bullets are ten, without "-" and "*"; the copies of the top n-gram may overlap, the first of the most frequent ones is taken.
-`dup_n` is that of `literal`, on its own words. Rules on lines' copies and paragraphs it has not, nor the rule of stop words:
-it gives their share, of long lists by language, for which the paper has no bound. Its signal of words without a letter is
-1 - `alpha_words`. Values are not rounded here, which the signals are to eight decimals; where it gives none the value is 0.
+For comparison with corpora that have these signals. Differences from `literal`: for `words`, `mean_word_length` and all
+n-grams, words are those of the lower-cased text without ASCII punctuation, in NFD; for `symbol_ratio` and `alpha_words`,
+they are runs of word characters or of other non-space characters, as in NLTK's WordPunctTokenizer. "#", "..." and U+2026
+share one ratio; letters are a to z in either case; lines end at LF and blank ones count; there are ten bullets, without "-"
+and "*"; copies of the top n-gram may overlap, and the first of the most frequent ones is taken. `dup_n` is that of
+`literal`, on these words. There are no rules on repeated lines, paragraphs or stop words: RedPajama gives the share of
+stop words in long lists by language, for which the paper has no bound. Its signal for words without a letter is
+1 - `alpha_words`. Values are not rounded here (the signals have eight decimals); missing signals are 0.
 """
 
 import re
@@ -37,7 +37,7 @@ def words(text: str) -> list[str]:
 
 
 def quality(text: str) -> dict[str, float]:
-    """The value of every quality rule it has."""
+    """The value of every quality rule of this profile."""
     found, raw, rows = words(text), RAW_WORD.findall(text), text.split("\n")
     if not rows[-1]:
         rows.pop()
@@ -52,7 +52,7 @@ def quality(text: str) -> dict[str, float]:
 
 
 def repetition(text: str) -> dict[str, float]:
-    """The value of every repetition rule it has."""
+    """The value of every repetition rule of this profile."""
     found = words(text)
     lengths = [len(word) for word in found]
     total = sum(lengths)

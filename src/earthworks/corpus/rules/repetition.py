@@ -1,8 +1,8 @@
-"""The thirteen repetition rules of Rae et al. 2021 (A.1.1, Table A1), in plain Python: what they are, and what the kernel is
-tested against.
+"""The thirteen repetition rules of Rae et al. 2021 (A.1.1, Table A1) in plain Python: their definition, and the reference
+for the kernel.
 
-A document is dropped when any value is above its limit. Lines and paragraphs count from the second copy on, n-grams with
-all their copies: so the paper's words have it. Characters are code points that are not white space.
+A document is dropped if any value is above its limit. Lines and paragraphs count from the second copy on, n-grams with
+all their copies, following the paper's wording. Characters are code points that are not white space.
 """
 
 from collections import Counter
@@ -21,12 +21,12 @@ REPETITION_LIMITS: dict[str, float] = {
 
 
 def repetition(text: str) -> dict[str, float]:
-    """The value of every repetition rule, C being the characters of the whole text.
+    """The value of every repetition rule; C is the number of characters of the text.
 
     dup_line, dup_para            (lines - distinct lines) / lines, and of paragraphs
-    dup_line_char, dup_para_char  characters of the lines that stood before / C, and of paragraphs
-    top_n                         characters of the words inside any occurrence of the most frequent n-gram / C; the most of
-                                  several equally frequent ones; 0 when none occurs twice
+    dup_line_char, dup_para_char  characters of the lines that occurred before / C, and of paragraphs
+    top_n                         characters of the words inside any occurrence of the most frequent n-gram / C; on ties
+                                  the maximum; 0 if none occurs twice
     dup_n                         characters of the words inside any n-gram that occurs twice or more / C
     """
     found, rows, blocks = words(text), lines(text), paragraphs(text)
@@ -47,12 +47,12 @@ def repetition(text: str) -> dict[str, float]:
 
 
 def ngrams(found: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """n words in a row, across the ends of lines and paragraphs: tuples, for ("ab", "c") is not ("a", "bc")."""
+    """All runs of n words, across lines and paragraphs, as tuples: ("ab", "c") is not ("a", "bc")."""
     return list(zip(*(found[k:] for k in range(n))))
 
 
 def later_copies(items: Sequence[Hashable], lengths: Sequence[int]) -> int:
-    """Characters of all items that equal one before them."""
+    """Characters of all items equal to an earlier one."""
     seen: set[Hashable] = set()
     total = 0
     for item, length in zip(items, lengths):
@@ -62,7 +62,7 @@ def later_copies(items: Sequence[Hashable], lengths: Sequence[int]) -> int:
 
 
 def top_starts(found: Sequence[str], lengths: Sequence[int], n: int) -> list[int]:
-    """Where the most frequent n-gram begins, if it occurs twice; of equally frequent ones that over most characters."""
+    """Starts of the most frequent n-gram, if it occurs twice; on ties, of the one that covers most characters."""
     starts: dict[tuple[str, ...], list[int]] = {}
     for start, ngram in enumerate(ngrams(found, n)):
         starts.setdefault(ngram, []).append(start)
@@ -74,18 +74,18 @@ def top_starts(found: Sequence[str], lengths: Sequence[int], n: int) -> list[int
 
 
 def duplicate_characters(found: Sequence[str], lengths: Sequence[int], n: int) -> int:
-    """Characters under all n-grams that occur twice or more."""
+    """Characters covered by all n-grams that occur twice or more."""
     return covered(repeated_starts(found, n), n, lengths)
 
 
 def repeated_starts(found: Sequence[str], n: int) -> list[int]:
-    """Where the n-grams that occur twice or more begin, first occurrences included."""
+    """Starts of the n-grams that occur twice or more, including first occurrences."""
     counts = Counter(ngrams(found, n))
     return [start for start, ngram in enumerate(ngrams(found, n)) if counts[ngram] > 1]
 
 
 def covered(starts: Sequence[int], n: int, lengths: Sequence[int]) -> int:
-    """Characters of the words inside n-grams that begin at `starts`, ascending: every word once."""
+    """Characters of the words inside n-grams at `starts`, ascending, every word counted once."""
     total, end = 0, 0
     for start in starts:
         total += sum(lengths[max(start, end) : start + n])

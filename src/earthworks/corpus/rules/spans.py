@@ -1,4 +1,4 @@
-"""Where in a text a rule found what it counts; computed when someone looks, in plain Python."""
+"""Positions in a text of what a rule counts, computed on demand in plain Python."""
 
 import re
 from collections.abc import Collection
@@ -18,22 +18,22 @@ RULES = (*QUALITY_BOUNDS, *REPETITION_LIMITS)
 def counted_spans(
     text: str, rule: str, profile: str = "literal", *, stop_words: Collection[str] = STOP_WORDS
 ) -> list[Span]:
-    """(start, end) in code points, in order and without overlap, of what `rule` counted in `text`.
+    """(start, end) in code points, in order and without overlap, of everything that `rule` counts in `text`.
 
     hash_ratio, ellipsis_ratio    every "#"; every "..." and U+2026
-    bullet_lines, ellipsis_lines  the mark that begins a line; the ellipsis that ends it
+    bullet_lines, ellipsis_lines  the bullet that starts a line; the ellipsis that ends it
     alpha_words                   the words *without* a letter
-    stop_words                    every stop word found, what is not a letter left off
-    dup_line, dup_para            lines and paragraphs that stood before; also for dup_line_char, dup_para_char
-    top_n, dup_n                  the words inside the n-grams that count, neighbours as one
-    words, mean_word_length       nothing: they speak of the whole text
+    stop_words                    every stop word found, without non-letters
+    dup_line, dup_para            lines and paragraphs that occurred before; also for dup_line_char, dup_para_char
+    top_n, dup_n                  the words inside the n-grams that count, adjacent ones merged
+    words, mean_word_length       nothing: they concern the whole text
 
-    So the number of spans over words or lines, or the characters in them that are not white space over all such characters,
-    is the rule's value again. O(length) for each call.
-    Raises EarthworksError for an unknown rule and for any profile but `literal`.
+    The number of spans over words or lines, or their characters that are not white space over all such characters, gives
+    the value of the rule. O(length) per call.
+    Raises EarthworksError for an unknown rule, and for any profile but `literal`.
     """
     if profile != "literal":
-        raise EarthworksError(f"the profile is {profile!r}; spans are known for the profile 'literal' only")
+        raise EarthworksError(f"the profile is {profile!r}; spans exist only for the profile 'literal'")
     if rule not in RULES:
         raise EarthworksError(f"the rule is {rule!r}; it must be one of {', '.join(RULES)}")
     if rule == "hash_ratio":
@@ -63,7 +63,7 @@ def word_spans(text: str) -> list[Span]:
 
 
 def trimmed_spans(text: str) -> list[Span]:
-    """Of the pieces between line ends, white space trimmed off; blank ones are empty."""
+    """Spans of the pieces between line ends, trimmed of white space; blank ones are empty."""
     ends = [mark.span() for mark in LINE_END.finditer(text)]
     found = []
     for start, end in zip([0, *(after for _, after in ends)], [*(before for before, _ in ends), len(text)]):
@@ -82,7 +82,7 @@ def paragraph_spans(text: str) -> list[list[Span]]:
 
 
 def letters(text: str, word: Span) -> Span:
-    """From the first letter of a word to its last."""
+    """The span from the first letter of a word to its last."""
     places = [place for place in range(*word) if text[place].isalpha()]
     return places[0], places[-1] + 1
 
@@ -98,7 +98,7 @@ def later_copies(items: list[tuple[Span, object]]) -> list[Span]:
 
 
 def ngram_spans(text: str, rule: str) -> list[Span]:
-    """Of the words under the n-grams that `top_n` or `dup_n` counts, runs of neighbours as one."""
+    """Spans of the words in n-grams counted by `top_n` or `dup_n`, adjacent ones merged."""
     kind, size = rule.split("_")
     n, where = int(size), word_spans(text)
     found = [text[start:end] for start, end in where]

@@ -1,6 +1,6 @@
-"""Words that running text of a language cannot do without: for each, those that stand for the eight of Rae et al. 2021.
+"""Stop words of several languages: counterparts of the eight of Rae et al. 2021.
 
-In the order of the paper's: the, be, to, of, and, that, have, with. Choices of ours; for `rule_values(stop_words=...)`.
+In the paper's order: the, be, to, of, and, that, have, with. The choices are ours; for `rule_values(stop_words=...)`.
 """
 
 from earthworks.corpus.rules.quality import STOP_WORDS as ENGLISH

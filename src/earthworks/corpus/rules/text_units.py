@@ -1,8 +1,8 @@
-"""What a word, a line and a paragraph are, for every rule of the profile `literal` (argued in docs/massivetext.md).
+"""Definitions of word, line and paragraph for all rules of the profile `literal` (rationale in docs/massivetext.md).
 
-A text is a sequence of code points, and nothing about it is changed. White space is the 29 code points for which
-`str.isspace()` is true, which is also what `str.split()` and `str.strip()` go by: U+200B, U+2060 and U+FEFF are not among
-them. Characters are counted as code points that are not white space, everywhere.
+A text is a sequence of code points, used unchanged. White space is the 29 code points for which `str.isspace()` is true,
+as in `str.split()` and `str.strip()`; U+200B, U+2060 and U+FEFF are not among them. Characters are always code points that
+are not white space.
 """
 
 import re
@@ -12,25 +12,25 @@ LINE_END = re.compile(r"\r\n|\r|\n")  # str.splitlines() would also cut at VT, F
 
 
 def words(text: str) -> list[str]:
-    """Maximal runs of what is not white space, punctuation attached."""
+    """Maximal runs without white space, punctuation attached."""
     return text.split()
 
 
 def trimmed_lines(text: str) -> list[str]:
-    """The pieces between line ends (CRLF is one), white space trimmed off; blank ones are empty strings."""
+    """The pieces between line ends (CRLF is one), trimmed of white space; blank ones are empty strings."""
     return [line.strip() for line in LINE_END.split(text)]
 
 
 def lines(text: str) -> list[str]:
-    """The trimmed lines that are not blank."""
+    """The trimmed non-blank lines."""
     return [line for line in trimmed_lines(text) if line]
 
 
 def paragraphs(text: str) -> list[tuple[str, ...]]:
-    """Maximal runs of lines that are not blank."""
+    """Maximal runs of non-blank lines."""
     return [tuple(run) for blank, run in groupby(trimmed_lines(text), lambda line: not line) if not blank]
 
 
 def characters(text: str) -> int:
-    """Code points that are not white space."""
+    """Number of code points that are not white space."""
     return sum(map(len, words(text)))

@@ -1,4 +1,4 @@
-"""Packed tokens as training and validation read them (the layout is in packing.py)."""
+"""Reader of packed tokens for training and validation (the layout is in packing.py)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -25,9 +25,9 @@ SHAPE = {"format": str, "tokenizer": {"digest": str}, "dtype": str, "subsets": [
 
 
 class Part:
-    """The training or the validation tokens of a subset: counts, and the tokens memory-mapped.
+    """The training or validation tokens of a subset: counts, and memory-mapped tokens.
 
-    Raises EarthworksError where counts, files and table do not say the same, so that no place in them is outside."""
+    Raises EarthworksError if counts, files and table disagree, so that no position can be out of range."""
 
     def __init__(self, folder: Path, part: str, counts: dict[str, Any], dtype: np.dtype, vocabulary: int):
         self.documents: int = counts["documents"]
@@ -47,33 +47,33 @@ class Part:
         self.ends = np.cumsum(sizes)
 
     def documents_table(self) -> np.ndarray:
-        """(documents, 3) int64: first token, bytes, words; checked against the counts. 24 bytes a document are read."""
+        """(documents, 3) int64: first token, bytes, words; checked against the counts. Reads 24 bytes per document."""
         path = self.files[-1]
-        try:  # mapped, so that a header that promises much more than the file holds costs nothing
+        try:  # mapped, so that a header with a false, large size costs nothing
             table = np.load(path, mmap_mode="r") if self.documents else np.empty((0, 3), np.int64)
         except (ValueError, OSError, EOFError) as error:
             raise EarthworksError(f"{path} is not a table of documents ({error}): it was altered") from None
         if table.shape != (self.documents, 3) or table.dtype != np.int64:
-            raise altered(path, f"has {table.dtype} {table.shape} where {self.documents} documents are counted")
+            raise altered(path, f"has {table.dtype} {table.shape}, but the index counts {self.documents} documents")
         begins = np.asarray(table[:, 0])
         rising = not self.documents or (
             begins[0] == 0 and begins[-1] < self.tokens and bool((begins[1:] > begins[:-1]).all())
         )
         if not rising or (table[:, 1:] < 0).any() or (bool(self.documents) != bool(self.tokens)):
-            raise altered(path, "has documents that do not follow each other")
+            raise altered(path, "has documents that are not in order")
         if table[:, 1].sum() != self.bytes or table[:, 2].sum() != self.words:
-            raise altered(path, f"has other bytes or words than the {self.bytes} and {self.words} counted")
+            raise altered(path, f"has bytes or words other than the {self.bytes} and {self.words} counted")
         return table
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start,) int64: tokens start .. stop - 1, from as many shards as they lie in."""
+        """(stop - start,) int64: tokens start .. stop - 1, possibly from several shards."""
         first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
         found = []
         for shard in range(first, last + 1):
-            begin = int(self.ends[shard - 1]) if shard else 0
-            found.append(self.shards[shard][max(start - begin, 0) : stop - begin])
+            offset = int(self.ends[shard - 1]) if shard else 0
+            found.append(self.shards[shard][max(start - offset, 0) : stop - offset])
         tokens = np.concatenate(found)
-        if len(tokens) and tokens.max() >= self.vocabulary:  # 2 of 10 microseconds for a window of 2,049
+        if len(tokens) and tokens.max() >= self.vocabulary:  # takes 2 of 10 microseconds for a window of 2,049
             raise too_large(int(tokens.max()), self.files[first], self.vocabulary)
         return tokens.astype(np.int64)
 
@@ -90,7 +90,7 @@ def too_large(token: int, path: Path, vocabulary: int) -> EarthworksError:
 
 @dataclass(slots=True)
 class Subset:
-    """One source of the corpus: its name, its share of the training samples, its two parts."""
+    """One source of the corpus: its name, its share of the training samples, and its two parts."""
 
     name: str
     weight: float
@@ -107,7 +107,7 @@ class PackedTokens:
         dtype = np.dtype(index["dtype"])
         self.subsets: list[Subset] = []
         self.reading = Reading()
-        self.compared: set[Path] = set()  # held-out files whose SHA-256 was compared
+        self.compared: set[Path] = set()  # held-out files whose SHA-256 has been compared
         for entry in index["subsets"]:
             folder = path / entry["folder"]
             train, validation = (
@@ -119,29 +119,30 @@ class PackedTokens:
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = False, compared: bool = False) -> "PackedTokens":
-        """Open the folder that `pack` wrote, its files compared with its manifest: by size and the SHA-256 of 64 blocks,
-        in full where the time of change is another than was written, or with `verify`; not at all where the caller has
-        `compared` them. The held-out part is compared in full when it is read.
+        """Open a folder written by `pack` after comparing its files with its manifest.
 
-        Raises EarthworksError where anything was altered, or the index says what cannot be."""
+        Files are compared by size and the SHA-256 of 64 blocks; in full if their modification time differs, or with
+        `verify`; not at all if the caller has `compared` them. The held-out part is compared in full when it is read.
+
+        Raises EarthworksError if anything was altered or the index is inconsistent."""
         path = Path(folder)
         if not is_packed(path):
             raise EarthworksError(f"{path} is not a folder of packed tokens: it has no index.json and tokenizer.json")
         index = read_json(path / "index.json")
         form = index.get("format") if isinstance(index, dict) else None
         if form != FORMAT:
-            raise EarthworksError(f"{path / 'index.json'} is of another format than {FORMAT!r}: pack the corpus again")
+            raise EarthworksError(f"{path / 'index.json'} does not have the format {FORMAT!r}: pack the corpus again")
         names = checked(path, index)
         if not compared:
             verify_manifest(path, names=names, full=verify)
         tokenizer = Tokenizer.load(path)
         if tokenizer.digest != index["tokenizer"]["digest"]:
-            raise EarthworksError(f"{path / 'tokenizer.json'} is not the tokenizer these tokens were made with")
+            raise EarthworksError(f"{path / 'tokenizer.json'} is not the tokenizer that produced these tokens")
         return cls(path, index, tokenizer)
 
     @property
     def train_tokens(self) -> int:
-        """Tokens to train on, of all subsets."""
+        """Number of training tokens of all subsets."""
         return sum(subset.train.tokens for subset in self.subsets)
 
     @property
@@ -150,11 +151,11 @@ class PackedTokens:
         return any(subset.validation.documents for subset in self.subsets)
 
     def epochs(self, samples: int, context: int) -> dict[str, float]:
-        """How often the tokens of each subset are read, on average, in that many training samples."""
+        """Average number of times that the tokens of each subset are read in the given number of training samples."""
         return {each.name: each.weight * samples * context / each.train.tokens for each in self.subsets}
 
     def token_frequencies(self) -> np.ndarray:
-        """(vocabulary,) float64, sums to 1 and is nowhere 0: the share of each token in the training mixture,
+        """Share of each token in the training mixture, (vocabulary,) float64, positive, with sum 1:
 
         f_t = sum_s weight_s (n_st + 1) / (n_s + vocabulary).  Reads every training token."""
         vocabulary = self.tokenizer.vocabulary
@@ -171,11 +172,11 @@ class PackedTokens:
         return frequencies
 
     def windows(self, seed: int, start: int, count: int, context: int, sampling: Sampling = "windows") -> np.ndarray:
-        """(count, context + 1) int64: samples start .. start + count - 1 of the run's endless sequence (sample_order.py).
+        """(count, context + 1) int64: samples start .. start + count - 1 of the infinite sequence of sample_order.py.
 
-        Row = context inputs and, moved by one, context targets. Windows run across the ends of documents: `</s>` is a
-        token like others, and attention is not masked there. Raises EarthworksError when a subset with a share in
-        training is shorter than one window."""
+        Row = context inputs and, shifted by one, context targets. Windows cross document boundaries: `</s>` is an
+        ordinary token, and attention is not masked there. Raises EarthworksError if a subset is shorter than one
+        window."""
         for subset in self.subsets:
             if subset.train.tokens <= context:
                 raise EarthworksError(
@@ -214,13 +215,13 @@ class PackedTokens:
                 yield part.read(begin, end), num_bytes, num_words
 
     def compare(self, files: list[Path]) -> None:
-        """Compare files with their SHA-256, once: a number is measured on what was written, or not at all."""
+        """Compare files with their SHA-256, once, so that measurements are only made on unaltered files."""
         names = [file.relative_to(self.path).as_posix() for file in files if file not in self.compared]
         verify_manifest(self.path, names=names)
         self.compared.update(files)
 
     def sample_text(self, subset: str | None = None) -> str:
-        """The beginning of a subset's first held-out document (of the first subset that has one); may be empty."""
+        """The start of a subset's first held-out document (of the first subset that has one); may be empty."""
         for each in self.named(subset):
             if each.validation.documents:
                 sample = each.folder / SAMPLE
@@ -230,7 +231,7 @@ class PackedTokens:
 
 
 def checked(path: Path, index: dict[str, Any]) -> list[str]:
-    """The names of the files that an index makes a packed folder of. Raises EarthworksError for one that no `pack` wrote."""
+    """Names of the files listed by an index. Raises EarthworksError if the index cannot have been written by `pack`."""
     where = path / "index.json"
     if not has_shape(index, SHAPE) or index["dtype"] not in ("<u2", "<u4") or not index["subsets"]:
         raise altered(where, "is not the index of packed tokens")
@@ -251,7 +252,7 @@ def checked(path: Path, index: dict[str, Any]) -> list[str]:
             names.append(f"{folder}/{SAMPLE}")
         reading = {name: count for name, count in subset["reading"].items() if name in known}
         if not all(type(count) is int and count >= 0 for count in reading.values()):
-            raise altered(where, f"has a count of the subset {subset['name']!r} that is none")
+            raise altered(where, f"has an invalid count for the subset {subset['name']!r}")
         subset["reading"] = reading
     return names
 

@@ -1,15 +1,15 @@
-"""Documents into packed token shards: a folder that training, validation and resuming read from.
+"""Conversion of documents into packed token shards: a folder read by training, validation and resuming.
 
-    index.json                          counts, weights, tokenizer digest, what was replaced or left out
+    index.json                          counts, weights, tokenizer digest, numbers of replaced or skipped items
     tokenizer.json
     manifest.json                       size and SHA-256 of every file
     SUBSET/train-00000.bin ...          tokens, little-endian uint16 (uint32 from 65,536 tokens of vocabulary)
     SUBSET/train-documents.npy          int64 (documents, 3): first token, bytes of the text as read, words
-    SUBSET/validation-...               the same for what is held out
+    SUBSET/validation-...               the same for held-out documents
     SUBSET/validation-sample.txt        the first 4,096 characters of the first validation document
 
-The tokens of every document are followed by one end of document. Bytes are those of the UTF-8 text before NFKC: what
-bits per byte are counted over.
+The tokens of every document are followed by one end of document. Bytes are those of the UTF-8 text before NFKC, as used
+for bits per byte.
 """
 
 import io
@@ -31,7 +31,7 @@ from earthworks.corpus.tokens.validation_split import Split, split_sources
 from earthworks.runs import Progress, json_text, new_folder
 from earthworks.runs.files import one_sentence, write_through
 
-SHARD = 1 << 26  # tokens of a file: 128 MB as uint16, held in memory until written
+SHARD = 1 << 26  # tokens per file: 128 MB as uint16, held in memory until written
 SAMPLE = 4096
 
 
@@ -45,12 +45,12 @@ def pack(
     progress: Progress | None = None,
     split: Split | None = None,
 ) -> PackedTokens:
-    """Read, split (`split_sources`), tokenize and write everything; the folder appears whole or not at all.
+    """Read, split (`split_sources`), tokenize and write all sources; the folder appears complete or not at all.
 
-    `validation` is the fraction of bytes to hold out, 0 for none; `split`, one that `split_sources` made from it and
-    from `seed`, saves reading everything once more. `progress` advances by megabytes.
+    `validation` is the fraction of bytes to hold out, 0 for none; `split`, made by `split_sources` from it and `seed`,
+    saves reading everything another time. `progress` advances by megabytes.
     Memory: one batch, two shards, and one document or 16 MiB of a .txt file. Raises EarthworksError for a source without
-    text, or whose documents changed since they were split.
+    text, or whose documents changed after the split.
     """
     dtype = np.dtype("<u2") if tokenizer.vocabulary <= 1 << 16 else np.dtype("<u4")
     subsets = []
@@ -92,7 +92,7 @@ def pack(
 
 
 def folder_names(sources: list[Source]) -> list[str]:
-    """File-system safe, distinct names of the subsets."""
+    """Distinct names of the subsets that are safe in file systems."""
     names: list[str] = []
     for source in sources:
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-")[:100] or "subset"
@@ -100,11 +100,11 @@ def folder_names(sources: list[Source]) -> list[str]:
     return names
 
 
-Piece = tuple[str, str, tuple[int, int] | None]  # part, text, and after the last of a document its (bytes, words)
+Piece = tuple[str, str, tuple[int, int] | None]  # part, text, and for the last piece of a document its (bytes, words)
 
 
 def pieces(source: Source, split: Split, reading: Reading, folder: Path) -> Iterator[Piece]:
-    """The texts of a source in pieces short enough to encode, each with the part it belongs to."""
+    """The texts of a source in pieces short enough to encode, each with its part."""
     sampled = False
     for part, blocks in split.read(source, reading):
         extent = Extent()
@@ -122,7 +122,7 @@ def pieces(source: Source, split: Split, reading: Reading, folder: Path) -> Iter
 
 
 def tokens_of(document: Document | LongDocument, tokenizer: Tokenizer, reading: Reading) -> tuple[np.ndarray, int, int]:
-    """A document's tokens, int32, without an end of document, the bytes of its text as read, and its words."""
+    """A document's tokens, int32, without an end of document, and the numbers of bytes and words of its text as read."""
     extent = Extent()
 
     def pieces() -> Iterator[tuple[None, str]]:
@@ -138,7 +138,7 @@ def tokens_of(document: Document | LongDocument, tokenizer: Tokenizer, reading: 
 
 
 class PartWriter:
-    """The shards and the document table of one part of one subset."""
+    """Writes the shards and the document table of one part of one subset."""
 
     def __init__(self, folder: Path, part: str, dtype: np.dtype):
         self.folder, self.part, self.dtype = folder, part, dtype
@@ -169,7 +169,7 @@ class PartWriter:
         self.shards.append({"file": name, "tokens": len(data) // self.dtype.itemsize})
 
     def finish(self) -> dict[str, Any]:
-        """Write what is left; the counts for the index."""
+        """Write the rest; return the counts for the index."""
         if self.buffer:
             self.write(self.buffer)
         table = io.BytesIO()

@@ -1,13 +1,13 @@
-"""Which window of the corpus is the i-th training sample: a pure function of (seed, i, context).
+"""Order of training samples: the i-th window is a pure function of (seed, i, context).
 
-Nothing is remembered from one sample to the next, so a resumed run, another batch size or another number of processes
-reads the same sequence. All arithmetic is on 64-bit integers and depends on no library's random generator.
+There is no state between samples, so the sequence does not change with resuming, batch size or number of processes. All
+arithmetic is on 64-bit integers and depends on no library's random generator.
 
 1. Subsets. Of every 1,024 consecutive samples each subset gets its share of the weights, rounded by largest remainders,
-   in an order shuffled by (seed, block). So the number of samples a subset has given before sample i has a closed form.
-2. Windows. The tokens of a subset are cut into windows of `context` targets, beginning at an offset drawn for each
-   epoch; an epoch goes through its windows in a pseudo-random order, a Feistel permutation keyed by (seed, subset,
-   epoch), which needs no memory however many windows there are.
+   in an order shuffled by (seed, block). So the number of samples of a subset before sample i has a closed form.
+2. Windows. The tokens of a subset are divided into windows of `context` targets, from an offset drawn for each epoch;
+   an epoch visits its windows in a pseudo-random order, a Feistel permutation keyed by (seed, subset, epoch), which
+   needs no memory for any number of windows.
 """
 
 from typing import Literal
@@ -20,19 +20,19 @@ ROUNDS = 6
 
 
 def shares(weights: np.ndarray) -> np.ndarray:
-    """Samples of each subset in a block: BLOCK times its part of the weights by largest remainders, at least one."""
+    """Samples of each subset in a block: BLOCK times its share of the weights, by largest remainders, at least one."""
     assert len(weights) <= BLOCK
     exact = weights / weights.sum() * BLOCK
     counts = np.maximum(np.floor(exact).astype(np.int64), 1)
     while counts.sum() < BLOCK:
-        counts[np.argmax(np.round(exact - counts, 6))] += 1  # rounded, so that of equal remainders the first wins
+        counts[np.argmax(np.round(exact - counts, 6))] += 1  # rounded, so that the first of equal remainders wins
     while counts.sum() > BLOCK:  # subsets below a thousandth were raised to one sample
         counts[np.argmax(np.where(counts > 1, counts - exact, -np.inf))] -= 1
     return counts
 
 
 def subsets_of(seed: int, start: int, count: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For the samples start .. start + count - 1: (subset, which sample of that subset it is), int64 each."""
+    """For the samples start .. start + count - 1: (subset, index of the sample within it), int64 each."""
     share = shares(weights)
     labels = np.repeat(np.arange(len(weights)), share)
     first, last = start // BLOCK, (start + count - 1) // BLOCK
@@ -50,17 +50,17 @@ def subsets_of(seed: int, start: int, count: int, weights: np.ndarray) -> tuple[
 
 
 def windows_per_epoch(tokens: int, context: int) -> int:
-    """Windows that fit into `tokens` at every offset an epoch may draw; 0 when not even one fits.
+    """Number of windows that fit into `tokens` at every offset an epoch may draw; 0 if not even one fits.
 
-    A window is context + 1 tokens: its inputs and its targets, which are the inputs moved by one."""
+    A window has context + 1 tokens: its inputs and its targets, which are the inputs shifted by one."""
     if tokens < context + 1:
         return 0
     return max(1, tokens // context - 1)
 
 
 def window_starts(seed: int, subset: int, rank: np.ndarray, tokens: int, context: int) -> np.ndarray:
-    """The first token of a subset's rank-th samples. In an epoch no token is a target twice, and all are once but the
-    at most 2 context at the edges, which differ from epoch to epoch."""
+    """The first token of a subset's rank-th samples. In an epoch no token is a target twice, and all but at most
+    2 context tokens at the edges, which vary between epochs, are targets once."""
     num = windows_per_epoch(tokens, context)
     assert num > 0
     starts = np.empty(len(rank), np.int64)
@@ -78,8 +78,8 @@ def document_crops(
 ) -> list[tuple[int, int]]:
     """Token ranges, context + 1 tokens in all, that make up a subset's rank-th sample (Rae et al. 2021, A.1).
 
-    A document is drawn uniformly, and of a longer one a place to begin, uniformly among those from which it fills the
-    sample; while tokens are missing, a further document. `begins` (documents,) are their first tokens of `tokens`."""
+    A document is drawn uniformly, and if it is longer than needed also its start, uniformly among those from which it fills
+    the sample; while tokens are missing, another one is drawn. `begins` (documents,): their first tokens of `tokens`."""
     crops, missing = [], context + 1
     while missing:
         draw = len(crops)
@@ -94,10 +94,10 @@ def document_crops(
 
 
 def permutation(index: np.ndarray, size: int, keyed: np.uint64) -> np.ndarray:
-    """pi(index) of a pseudo-random permutation pi of 0 .. size - 1, without a table.
+    """Pseudo-random permutation of 0 .. size - 1, evaluated at `index` without a table.
 
-    A Feistel network permutes the numbers of 2 h bits; those that land at or above `size` are sent through it again
-    until they land below (cycle walking: fewer than four passes on average)."""
+    A Feistel network permutes the numbers of 2 h bits; results at or above `size` pass through it again until they are
+    below (cycle walking: fewer than four passes on average)."""
     half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
     round_keys = mix(keyed ^ np.arange(ROUNDS, dtype=np.uint64))

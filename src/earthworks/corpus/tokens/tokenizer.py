@@ -1,15 +1,15 @@
-"""Text to token ids and back, without loss: byte-fallback BPE, or the bytes themselves.
+"""Lossless conversion between text and token ids: byte-fallback BPE, or plain bytes.
 
 bpe     id 0 is `</s>`, the end of a document; 1 .. 256 are the bytes; then the characters of the alphabet; then the
-        merges in the order learned. Text is put into Unicode form NFKC first (the paper's choice, as SentencePiece
-        does), and decode(encode(text)) == normalize(text) for every str. Spaces stay spaces: SentencePiece's `▁` cannot
-        tell a space from a `▁` of the text. There is no unknown token: a character outside the alphabet becomes its
-        UTF-8 bytes. Strings such as `</s>` and `<0x0A>` in a text are text.
-bytes   id b is the byte b of the UTF-8 text, 256 is `</s>`; no normaliser.
+        merges in the order learned. Text is first normalized to NFKC (the paper's choice, as in SentencePiece), and
+        decode(encode(text)) == normalize(text) for every str. Spaces stay spaces: SentencePiece's `▁` does not
+        distinguish a space from a `▁` in the text. There is no unknown token: a character outside the alphabet becomes
+        its UTF-8 bytes. Strings such as `</s>` and `<0x0A>` in a text are ordinary text.
+bytes   id b is the byte b of the UTF-8 text, 256 is `</s>`; no normalizer.
 
-No token marks a beginning: in a packed stream every document follows the `</s>` of another, so a model that is to
-begin a document is given `</s>` as its first input. Both kinds are saved as a Hugging Face `tokenizer.json` that gives
-the same ids there (with split_special_tokens=True where a text may hold `</s>`).
+There is no start token: in a packed stream every document follows the `</s>` of another, so a model starts a document
+from the input `</s>`. Both kinds are saved as a Hugging Face `tokenizer.json` that gives the same ids there (with
+split_special_tokens=True if a text may contain `</s>`).
 """
 
 import codecs
@@ -26,34 +26,34 @@ import numpy as np
 from earthworks.runs import EarthworksError, read_json, write_bytes
 
 Item = TypeVar("Item", bound=tuple[Any, ...])
-Bytes = bytes  # within the class, `bytes` is the constructor of that kind
+Bytes = bytes  # within the class, `bytes` is the constructor of the byte tokenizer
 END_OF_DOCUMENT = "</s>"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 SMALLEST = 320  # tokens: `</s>`, the bytes, and some room for characters and merges
-COVERAGE = 0.9999  # of the characters of the training text are in the alphabet; the rarest are seen as bytes, so that
-# the byte tokens are trained (for an ASCII character that costs nothing: one byte, one token)
-LONGEST = 24  # characters of one token, so that no ruler of dashes takes a place in the vocabulary
-CHUNK = 1 << 16  # characters of a text that are encoded together, at least
-BATCH = 1 << 22  # characters given to the library at once: it needs about 100 bytes of memory for each
+COVERAGE = 0.9999  # share of the training text's characters in the alphabet; the rarest are seen as bytes, so that the
+# byte tokens are trained (free for an ASCII character: one byte, one token)
+LONGEST = 24  # characters of one token, so that no long line of dashes occupies the vocabulary
+CHUNK = 1 << 16  # least characters of a text encoded together
+BATCH = 1 << 22  # characters passed to the library at once: it needs about 100 bytes of memory for each
 LARGEST = 1 << 28  # bytes of a file: a vocabulary of 256,000 has 20 million
-LONGEST_NAME = 256  # characters of a token in a file: each such token makes that much text when it is generated
+LONGEST_NAME = 256  # characters of a token in a file: generating such a token outputs that much text
 
-# Where merges may not reach across: a word with one sign or space before it, a digit, signs with the line ends after
+# Pieces that merges cannot cross: a word with one sign or space before it, a digit, signs with the line ends after
 # them, line ends with the indentation of the next line, a run of spaces up to the last. At a vocabulary of 4,096 on
-# python-docs this gives 3.38 bytes a token on prose and 3.55 on code; words with only a space before them and each
-# space of a run alone, 3.07 and 1.98. (?>...) keeps the search linear on long runs of blank lines.
-# A piece ends after 256 characters even without such a place, because the library's time to learn from a piece grows
-# with the square of its length: 250 kB of one repeated letter took 29 s and take 0.2 s. No word of prose is that long.
+# python-docs this gives 3.38 bytes per token on prose and 3.55 on code; words with only a space before them and each
+# space of a run alone give 3.07 and 1.98. (?>...) keeps the search linear on long runs of blank lines.
+# A piece has at most 256 characters, because the library's time to learn from a piece grows with the square of its
+# length: 250 kB of one repeated letter took 29 s without this limit, 0.2 s with it. No word of prose is that long.
 PIECES = (
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]{1,256}|\p{N}| ?[^\s\p{L}\p{M}\p{N}]{1,256}[\r\n]{0,256}"
     r"|(?>[\r\n]{1,256}[ \t]{0,256})(?=\S)|\s{0,256}[\r\n]{1,256}|\s{1,256}(?!\S)|\s"
 )
-# The pieces without that limit, as tokenizers trained by 0.1.0 have them: a tokenizer.json is used as it was saved.
+# The pieces without that limit, for tokenizers trained by 0.1.0: a tokenizer.json is used as saved.
 UNLIMITED_PIECES = (
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
     r"|(?>[\r\n]+[ \t]*)(?=\S)|\s*[\r\n]+|\s+(?!\S)|\s"
 )
-# Between a sign of ASCII and a space before a letter a piece always ends and NFKC never acts: a cut there changes no id.
+# Between an ASCII sign and a space before a letter a piece always ends and NFKC has no effect: a cut changes no id.
 SAFE_CUT = re.compile("[!-~](?= [A-Za-z])")
 
 
@@ -61,7 +61,7 @@ NO_TOKENS = np.empty(0, np.int64)
 
 
 class Tokenizer:
-    """`Tokenizer.train`, `Tokenizer.bytes` or `Tokenizer.load` make one; `content` is its tokenizer.json as read."""
+    """Made by `Tokenizer.train`, `Tokenizer.bytes` or `Tokenizer.load`; `content` is its tokenizer.json as read."""
 
     def __init__(self, content: dict[str, Any]):
         self.content = content
@@ -82,13 +82,13 @@ class Tokenizer:
         import tokenizers
 
         self.library: Any = tokenizers.Tokenizer.from_str(json.dumps(content))
-        self.library.encode_special_tokens = True  # `</s>` in a text is text
-        self.library.no_truncation()  # transformers saves those of its last call
+        self.library.encode_special_tokens = True  # `</s>` in a text is ordinary text
+        self.library.no_truncation()  # transformers saves the settings of its last call
         self.library.no_padding()
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
-        """Learn a BPE of at most `vocabulary` tokens (fewer when the texts hold no more pairs that occur twice).
+        """Learn a BPE of at most `vocabulary` tokens (fewer if the texts have no more pairs that occur twice).
 
         The same texts in the same order give the same tokenizer. About 20 s for 20 MB on one core."""
         from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -109,7 +109,7 @@ class Tokenizer:
         library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
         normalized = [library.normalizer.normalize_str(chunk) for text in texts for chunk in chunks(text)]
         if not normalized:
-            raise EarthworksError("there is no text to learn a tokenizer from")
+            raise EarthworksError("there is no text to train a tokenizer on")
         letters = alphabet(normalized, (vocabulary - len(BYTES) - 1) // 2)
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -133,7 +133,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer.json that `save` wrote (`path`: the file or its folder)."""
+        """Read a tokenizer.json written by `save` (`path`: the file or its folder)."""
         path = Path(path)
         if path.is_dir():
             path = path / "tokenizer.json"
@@ -142,13 +142,13 @@ class Tokenizer:
         try:
             return cls(content)
         except BaseException as error:
-            # what the library's Rust code panics with is no Exception
+            # panics of the library's Rust code are not Exceptions
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EarthworksError(
                 f"{path} cannot be used as a tokenizer ({reason}): it was altered, or made by another version of the "
-                "package tokenizers; take the file as it was saved"
+                "package tokenizers; restore the saved file"
             ) from None
 
     def save(self, path: str | Path) -> None:
@@ -156,12 +156,12 @@ class Tokenizer:
         write_bytes(path, self.file_content())
 
     def file_content(self) -> Bytes:
-        """What `save` writes."""
+        """The bytes written by `save`."""
         return (json.dumps(self.content, indent=1, ensure_ascii=False) + "\n").encode()
 
     @property
     def vocabulary(self) -> int:
-        """The number of token ids, end of document included."""
+        """Number of token ids, including the end of document."""
         return len(self.table)
 
     @property
@@ -171,8 +171,8 @@ class Tokenizer:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def normalize(self, text: str) -> str:
-        """What decode(encode(text)) gives back: NFKC by the library's Unicode tables for bpe, the text itself for
-        bytes; lone surrogates, which are no characters, become U+FFFD."""
+        """The result of decode(encode(text)): NFKC by the library's Unicode tables for bpe, the text itself for bytes;
+        lone surrogates, which are not characters, become U+FFFD."""
         if self.kind == "bytes":
             return scalar(text)
         return "".join(self.library.normalizer.normalize_str(chunk) for chunk in chunks(text))
@@ -194,21 +194,21 @@ class Tokenizer:
         return [parts[0] if len(parts) == 1 else np.concatenate([NO_TOKENS, *parts]) for parts in found]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of some tokens; bytes that are no UTF-8 become U+FFFD, the end of document nothing."""
+        """The text of some tokens; invalid UTF-8 becomes U+FFFD, the end of document is dropped."""
         return b"".join(self.table[id] for id in np.asarray(ids, np.int64).tolist()).decode(errors="replace")
 
     def decode_stream(self) -> "DecodeStream":
-        """A decoder that takes tokens as they come."""
+        """An incremental decoder."""
         return DecodeStream(self)
 
     def token_bytes(self, id: int) -> Bytes:
-        """The bytes that one token stands for; none for the end of document."""
+        """The bytes of one token; empty for the end of document."""
         return self.table[id]
 
 
 class DecodeStream:
-    """`step` returns the text that is complete so far and holds back the first bytes of a character whose last have
-    not come; `end` returns what is left, as U+FFFD."""
+    """Incremental decoder: `step` returns the text completed by a token and holds back incomplete characters; `end`
+    returns these as U+FFFD."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.table = tokenizer.table
@@ -222,12 +222,12 @@ class DecodeStream:
 
 
 def chunks(text: str) -> Iterator[str]:
-    """`text` in parts of CHUNK to 2 CHUNK characters, cut where no token can reach across, if there is such a place."""
+    """`text` in parts of CHUNK to 2 CHUNK characters, cut where no token can cross, if there is such a place."""
     return chunks_of([text])
 
 
 def chunks_of(blocks: Iterable[str]) -> Iterator[str]:
-    """`chunks` of the text that the blocks make up together; held are 2 CHUNK characters and a block."""
+    """`chunks` of the concatenated blocks; holds 2 CHUNK characters and a block."""
     held, start = "", 0
     for block in blocks:
         held, start = held[start:] + scalar(block), 0
@@ -241,7 +241,7 @@ def chunks_of(blocks: Iterable[str]) -> Iterator[str]:
 
 
 def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Items, whose second member is a text, together until they make up BATCH characters."""
+    """Batches of items with BATCH characters; the second member of an item is its text."""
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -255,7 +255,7 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def scalar(text: str) -> str:
-    """The text with lone surrogates, which have no UTF-8, as U+FFFD."""
+    """The text with lone surrogates, which UTF-8 cannot encode, replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -264,7 +264,7 @@ def scalar(text: str) -> str:
 
 
 def alphabet(texts: list[str], most: int) -> list[str]:
-    """The most frequent characters: as many as make up COVERAGE of the texts, but at most `most`."""
+    """The most frequent characters, until they cover COVERAGE of the texts, but at most `most`."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -279,7 +279,7 @@ def alphabet(texts: list[str], most: int) -> list[str]:
 
 
 def bytes_content() -> dict[str, Any]:
-    """The bytes as a byte-level BPE without merges: GPT-2's printable stand-in for byte b has id b."""
+    """A byte-level BPE without merges: GPT-2's printable stand-in for byte b has id b."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     vocab = {chr(byte if byte in plain else next(others)): byte for byte in range(256)} | {END_OF_DOCUMENT: 256}
@@ -299,8 +299,8 @@ def bytes_content() -> dict[str, Any]:
 
 
 def check(content: Any, path: Path) -> None:
-    """Refuse what is not one of our tokenizers, whose every setting is known: a missing byte token would drop characters
-    in silence, another normalizer may make 10 MB of one character, another pattern may search for ever."""
+    """Refuse any tokenizer that is not one of ours, as its settings may be harmful: a missing byte token would silently drop
+    characters, another normalizer may expand one character to 10 MB, another pattern may never finish."""
     if content == bytes_content():
         return
     try:
@@ -325,7 +325,7 @@ def check(content: Any, path: Path) -> None:
 
 
 def differing(content: dict[str, Any]) -> str | None:
-    """The first setting of a tokenizer.json that `train` never makes. Those that are off may be left out or written."""
+    """The first setting of a tokenizer.json that `train` never makes. Disabled settings may be present or missing."""
     model = {name: value for name, value in content["model"].items() if value and name not in ("vocab", "merges")}
     if model != {"type": "BPE", "byte_fallback": True}:
         return f"the model {', '.join(f'{name} {value!r:.40}' for name, value in sorted(model.items()))}"
@@ -343,7 +343,7 @@ def differing(content: dict[str, Any]) -> str | None:
 
 
 def pre_tokenizer(pieces: str) -> dict[str, Any]:
-    """As a tokenizer.json has it: no merge can spell the name of a byte, then the pieces."""
+    """The pre-tokenizer in a tokenizer.json: names of bytes are isolated, so no merge can spell one, then the pieces."""
     split = {"type": "Split", "behavior": "Isolated", "invert": False}
     splits = [split | {"pattern": {"String": "<0x"}}, split | {"pattern": {"Regex": pieces}}]
     return {"type": "Sequence", "pretokenizers": splits}

@@ -1,7 +1,7 @@
-"""What is held out for validation, and what the tokenizer may learn from.
+"""The split into training and validation parts, and the sample of text for training the tokenizer.
 
-A document's place is decided by h = BLAKE2b(text), keyed with the seed: by neither its name nor its position, so exact
-copies of a document are always on one side, in whichever source they stand, and the order of files does not matter.
+A document's part is decided by h = BLAKE2b(text), keyed with the seed, not by its name or position. So exact copies are
+always in the same part, whatever their source, and the order of files does not matter.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ PARTS = ("train", "validation")
 
 @dataclass(slots=True)
 class Split:
-    """`parts(text)` is (training part, validation part): one of them is empty unless the text is its source's only one,
-    which is cut."""
+    """`parts(text)` is (training part, validation part): one of them is empty unless the text is the only one of its
+    source, which is cut."""
 
     fraction: float
     seed: int
     held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # h of the documents held out, sorted
     cut: set[int] = field(default_factory=set)  # h of the texts to cut
-    surveyed: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each source: documents, and the sum of h
-    long: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # of each LongDocument: h, characters
+    surveyed: dict[str, tuple[int, int]] = field(default_factory=dict)  # by source: documents, and the sum of h
+    long: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # by LongDocument: h, characters
 
     def parts(self, text: str) -> tuple[str, str]:
         key = text_hash(text, self.seed)
@@ -44,7 +44,7 @@ class Split:
         return ("", text) if self.holds_out(key) else (text, "")
 
     def place(self, characters: int) -> int:
-        """How many characters of a text that is cut train."""
+        """Number of characters for training in a text that is cut."""
         return max(min(int(characters * (1 - self.fraction)), characters - 1), 1)
 
     def holds_out(self, key: int) -> bool:
@@ -52,12 +52,12 @@ class Split:
         return place < len(self.held_out) and int(self.held_out[place]) == key
 
     def read(self, source: Source, reading: Reading | None = None) -> Iterator[tuple[str, Iterable[str]]]:
-        """The part, `train` or `validation`, and the text in blocks, of every document of a source or what it is cut
-        into. The blocks are to be read before the next are asked for.
+        """The part, `train` or `validation`, and the text in blocks, of every document of a source, or of each piece if
+        it is cut. The blocks must be read before the next document is requested.
 
-        Raises EarthworksError when these are not the documents that were split."""
+        Raises EarthworksError if these are not the documents that were split."""
         read = total = 0
-        parts = PARTS  # that a text which is cut gives: its end is held out once, however many copies there are
+        parts = PARTS  # of a text that is cut: its end is held out once, regardless of the number of copies
         for document in read_texts(source.location, reading):
             if isinstance(document, Document):
                 key = text_hash(document.text, self.seed) if self.fraction else 0
@@ -75,7 +75,7 @@ class Split:
         if self.surveyed.get(source.location, (read, total)) != (read, total):
             raise EarthworksError(
                 f"{source.location} changed while it was read: its documents are not those that were split into "
-                "training and validation; run the command again when nothing writes there",
+                "training and validation; rerun the command when nothing writes there",
                 exit_code=1,
             )
 
@@ -94,12 +94,12 @@ class Split:
             yield from zip(parts, cut_after(blocks, self.place(characters)))
         else:
             yield "validation" if self.holds_out(key) else "train", blocks
-        for _ in blocks:  # what was not asked for
+        for _ in blocks:  # the rest, if the caller stopped early
             pass
 
 
 def cut_after(blocks: Iterator[str], characters: int) -> tuple[Iterator[str], Iterator[str]]:
-    """The first characters of a text in blocks, and the rest; to be read in this order."""
+    """The first characters of a text in blocks, and the rest; must be read in this order."""
     rest: list[str] = []
 
     def first() -> Iterator[str]:
@@ -119,13 +119,13 @@ def cut_after(blocks: Iterator[str], characters: int) -> tuple[Iterator[str], It
 
 
 def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
-    """Hold out about `fraction` of each source's bytes, by whole documents in the order of h.
+    """Hold out about `fraction` of each source's bytes as whole documents, in the order of h.
 
-    A document is left out when it would overshoot by more than what is missing, so that one large document among a
-    few does not fill the validation part alone. Both parts get a document when a source has two different ones. A
-    source of a single text is cut: the first int(n (1 - fraction)) of its n characters train; of its copies too, which is
-    said, and the rest is held out once. Texts that an earlier
-    source has too stay where they are. Reads everything once and keeps 16 bytes a document.
+    A document is skipped if it would overshoot by more than the missing amount, so that one large document among a few
+    does not fill the validation part alone. Both parts get a document if a source has two different ones. A source of a
+    single text is cut: the first int(n (1 - fraction)) of its n characters are for training (also of its copies, with a
+    notice) and the rest is held out once. Texts that also occur in an earlier source stay in their part. Reads everything
+    once and keeps 16 bytes per document.
     Raises EarthworksError unless 0 <= fraction < 1.
     """
     if not 0 <= fraction < 1:
@@ -139,11 +139,11 @@ def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
             split.cut.add(int(keys[0]))
             if (copies := split.surveyed[source.location][0]) > 1:
                 note_once(
-                    f"notice: {source.location} holds {copies:,} copies of one document and no other: the end of one is "
-                    "held out, and they train without it"
+                    f"notice: {source.location} contains only {copies:,} copies of one document: its end is held out once, "
+                    "and removed from all copies for training"
                 )
         else:
-            most = int(new.sum()) - bool((new | held).all())  # something must be left to train on
+            most = int(new.sum()) - bool((new | held).all())  # some text must be left for training
             picked = chosen(sizes[new], fraction * sizes.sum() - sizes[held].sum(), most)
             split.held_out = np.union1d(split.held_out, keys[new][picked])
         seen = np.union1d(seen, keys)
@@ -151,7 +151,7 @@ def split_sources(sources: list[Source], fraction: float, seed: int) -> Split:
 
 
 def survey(source: Source, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """h of each different text of a source, ascending, and the UTF-8 bytes of all its copies."""
+    """h of each distinct text of a source, ascending, and the UTF-8 bytes of all its copies."""
     hashes, sizes = array("Q"), array("q")
     for document in read_texts(source.location):
         digest = text_digest(split.seed)
@@ -171,7 +171,7 @@ def survey(source: Source, split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chosen(sizes: np.ndarray, missing: float, most: int) -> list[int]:
-    """Indices in order, at least one and at most `most`, whose sizes together come near `missing`."""
+    """Indices in order, at least one and at most `most`, with a total size close to `missing`."""
     if missing <= 0 or most <= 0:
         return []
     taken: list[int] = []
@@ -192,7 +192,7 @@ def text_hash(text: str, seed: int) -> int:
 
 
 def text_digest(seed: int) -> "hashlib.blake2b":
-    """Of a text whose UTF-8 is still to come."""
+    """The digest before any UTF-8 of a text."""
     return hashlib.blake2b(digest_size=8, key=str(seed).encode())
 
 
@@ -201,7 +201,7 @@ def key_of(digest: "hashlib.blake2b") -> int:
 
 
 def hashed(blocks: Iterable[str], digest: "hashlib.blake2b") -> Iterator[str]:
-    """The blocks, each when the digest has had it."""
+    """The blocks, each after updating the digest with it."""
     for block in blocks:
         digest.update(block.encode())
         yield block
@@ -215,12 +215,12 @@ def sample_text(
     max_characters: int = 20_000_000,
     split: Split | None = None,
 ) -> list[str]:
-    """A seeded sample of the training part, for `Tokenizer.train`, without what `pack` holds out under the same
-    `validation` and `seed`, or by `split`, which was made by `split_sources` from them.
+    """A seeded sample of the training part, for `Tokenizer.train`, without the text held out by `pack` under the same
+    `validation` and `seed`, or by `split`, made by `split_sources` from them.
 
-    Of weighted sources each has its share of the sample, by repetition where it is too small: the prose of python-docs,
-    weighted 0.7, then takes 2 % fewer tokens than with a tokenizer that saw both subsets as they are. Long texts are
-    sampled in pieces of about 64 k characters. Reads everything twice, once to find the split unless it is given."""
+    Weighted sources have their share of the sample, by repetition if they are too small: the prose of python-docs, weighted
+    0.7, then takes 2 % fewer tokens than with a tokenizer trained on both subsets in their original proportion. Long texts
+    are sampled in pieces of about 64 k characters. Reads everything twice, or once if `split` is given."""
     split = split_sources(sources, validation, seed) if split is None else split
     pieces = [training_pieces(source, split) for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
@@ -233,14 +233,14 @@ def sample_text(
 
 
 def training_pieces(source: Source, split: Split) -> Iterator[str]:
-    """What a source has to train on, long texts in pieces."""
+    """The training texts of a source, long ones in pieces."""
     for part, blocks in split.read(source):
         if part == "train":
             yield from chunks_of(blocks)
 
 
 def smallest_hashes(texts: Iterable[str], seed: int, max_characters: float) -> list[str]:
-    """The texts with the smallest hashes that fit: a uniform sample that depends on no order, in one pass."""
+    """The texts with the smallest hashes that fit: a uniform sample, independent of the order, in one pass."""
     heap: list[tuple[int, str]] = []
     held = 0
     for text in texts:
@@ -252,7 +252,7 @@ def smallest_hashes(texts: Iterable[str], seed: int, max_characters: float) -> l
 
 
 def repeated(texts: list[str], characters: float) -> Iterator[str]:
-    """The texts over and over, up to a number of characters."""
+    """The texts, repeated up to a number of characters."""
     for text in itertools.cycle(texts):
         if characters <= 0:
             return
