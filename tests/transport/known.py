@@ -1,4 +1,4 @@
-"""Pairs of clouds whose distance is known without a solver: x, and x pushed through a map that is optimal for any x."""
+"""Pairs of clouds with a distance known without a solver: x, and x mapped by a function that is optimal for every x."""
 
 from collections.abc import Callable
 

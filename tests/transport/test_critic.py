@@ -55,7 +55,7 @@ def test_two_gaussians_a_unit_apart_in_sixteen_dimensions():
     assert (result.n, result.m) == (500, 500)
 
 
-def test_one_law_twice_is_no_distance_although_the_training_points_say_so():
+def test_one_distribution_twice_has_no_distance_although_the_training_points_say_so():
     random = torch.Generator().manual_seed(0)
     x, y = (torch.randn(60, 8, generator=random) for _ in range(2))
     result = critic_estimate(x, y, constraint="cones", **QUICK)
@@ -205,7 +205,7 @@ def test_points_that_are_all_one_point_are_no_distance_apart():
 @pytest.mark.parametrize(
     ("x", "named", "message"),
     [
-        (torch.zeros(1, 2), {}, "at least 2 in each cloud, got 1 and 5"),
+        (torch.zeros(1, 2), {}, "the clouds have 1 and 5 points; a critic needs at least 2"),
         (torch.zeros(5, 2), {"constraint": "magic"}, "'magic'; it must be one of one-sided"),
         (torch.zeros(5, 2), {"held_out": 1.0}, "between 0 and 1"),
         (torch.full((5, 2), torch.nan), {}, "NaN"),

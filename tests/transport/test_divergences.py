@@ -51,7 +51,7 @@ def test_bernoulli_by_hand():
     assert float(kullback_leibler(q, p)) == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2), abs=1e-15)
     assert float(total_variation(p, q)) == 0.25
     mixture = torch.tensor([0.625, 0.375]).double()
-    halves = [float(kullback_leibler(law, mixture)) for law in (p, q)]
+    halves = [float(kullback_leibler(each, mixture)) for each in (p, q)]
     assert float(jensen_shannon(p, q)) == pytest.approx(sum(halves) / 2, abs=1e-15)
 
 
@@ -88,9 +88,9 @@ def test_bounds_symmetry_and_pinsker(pairs):
 
 
 @given(weights)
-def test_merging_bins_brings_laws_no_further_apart(pairs):
+def test_merging_bins_brings_distributions_no_further_apart(pairs):
     p, q = (torch.tensor(counts).double() / sum(counts) for counts in zip(*pairs))
-    merged_p, merged_q = (torch.stack([law[::2].sum(), law[1::2].sum()]) for law in (p, q))
+    merged_p, merged_q = (torch.stack([each[::2].sum(), each[1::2].sum()]) for each in (p, q))
     for divergence in DIVERGENCES:
         assert float(divergence(merged_p, merged_q)) <= float(divergence(p, q)) + 1e-14
 

@@ -143,7 +143,7 @@ def test_without_pot_a_linear_program_gives_the_same(p, without_pot):
     assert float(result) == pytest.approx(float(times), rel=1e-9)
 
 
-def test_without_pot_large_clouds_of_unlike_sizes_are_refused_with_the_command_that_helps(without_pot):
+def test_without_pot_large_clouds_of_different_sizes_are_refused_with_the_command_that_helps(without_pot):
     with pytest.raises(EarthworksError, match=r"between 300 and 201 points .* pip install 'earthworks\[ot\]'"):
         wasserstein(normal(300, 2), normal(201, 2))
 
@@ -164,7 +164,7 @@ def test_pot_agrees(p, n, m):
 def test_pot_that_gives_up_is_an_error_and_not_a_number(monkeypatch):
     pytest.importorskip("ot")
     monkeypatch.setattr("earthworks.transport.exact.PIVOTS", 3)
-    with pytest.raises(EarthworksError, match="did not finish"), pytest.warns(UserWarning, match="numItermax"):
+    with pytest.raises(EarthworksError, match="did not converge"), pytest.warns(UserWarning, match="numItermax"):
         wasserstein(normal(30, 2), normal(40, 2))
 
 
@@ -200,7 +200,7 @@ def test_a_cloud_is_at_distance_0_from_itself_in_any_order(pair):
     assert distance(x, x.flip(0), p=2) == 0
 
 
-def test_mass_that_both_laws_share_need_not_move():
+def test_mass_that_both_distributions_share_need_not_move():
     # W_1 of mixtures a rho + (1 - a) mu, a rho + (1 - a) nu is (1 - a) W_1(mu, nu), exactly; W_2 is less than that.
     shared, x, y = normal(30, 2), normal(20, 2, 1), normal(20, 2, 2) + 1
     mixed = torch.cat([shared, x]), torch.cat([shared, y])
@@ -277,9 +277,9 @@ WRONG = {
     "shape": (torch.zeros(3, 2, 2), torch.zeros(3, 4), {}, "has shape"),
     "order": (torch.zeros(3, 2), torch.zeros(3, 2), {"p": 0.5}, "p is 0.5"),
     "order of text": (torch.zeros(3, 2), torch.zeros(3, 2), {"p": "2"}, "p is '2'"),
-    "text": ("points", torch.zeros(3, 2), {}, "x is no array of numbers but str"),
-    "nothing": (torch.zeros(3, 2), None, {}, "y is no array of numbers but NoneType"),
-    "ragged": (torch.zeros(3, 2), [[1.0], [1.0, 2.0]], {}, "y is no array of numbers but list"),
+    "text": ("points", torch.zeros(3, 2), {}, "x is a str, not an array of numbers"),
+    "nothing": (torch.zeros(3, 2), None, {}, "y is a NoneType, not an array of numbers"),
+    "ragged": (torch.zeros(3, 2), [[1.0], [1.0, 2.0]], {}, "y is a list, not an array of numbers"),
     "infinite order": (torch.zeros(3, 2), torch.zeros(3, 2), {"p": math.inf}, "finite order"),
     "sum": (torch.zeros(3, 2), torch.zeros(3, 2), {"a": torch.ones(3)}, "the weights a sum to 3; expected 1"),
     "negative": (torch.zeros(2, 2), torch.zeros(3, 2), {"a": torch.tensor([1.5, -0.5])}, "smallest is -0.5"),

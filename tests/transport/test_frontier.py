@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from earthworks.runs import EarthworksError
-from earthworks.transport.divergences.f_divergences import frontier as module
+from earthworks.transport.divergences import frontier as module
 from earthworks.transport.divergences.frontier import area, divergence_frontier, frontier, quantise
 
 
@@ -13,7 +13,7 @@ def cloud(n: int, d: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 5.0])
-def test_the_area_of_disjoint_laws_is_one_over_a_binomial(scale, monkeypatch):
+def test_the_area_of_disjoint_distributions_is_one_over_a_binomial(scale, monkeypatch):
     # KL(P | l P + (1 - l) Q) = -log l: the curve is ((1 - l)^c, l^c), its area Gamma(c + 1)^2 / Gamma(2 c + 1)
     monkeypatch.setattr(module, "POINTS", 4000)
     p, q = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.0, 1.0]).double()
@@ -21,7 +21,7 @@ def test_the_area_of_disjoint_laws_is_one_over_a_binomial(scale, monkeypatch):
     assert float(area(frontier(p, q, scale))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_equal_laws_have_area_one():
+def test_equal_distributions_have_area_one():
     p = torch.tensor([0.2, 0.5, 0.3]).double()
     assert float(area(frontier(p, p, 5.0))) == pytest.approx(1, abs=1e-15)
 
@@ -31,7 +31,7 @@ def test_the_frontier_by_the_formula():
     curve = frontier(p, q, 5.0)
     weight = 1 - 30 / (module.POINTS - 1)  # the 31st point
     mixture = weight * p + (1 - weight) * q
-    kl = [float((law * (law / mixture).log()).sum()) for law in (q, p)]
+    kl = [float((each * (each / mixture).log()).sum()) for each in (q, p)]
     assert curve[30].tolist() == pytest.approx([math.exp(-5 * kl[0]), math.exp(-5 * kl[1])], rel=1e-12)
     assert (curve[1:, 0] >= curve[:-1, 0]).all()
     assert (curve[1:, 1] <= curve[:-1, 1]).all()
@@ -53,7 +53,7 @@ def test_counts_are_smoothed_by_a_half():
     assert float(p.sum()) == pytest.approx(1)
 
 
-def test_laws_further_apart_are_further_apart():
+def test_distributions_further_apart_score_higher():
     x = cloud(400, 4)
     values = [float(divergence_frontier(x, cloud(400, 4, seed=1) + move)) for move in (0, 0.5, 1, 3)]
     assert values == sorted(values)

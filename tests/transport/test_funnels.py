@@ -80,7 +80,7 @@ def test_one_funnel_on_a_ball_has_a_closed_form(dimension, exponent):
     ("size", "published"), [((2, 16), 0.466), ((4, 16), 1.003), ((16, 16), 1.738), ((64, 4), 1.411)]
 )
 def test_the_distances_are_near_those_of_the_published_pairs(size, published):
-    # Their centres were drawn from the same law; in two dimensions one draw differs from another by a quarter.
+    # Their centres were drawn from the same distribution; in two dimensions one draw differs from another by a quarter.
     distances = [Funnels.random(*size, seed=seed).distance(n=1 << 12)[0] for seed in range(8)]
     assert sum(distances) / 8 == pytest.approx(published, rel=0.15)
 

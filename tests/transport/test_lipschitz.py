@@ -214,9 +214,9 @@ def test_batch_normalization_is_refused_and_layer_normalization_is_not():
 @pytest.mark.parametrize(
     ("real", "fake", "named", "message"),
     [
-        (torch.zeros(4, 3), torch.zeros(5, 3), {}, r"two batches of one shape, got \(4, 3\) and \(5, 3\)"),
+        (torch.zeros(4, 3), torch.zeros(5, 3), {}, r"two non-empty batches of one shape, got \(4, 3\) and \(5, 3\)"),
         (torch.zeros(0, 3), torch.zeros(0, 3), {}, "one shape"),
-        (torch.zeros(4, 3), torch.zeros(4, 3), {"epsilon": torch.rand(4, 1)}, "one number a pair"),
+        (torch.zeros(4, 3), torch.zeros(4, 3), {"epsilon": torch.rand(4, 1)}, "one number per pair"),
         (torch.zeros(4, 3), torch.zeros(4, 3), {"sided": "three"}, "'three'"),
     ],
 )
@@ -226,7 +226,7 @@ def test_what_is_no_pair_of_batches_is_refused_in_a_sentence(real, fake, named, 
 
 
 def test_a_score_for_every_feature_is_refused():
-    with pytest.raises(EarthworksError, match="one raw score a sample"):
+    with pytest.raises(EarthworksError, match="one raw score per sample"):
         gradient_penalty(nn.Linear(3, 2), torch.randn(4, 3), torch.randn(4, 3))
 
 
@@ -245,7 +245,7 @@ def test_clipping_bounds_every_weight_and_leaves_small_ones():
 def test_spectral_norms_become_one():
     torch.manual_seed(0)
     network = spectral_normalize(nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 1)), num_iterations=5)
-    for _ in range(20):  # the power iteration goes on from pass to pass
+    for _ in range(20):  # the power iteration continues from pass to pass
         network(torch.randn(2, 6))
     for layer in (network[0], network[2]):
         assert number(torch.linalg.matrix_norm(layer.weight, 2)) == pytest.approx(1, abs=1e-4)
@@ -358,7 +358,7 @@ def test_bounds_in_blocks_are_the_bounds_at_once(monkeypatch):
     in_blocks = lower_bounds(f_of(x), f_of(y), x, y)
     for name in ("by_slope", "by_c_transform", "max_slope"):
         assert float(getattr(at_once, name)) == pytest.approx(float(getattr(in_blocks, name)), rel=1e-12)
-    with pytest.raises(EarthworksError, match="one score a point"):
+    with pytest.raises(EarthworksError, match="one score per point"):
         lower_bounds(f_of(x)[:5], f_of(y), x, y)
 
 

@@ -1,4 +1,4 @@
-"""W(c x, c y) = c W(x, y) for points of any magnitude that a float holds, or one sentence; never NaN, infinity or a hang."""
+"""W(c x, c y) = c W(x, y) for points of any floating-point magnitude, or an error; never NaN, infinity or a hang."""
 
 import json
 import math
@@ -47,7 +47,7 @@ EXPONENTS = {torch.float64: (-1000, -400, -40, 40, 300, 1018), torch.float32: (-
 
 @pytest.mark.parametrize("dtype", EXPONENTS, ids=str)
 @pytest.mark.parametrize("name", DISTANCES)
-@pytest.mark.parametrize("m", [12, 9], ids=["equal numbers", "unlike numbers"])
+@pytest.mark.parametrize("m", [12, 9], ids=["equal numbers", "different numbers"])
 def test_points_multiplied_by_a_constant_are_as_many_times_as_far_apart(name, dtype, m):
     measure, degree = DISTANCES[name]
     x, y = normal(12, 3).to(dtype), (1.5 * normal(m, 3, 1) + 1).to(dtype)
@@ -122,7 +122,7 @@ def test_gradients_reach_points_of_any_magnitude():
         assert torch.allclose(slopes[0], slopes[2], rtol=1e-12)
 
 
-def test_what_a_solver_tells_beside_the_value_is_in_the_units_of_the_points():
+def test_details_of_a_solver_are_in_the_units_of_the_points():
     x, y = normal(8, 2), normal(8, 2, 1) + 1
     near, far = sinkhorn_divergence(x, y), sinkhorn_divergence(times(x, 400), times(y, 400))
     for key in ("regularization", "entropic_cost"):
@@ -179,7 +179,7 @@ def test_measure_refuses_points_whose_squares_no_float_holds(command, tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         np.save(tmp_path / f"{name}.npy", 1e200 * normal(10, 2, seed).numpy())
     outcome = command("transport measure", tmp_path / "a.npy", tmp_path / "b.npy")
-    assert outcome.refuses("sinkhorn_divergence", "too large for a float64", "multiply both clouds by a constant")
+    assert outcome.refuses("sinkhorn_divergence", "too large for a float64", "scale both clouds by a constant")
 
 
 def test_one_point_has_a_distance_and_no_interval(command, tmp_path):

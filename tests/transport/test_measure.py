@@ -77,7 +77,7 @@ def test_the_table_names_every_distance_and_the_figure_is_drawn(command, files, 
     assert "measuring" in outcome.err
 
 
-def test_asked_for_a_critics_estimate_stands_beside(command, files, monkeypatch):
+def test_the_critics_estimate_is_added_on_request(command, files, monkeypatch):
     from earthworks.transport import command as commands
     from earthworks.transport import critic_estimate
 
@@ -112,7 +112,7 @@ def test_every_unusable_file_is_named_in_one_sentence(command, files, tmp_path):
         files("words.csv", "x,y\n1,2\n3,four\n"): "line 3",
         files("names.csv", "x,y\n"): "no row of numbers",
         files("empty.csv", ""): "no row of numbers",
-        files("binary.csv", b"\xff\xfe\x00\x01"): "not a text of numbers",
+        files("binary.csv", b"\xff\xfe\x00\x01"): "not a text file of numbers",
         files("nan.csv", "1,2\nnan,4\n"): "NaN or infinity in 1 of 2 points",
         files("infinite.npy", np.array([[math.inf, 0.0]])): "NaN or infinity",
         files("three.npy", np.zeros((4, 3))): "dimension 3",
@@ -120,9 +120,9 @@ def test_every_unusable_file_is_named_in_one_sentence(command, files, tmp_path):
         files("cube.npy", np.zeros((2, 2, 2))): "has shape (2, 2, 2)",
         files("scalar.npy", np.zeros(())): "has shape ()",
         files("objects.npy", np.array([{"a": 1}], dtype=object)): "not an array of numbers",
-        files("text.npy", np.array(["a"])): "where numbers were expected",
+        files("text.npy", np.array(["a"])): "expected numbers",
         files("broken.npy", b"\x93NUMPY\x01"): "not an array of numbers",
-        files("longer.npy", good.read_bytes() + b"more"): "holds 4 bytes after the array that its header promises",
+        files("longer.npy", good.read_bytes() + b"more"): "holds 4 bytes after the array declared in its header",
         files("nothing.npy", b""): "not an array of numbers",
     }
     for path, complaint in cases.items():

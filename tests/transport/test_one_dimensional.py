@@ -101,13 +101,13 @@ def test_gaussians_on_a_line(delta, s):
 
 
 @pytest.mark.parametrize(("low", "high", "first"), [(2, 3, 2.0), (0.5, 1.5, 0.5), (-1, 3, (0.5**2 + 1.5**2) / 3)])
-def test_uniform_laws(low, high, first):
+def test_uniform_distributions(low, high, first):
     delta, r = (low + high - 1) / 2, (high - low - 1) / 2
     assert distance(uniform(low, high), uniform(0, 1)) == pytest.approx(first, abs=1e-5)
     assert distance(uniform(low, high), uniform(0, 1), p=2) == pytest.approx(math.sqrt(delta**2 + r**2 / 3), abs=1e-5)
 
 
-def test_exponential_laws():
+def test_exponential_distributions():
     assert distance(exponential(1.0), exponential(2.0)) == pytest.approx(0.5, abs=1e-4)
     assert distance(exponential(1.0), exponential(2.0), p=2) == pytest.approx(0.5 * math.sqrt(2), abs=1e-3)
 
@@ -125,13 +125,13 @@ def test_histograms_on_a_grid_differ_by_the_step_times_their_cumulative_differen
     assert distance(grid, grid, a=a, b=b) == pytest.approx(0.25 * float((a - b).cumsum(0).abs().sum()), rel=1e-12)
 
 
-@pytest.mark.parametrize("law", ["uniform", "normal"])
-def test_two_samples_of_one_law_are_as_far_apart_as_theory_says(law):
+@pytest.mark.parametrize("family", ["uniform", "normal"])
+def test_two_samples_of_one_distribution_are_as_far_apart_as_theory_predicts(family):
     # sqrt(n) E W_1 -> (2 / sqrt pi) int sqrt(F (1 - F)): 0.4431 for U[0, 1], 1.822 (1.79 at n = 1000) for N(0, 1).
     generator = torch.Generator().manual_seed(0)
-    draw = {"uniform": torch.rand, "normal": torch.randn}[law]
+    draw = {"uniform": torch.rand, "normal": torch.randn}[family]
     mean = np.mean([distance(*draw(2, 1000, generator=generator, dtype=torch.float64)) for _ in range(600)])
-    assert mean * math.sqrt(1000) == pytest.approx({"uniform": 0.4431, "normal": 1.79}[law], rel=0.05)
+    assert mean * math.sqrt(1000) == pytest.approx({"uniform": 0.4431, "normal": 1.79}[family], rel=0.05)
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])

@@ -14,7 +14,7 @@ def means_apart(x, y):
     return (x.mean(0) - y.mean(0)).norm()
 
 
-def test_of_400_pairs_from_one_law_a_test_at_5_percent_rejects_2_to_8_percent():
+def test_of_400_pairs_from_one_distribution_a_test_at_5_percent_rejects_2_to_8_percent():
     rejected = 0
     for seed in range(400):
         x, y = normal(20, 2, 2 * seed), normal(15, 2, 2 * seed + 1).exp() * 0 + normal(15, 2, 2 * seed + 1)

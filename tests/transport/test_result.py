@@ -16,7 +16,7 @@ from earthworks.transport import (
     wasserstein_1d,
 )
 from earthworks.transport.resampling import bootstrap_interval, influence_interval
-from earthworks.transport.result import OF_LAWS, OF_MEAN, Distance
+from earthworks.transport.result import OF_DISTRIBUTIONS, OF_MEAN, Distance
 from earthworks.transport.sliced import random_directions, weight_slopes
 
 
@@ -32,7 +32,7 @@ def test_it_prints_as_one_honest_line():
     assert "NOT converged" in str(plain(converged=False))
     known = {"null": torch.tensor([0.1, 0.2]), "p_value": 0.005, "interval": (1.9, 2.1)}
     line = "length = 2 (distance; n=3, m=4, d=2; null 0.15, p 0.005; 95 % interval{} [1.9, 2.1])"
-    assert str(plain(**known, interval_of=OF_LAWS)) == line.format("")
+    assert str(plain(**known, interval_of=OF_DISTRIBUTIONS)) == line.format("")
     assert str(plain(**known, interval_of=OF_MEAN)) == line.format(" at this n")
 
 
@@ -63,7 +63,7 @@ def held(pairs, measure, truth: float) -> float:
     return float(np.mean([low <= truth <= high for low, high in intervals]))
 
 
-def test_intervals_on_a_line_hold_the_distance_between_the_laws():
+def test_intervals_on_a_line_contain_the_distance_between_the_distributions():
     shifted = [(normal(80, 1, 2 * k), normal(90, 1, 2 * k + 1) + 0.6) for k in range(100)]
     assert held(shifted, wasserstein_1d, 0.6) >= 0.86
     assert held(shifted, lambda x, y: wasserstein(x, y, p=2), 0.6) >= 0.86
@@ -71,12 +71,12 @@ def test_intervals_on_a_line_hold_the_distance_between_the_laws():
     assert held(wider, wasserstein_1d, math.sqrt(2 / math.pi)) >= 0.86
 
 
-def test_intervals_of_equal_laws_hold_zero():
+def test_intervals_of_equal_distributions_contain_zero():
     equal = [(normal(60, 1, 2 * k), normal(60, 1, 2 * k + 1)) for k in range(100)]
     assert held(equal, wasserstein_1d, 0.0) >= 0.89
 
 
-def test_intervals_of_sliced_and_gaussian_distances_hold_those_between_the_laws():
+def test_intervals_of_sliced_and_gaussian_distances_contain_those_between_the_distributions():
     pairs = [(normal(80, 4, 2 * k), normal(80, 4, 2 * k + 1) + 0.5) for k in range(50)]
     directions = random_directions(20, 4, 0)
     truth = float((0.5 * directions.sum(1)).square().mean().sqrt())
@@ -115,7 +115,7 @@ def test_weights_and_histograms_have_no_null():
     x, y = normal(4, 2), normal(4, 2, 1)
     a = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     for weighted in (wasserstein(x, y, a=a), wasserstein_1d(x[:, 0], y[:, 0], b=a), sliced_wasserstein(x, y, a=a)):
-        with pytest.raises(EarthworksError, match="no null and no interval for weighted samples"):
+        with pytest.raises(EarthworksError, match="no null and no interval: it has weights"):
             weighted.assess()
     with pytest.raises(EarthworksError, match="no null"):
         jensen_shannon(torch.tensor([0.5, 0.5]), torch.tensor([0.1, 0.9])).assess()
@@ -145,7 +145,7 @@ def test_a_figure_shows_the_plan_and_the_null(tmp_path):
 
 def test_what_cannot_be_drawn_says_so(tmp_path):
     result = wasserstein(normal(5, 3), normal(5, 3, 1))
-    with pytest.raises(EarthworksError, match="no plan in the plane"):
+    with pytest.raises(EarthworksError, match="no plan in two dimensions"):
         result.plot()
     with pytest.raises(EarthworksError, match="nothing to draw"):
         result.figure(tmp_path / "a.png")

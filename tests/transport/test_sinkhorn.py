@@ -339,8 +339,8 @@ def test_what_cannot_be_is_one_sentence(options, sentence):
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
-def test_the_interval_is_of_the_mean_at_this_n_and_not_of_the_laws_in_five_dimensions(shift):
-    """S_eps of the laws is shift^2 (a translation); samples of 60 lie further apart, and the interval is about them."""
+def test_the_interval_is_of_the_mean_at_this_n_and_not_of_the_distributions_in_five_dimensions(shift):
+    """S_eps of the distributions is shift^2 (a translation); samples of 60 are further apart, as is the interval."""
     moved = torch.tensor([shift, 0, 0, 0, 0], dtype=torch.float64)
     found = [
         sinkhorn_divergence(cloud(60, 5, 2 * k), cloud(60, 5, 2 * k + 1) + moved, regularization=0.3) for k in range(40)

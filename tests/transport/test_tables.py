@@ -1,4 +1,4 @@
-"""Points from .csv and .npy files: names and an index are not measured, and what a file promises is not believed."""
+"""Points from .csv and .npy files: names and an index are skipped, and sizes in headers are checked."""
 
 import io
 import os
@@ -41,7 +41,7 @@ def test_numbered_column_names_are_no_point(read):
     points, said = read("\n".join(["0,1", *ROWS]))
     assert points == POINTS
     assert said.count("\n") == 1
-    assert "took its first line, '0,1', for column names" in said
+    assert "took its first line, '0,1', as column names" in said
 
 
 @pytest.mark.parametrize("names", [",u,v", '"","u","v"', "Unnamed: 0,u,v", ",0,1"])
@@ -49,7 +49,7 @@ def test_numbered_column_names_are_no_point(read):
 def test_a_column_without_a_name_that_counts_is_an_index(read, names, start):
     points, said = read("\n".join([names, *(f"{k + start},{row}" for k, row in enumerate(ROWS))]))
     assert points == POINTS
-    assert "took its first column, which counts the rows, for an index" in said
+    assert "took its first column, which counts the rows, as an index" in said
 
 
 def test_words_for_names_and_plain_numbers_need_no_notice(read):
@@ -66,17 +66,17 @@ def test_words_for_names_and_plain_numbers_need_no_notice(read):
         (",u,v\n5,1,2\n2,3,4", "has no name and does not count the rows"),
         ("0,1.5\n1,2.5\n2,3.5", "may be an index"),
         ("id,x\n1,1.5\n2,2.5\n3,3.5", "may be an index"),
-        ("1.5,NA\n2,3", "not all names either"),
+        ("1.5,NA\n2,3", "neither all numbers nor all names"),
         ("u,v\n1,2\n3,", "column v is missing"),
         ("u,v\n1,2\nfox,4", "column u is 'fox'"),
         ("u,v\n1,2\n1_0,4", "column u is '1_0'"),
         ("u,v\n1,2\nnan,4", "NaN or infinity in 1 of 2 points"),
         ("u,v\n1,2,3\n", "line 2"),
-        ("u;v\n1.234,5;2\n", "separators of thousands"),
+        ("u;v\n1.234,5;2\n", "thousands separators"),
         ("1,234\t2,500\n0\t3\n", "line 1 of"),
         (
             "u\tv\n1\t2\n-1,234\t2.5\n",
-            "'-1,234', whose comma may separate thousands: leave out the separators of thousands",
+            "'-1,234', whose comma may separate thousands: remove thousands separators",
         ),
         (",\n0,\n", "name"),
         ("\n\n", "no row of numbers"),

@@ -1,4 +1,4 @@
-"""Which samples a step sees is a pure function of the seed and the step."""
+"""The batch of a step is a pure function of the seed and the step."""
 
 import itertools
 
@@ -46,7 +46,7 @@ def test_a_batch_depends_on_seed_and_number_alone():
     assert [read(batches(numbers(), seed=1), number) for number in range(9)] != forward
 
 
-def test_batches_of_a_law_that_is_drawn_from_never_repeat():
+def test_batches_of_a_known_distribution_never_repeat():
     data = load_dataset("ring")
     source = batches(data, batch=64)
     seen = torch.cat([source.batch(number, torch.Generator()) for number in range(20)])

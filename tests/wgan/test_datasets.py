@@ -1,4 +1,4 @@
-"""Toys exactly as the literature has them, images from wherever they lie, and one sentence for what cannot be used."""
+"""Toys as in the literature, images from files, folders and the hub, and errors for unusable input."""
 
 import gzip
 import lzma
@@ -63,7 +63,7 @@ def test_the_grid_has_25_centres_07072_apart_and_100_000_fixed_points():
 
 
 def check_mixture(points: torch.Tensor, data) -> None:
-    """As many points at each centre, and round it a normal law of the right width."""
+    """Equally many points at each centre, normally distributed around it with the right width."""
     distance, nearest = torch.cdist(points, data.centres).min(1)
     share = torch.bincount(nearest, minlength=len(data.centres)) / len(points)
     expected = 1 / len(data.centres)
@@ -217,7 +217,7 @@ def test_images_of_16_bits_keep_their_upper_8(tmp_path):
     assert sets(whole(tmp_path)) == sets(torch.from_numpy(PIXELS)[:, None])
 
 
-def test_images_of_one_channel_lie_in_0_to_1_for_the_networks_and_coloured_ones_in_minus_1_to_1(tmp_path):
+def test_images_of_one_channel_are_in_0_to_1_for_the_networks_and_coloured_ones_in_minus_1_to_1(tmp_path):
     levels = np.array([0, 51, 255], np.uint8)[np.arange(3 * 64) % 3]
     np.save(tmp_path / "gray.npy", levels.reshape(3, 8, 8)[:2] * np.array([[[1]], [[0]]], np.uint8))
     np.save(tmp_path / "colour.npy", levels.reshape(1, 8, 8, 3) * np.array([1, 0], np.uint8).reshape(2, 1, 1, 1))
@@ -260,7 +260,7 @@ def test_images_of_mixed_sizes_or_modes_are_named(tmp_path):
 def test_one_image_is_too_few(tmp_path):
     Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
     refused(tmp_path, "holds 1 sample", "at least two")
-    refused(tmp_path / "a.png", "is one image", "folder")
+    refused(tmp_path / "a.png", "is a single image", "folder")
 
 
 def broken(array: np.ndarray, value: float) -> np.ndarray:
@@ -272,12 +272,12 @@ def broken(array: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (broken(PIXELS, math.nan), "not finite"),
-        (broken(PIXELS, math.inf), "not finite"),
-        (broken(PIXELS, 1.5), "numbers in [0, 1]; these lie in [0, 1.5]"),
+        (broken(PIXELS, math.nan), "non-finite"),
+        (broken(PIXELS, math.inf), "non-finite"),
+        (broken(PIXELS, 1.5), "numbers in [0, 1]; these are in [0, 1.5]"),
         (PIXELS.astype(np.int64), "bytes (uint8) or numbers in [0, 1]"),
         (PIXELS[[0] * 5], "all 5 samples"),
-        (np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None], (5, 8, 8)), "of one colour"),
+        (np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None], (5, 8, 8)), "a single colour"),
         (PIXELS[:0], "holds 0 sample"),
         (PIXELS[:0] / 255, "holds 0 sample"),
         (np.float64(3.0), "have shape ()"),
@@ -297,9 +297,9 @@ def test_an_array_that_cannot_be_learnt_from_is_refused(tmp_path, array, words):
 def test_labels_must_be_one_whole_number_a_sample(tmp_path):
     for labels, words in (
         (np.arange(11), "12 images but 11 labels"),
-        (np.arange(12) / 2, "one whole number a sample"),
+        (np.arange(12) / 2, "one integer per sample"),
         (np.array(list("abcdefghijkl")), "not numbers"),
-        (np.eye(12, dtype=int), "one whole number a sample"),
+        (np.eye(12, dtype=int), "one integer per sample"),
     ):
         np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels)
         refused(tmp_path / "a.npz", words)
@@ -312,7 +312,7 @@ def test_labels_must_be_one_whole_number_a_sample(tmp_path):
 def test_a_test_part_must_be_of_the_shape_of_the_training_part_and_have_its_labels(tmp_path):
     for name, array in (("train-images-idx3", PIXELS), ("t10k-images-idx3", PIXELS[:, :7])):
         (tmp_path / name).write_bytes(idx(array))
-    refused(tmp_path, "not of one shape: (1, 8, 10) and (1, 7, 10)")
+    refused(tmp_path, "differ in shape: (1, 8, 10) and (1, 7, 10)")
     (tmp_path / "t10k-images-idx3").write_bytes(idx(PIXELS[::-1].copy()))
     (tmp_path / "train-labels-idx1").write_bytes(idx(np.arange(12, dtype=np.uint8)))
     (tmp_path / "t10k-labels-idx1").write_bytes(idx(np.arange(9, dtype=np.uint8)))
@@ -325,10 +325,10 @@ def test_files_that_are_not_what_they_seem_are_named(tmp_path):
         return tmp_path / name
 
     whole_file = idx(PIXELS)
-    refused(file("a-idx3-ubyte", whole_file[:-1]), "not a whole IDX file")
-    refused(file("b-idx3-ubyte", whole_file[:9]), "not a whole IDX file")
+    refused(file("a-idx3-ubyte", whole_file[:-1]), "not a complete IDX file")
+    refused(file("b-idx3-ubyte", whole_file[:9]), "not a complete IDX file")
     refused(file("c-idx3-ubyte.gz", gzip.compress(whole_file)[:-9]), "could not be read")
-    refused(file("d.bin", bytes(3072)), "3,072 bytes are no multiple of 3,073")
+    refused(file("d.bin", bytes(3072)), "3,072 bytes are not a multiple of 3,073")
     refused(file("e.bin", b""), "0 bytes")
     refused(file("f.npy", b"no array"), "not a readable .npy")
     refused(file("g.npz", b"no archive"), "not a readable .npz")
@@ -358,7 +358,7 @@ def test_whatever_the_image_library_says_of_a_file_is_a_sentence_with_its_name(t
     text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 21)))
     wide = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0))
     for content, words in (
-        (whole_file[:33] + text + whole_file[33:], "save the image again without its text"),
+        (whole_file[:33] + text + whole_file[33:], "save the image again without it"),
         (whole_file[:8] + wide + whole_file[33:], "1.png"),
         (whole_file[:8] + wide.replace(wide[8:16], struct.pack(">II", 9000, 9000)) + whole_file[33:], "1.png"),
         (whole_file[:60], "could not be read as an image"),
@@ -414,8 +414,8 @@ def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, mo
         return tmp_path / name
 
     absurd = bytes([0, 0, 8, 3]) + struct.pack(">3I", *[4_000_000_000] * 3)
-    refused(file("a-idx3-ubyte", absurd + bytes(99)), "not a whole IDX file")
-    refused(file("b-idx3-ubyte.gz", gzip.compress(absurd + bytes(99))), "not a whole IDX file")
+    refused(file("a-idx3-ubyte", absurd + bytes(99)), "not a complete IDX file")
+    refused(file("b-idx3-ubyte.gz", gzip.compress(absurd + bytes(99))), "not a complete IDX file")
     refused(file("c-idx3-ubyte.xz", lzma.compress(absurd)[:-20]), "cannot be decompressed")
     for module in (arrays, unpacking):
         monkeypatch.setattr(module, "ANY_SIZE", 1 << 20)
@@ -424,4 +424,4 @@ def test_sizes_that_a_file_promises_are_compared_with_what_it_holds(tmp_path, mo
     refused(file("e-idx3-ubyte.xz", lzma.compress(bomb)), "more than 200 times its size")
     refused(file("f.bin.gz", gzip.compress(bytes(3073 << 13))), "more than 200 times its size")
     refused(file("g.bin", bytes([10]) * 3073 * 2), "labels above 9")
-    refused(file("h.bin", bytes(3073 * 3 - 1)), "no multiple of 3,073")
+    refused(file("h.bin", bytes(3073 * 3 - 1)), "not a multiple of 3,073")

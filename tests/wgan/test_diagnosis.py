@@ -1,4 +1,4 @@
-"""Runs made sick on purpose are told what they suffer from, and a healthy one that it is healthy."""
+"""Diagnosis of runs with planted faults, and of a healthy run."""
 
 import json
 import math
@@ -150,7 +150,7 @@ def test_a_discriminator_so_sure_that_the_gradient_vanishes(sick):
 @pytest.mark.parametrize(
     ("start", "end", "name"), [(1.0, 1e-3, "vanishing"), (1.0, 1e3, "exploding"), (1.0, 0.2, None)]
 )
-def test_gradients_are_judged_by_decades_against_their_own_beginning(start, end, name):
+def test_gradients_are_judged_by_decades_against_their_own_start(start, end, name):
     norms = np.geomspace(start, end, 400)
     records = [{"step": i + 1, "generator_gradient_norm": float(norm)} for i, norm in enumerate(norms)]
     finding = from_log.generator_gradient({"objective": "gp", "parameters": 1000}, records)
@@ -237,7 +237,7 @@ def test_a_short_run_is_said_to_be_too_short(tmp_path):
 
 def test_a_run_before_its_first_step_cannot_be_judged(healthy, tmp_path):
     shutil.copy(healthy["ring"] / "config.yaml", tmp_path)
-    assert "too early to say" in str(diagnose(tmp_path))
+    assert "too early to tell" in str(diagnose(tmp_path))
     assert not diagnose(tmp_path).healthy
 
 
@@ -284,12 +284,12 @@ def test_the_command_says_it_in_words_and_in_json(command, sick, healthy):
 def test_what_is_no_run_of_a_gan_is_refused(command, tmp_path):
     assert command("wgan diagnose", tmp_path / "none").refuses("there is no run folder")
     (tmp_path / "config.yaml").write_text("kind: gopher\n")
-    assert command("wgan diagnose", tmp_path).refuses("is not the run of a GAN but of a gopher")
+    assert command("wgan diagnose", tmp_path).refuses("is a gopher run, not a GAN run")
 
 
 def test_a_verdict_never_says_healthy_when_something_was_left_open():
     nothing = Diagnosis("run", 0)
-    assert nothing.verdict == "too early to say"
+    assert nothing.verdict == "too early to tell"
     partly = Diagnosis("run", 500, examined=["a"], undecided=[Undecided("b", "too few samples")])
     assert partly.verdict == "nothing found, but not everything could be judged"
     assert "b: too few samples" in str(partly)

@@ -172,7 +172,7 @@ def bad_images(x: torch.Tensor, y: torch.Tensor | None) -> None:
 @pytest.mark.parametrize(
     ("work", "sentence"),
     [
-        (lambda: bad_images(images(9, 1, 8, 8), None), "no labels; a classifier needs them"),
+        (lambda: bad_images(images(9, 1, 8, 8), None), "no labels, which a classifier needs"),
         (lambda: bad_images(images(9, 1, 8, 8), torch.zeros(9).long()), "all training images have the same label"),
         (lambda: bad_images(images(9, 1, 8, 8), torch.zeros(8).long()), "one for each of 9 images"),
         (lambda: bad_images(images(9, 1, 8, 8), torch.zeros(9)), "whole numbers from 0"),

@@ -1,4 +1,4 @@
-"""A GAN that was stopped and resumed is the one that was not, to the bit: weights, averages, optimizers, losses, samples."""
+"""A stopped and resumed GAN equals an uninterrupted one bit for bit: weights, averages, optimizers, losses, samples."""
 
 import hashlib
 import json
@@ -105,15 +105,15 @@ def test_kills_at_random_moments_change_nothing(data, tmp_path, kills):
     settings |= {"sample_every": 1000, "save_every": 7}
     options = [f"--{name}={value}" for name, value in {**settings, "run": run}.items()]
     for _ in range(kills):
-        begun = [f"--resume={run}"] if (run / "config.yaml").exists() else options
-        run_until_killed(["wgan", "train", *begun], run / "metrics.jsonl", chance)
+        options_now = [f"--resume={run}"] if (run / "config.yaml").exists() else options
+        run_until_killed(["wgan", "train", *options_now], run / "metrics.jsonl", chance)
     assert max(RunFolder(run).steps(), default=0) < settings["max_steps"]
     train(resume=str(run))
     train(run=str(tmp_path / "whole"), **settings)
     assert results(run) == results(tmp_path / "whole")
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_weights(finished, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_with_the_same_weights(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     train(resume=str(tmp_path / "run"))
@@ -146,7 +146,7 @@ def test_a_raised_max_steps_goes_on_at_the_final_rate(command, data, tmp_path):
 @pytest.mark.parametrize(
     "option", [{"batch": 3}, {"seed": 1}, {"data": "ring"}, {"run": "other"}, {"objective": "lp"}, {"hold": 1.0}]
 )
-def test_only_the_number_of_steps_may_be_given_beside_resume(command, stopped, option):
+def test_only_the_number_of_steps_may_be_given_with_resume(command, stopped, option):
     before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
     (name,) = option
     assert command("wgan train", resume=stopped, **option).refuses(f"--{name} cannot be changed there")
@@ -189,11 +189,11 @@ def alter(run: Path, **changes) -> None:
         ({"batch": 17, "seed": 2, "critic_steps": 5}, "critic_steps is 5 and was 2"),
         ({"learning_rate": 0.5, "penalty": 3.0}, "penalty is 3.0 and was 10.0"),
         ({"objective": "lp"}, "objective is lp and was gp"),
-        ({"shape": [1, 9, 9]}, "are not those of the networks in"),
+        ({"shape": [1, 9, 9]}, "do not fit the networks in"),
         ({"width": "wide"}, "has width 'wide'; expected a whole number"),
         ({"learning_rate": float("nan")}, "has learning_rate 'nan'; expected a number"),
-        ({"kind": "gopher"}, "is not the run of a GAN but of a gopher"),
-        ({"learning_speed": 3}, "holds settings that no option has: learning_speed"),
+        ({"kind": "gopher"}, "is a gopher run, not a GAN run"),
+        ({"learning_speed": 3}, "holds unknown settings: learning_speed"),
         *(({name: "absent"}, f"lacks {name}") for name in ("width", "shape", "critic_batch_norm", "horizon", "data")),
     ],
 )
@@ -218,7 +218,7 @@ def test_sampling_from_an_altered_config_is_refused_in_one_sentence(command, sto
 def test_data_of_another_shape_are_refused(command, stopped, tmp_path):
     alter(stopped, data=str(few_images(tmp_path / "other.npy", side=9)))
     assert command("wgan train", resume=stopped).refuses(
-        "holds samples of shape (1, 9, 9) now", "started with [1, 8, 8]"
+        "now holds samples of shape (1, 9, 9)", "started with [1, 8, 8]"
     )
 
 
@@ -227,7 +227,7 @@ def test_data_that_were_changed_are_refused(command, stopped, tmp_path):
     assert command("wgan train", resume=stopped).refuses("no longer holds the samples that", "started with")
 
 
-def test_a_run_is_not_begun_twice(command, finished, data):
+def test_a_run_is_not_started_twice(command, finished, data):
     before = results(finished)
     outcome = command("wgan train", run=finished, **{**ANT, "data": data["few"]})
     assert outcome.refuses(f"{finished} already holds a run: continue it by --resume {finished}")
@@ -297,7 +297,7 @@ def test_networks_that_no_checkpoint_holds_take_no_memory(command, stopped, tmp_
             [f"--resume={stopped}"] if "resume" in line else [str(stopped)]
         ))  # fmt: skip
         assert outcome.refuses(code=2)
-    assert "not those of the networks" in command("wgan diagnose", stopped).out
+    assert "do not fit the networks" in command("wgan diagnose", stopped).out
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
 
 

@@ -1,4 +1,4 @@
-"""One test for each fault that was found in public code of Wasserstein GANs, on the training loop itself.
+"""One test per fault found in public code of Wasserstein GANs, on the training loop itself.
 
 A critic whose gradient is known stands in for the network: f(x) = a . x has slope |a| everywhere, f(x) = |x|^2 / 2 has
 slope |x|. The functions that the loop calls have tests of their own in tests/transport/test_lipschitz.py.

@@ -1,4 +1,4 @@
-"""The networks of the papers: their sizes, the range of their outputs, and that critics judge each sample alone."""
+"""The networks of the papers: sizes, output ranges, and critics that score each sample independently."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_the_test_above_would_see_batch_normalization():
 
 @pytest.mark.parametrize("network", ["mlp", "dcgan", "resnet"])
 @pytest.mark.parametrize(("channels", "low"), [(1, 0.0), (3, -1.0)])
-def test_generated_images_lie_in_the_range_of_the_data_and_can_reach_both_ends(network, channels, low):
+def test_generated_images_are_in_the_range_of_the_data_and_can_reach_both_ends(network, channels, low):
     generator, _ = pair(network, (channels, 16, 16))
     last = generator.last if network == "resnet" else generator.layers[-1 if network == "dcgan" else -2]
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_scores_are_raw_so_a_critic_ends_in_a_linear_layer():
         (nn.ConvTranspose2d(64, 32, 5), True, 2, 64 * 25 / 4 + 32 * 25),
     ],
 )
-def test_weights_begin_uniform_with_the_variance_of_their_fans(layer, relu, stride, fans):
+def test_weights_start_uniform_with_the_variance_of_their_fans(layer, relu, stride, fans):
     """The code of Gulrajani et al. 2017: a transposed convolution has its fans exchanged."""
     torch.manual_seed(0)
     weight = initialize(layer, relu=relu, stride=stride).weight

@@ -1,4 +1,4 @@
-"""What critic and generator minimise, against closed forms."""
+"""Losses of critic and generator against closed forms."""
 
 import math
 

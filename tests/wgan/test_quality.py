@@ -35,7 +35,7 @@ def test_the_kernel_distance_of_two_and_two_points_by_hand():
     assert math.isnan(found.interval[0])  # one part says nothing about its error
 
 
-def test_equal_laws_are_at_zero_on_average_and_held_by_19_intervals_of_20():
+def test_equal_distributions_are_at_zero_on_average_and_held_by_19_intervals_of_20():
     values, held = [], 0
     for seed in range(200):
         found = kernel_distance(cloud(60, 3, 2 * seed), cloud(60, 3, 2 * seed + 1))
@@ -150,7 +150,7 @@ def test_the_four_shares_by_their_definitions(n, m, k, monkeypatch):
     )
 
 
-def test_coverage_of_equal_laws_has_its_exact_expectation_and_density_is_one():
+def test_coverage_of_equal_distributions_has_its_exact_expectation_and_density_is_one():
     found = [precision_recall_density_coverage(cloud(40, 5, 2 * s), cloud(60, 5, 2 * s + 1), k=3) for s in range(300)]
     expected = 1 - (39 / 99) * (38 / 98) * (37 / 97)
     assert found[0]["coverage"].details["expected"] == pytest.approx(expected, abs=1e-12)
@@ -176,7 +176,7 @@ def test_an_outlier_opens_precision_and_hardly_density():
     assert found["coverage"].value == pytest.approx(1 / 301)
 
 
-def test_copies_lie_in_the_balls_of_their_originals():
+def test_copies_are_in_the_balls_of_their_originals():
     x = cloud(50, 20) + 1000  # far from the origin, where |x|^2 - 2 x y + |y|^2 would round the copies apart
     found = precision_recall_density_coverage(x, x.clone())
     assert found["precision"].value == found["recall"].value == found["coverage"].value == 1
@@ -250,8 +250,8 @@ def test_a_measure_reads_as_one_line():
     ("measure", "sentence"),
     [
         (lambda: kernel_distance(cloud(1, 2), cloud(9, 2)), "1 real and 9 generated samples"),
-        (lambda: precision_recall_density_coverage(cloud(5, 2), cloud(9, 2)), "no 5-th neighbours"),
-        (lambda: precision_recall_density_coverage(cloud(9, 2), cloud(9, 2), k=0), "no 0-th"),
+        (lambda: precision_recall_density_coverage(cloud(5, 2), cloud(9, 2)), "k is 5; expected at least 1"),
+        (lambda: precision_recall_density_coverage(cloud(9, 2), cloud(9, 2), k=0), "k is 0; expected at least 1"),
         (lambda: mode_coverage(cloud(9, 2), cloud(2, 3), 1.0), "dimension"),
         (lambda: mode_coverage(cloud(9, 2), cloud(2, 2), 0.0), "standard deviation of the modes is 0.0"),
         (lambda: mode_coverage(cloud(9, 2) * math.nan, cloud(2, 2), 1.0), "NaN"),

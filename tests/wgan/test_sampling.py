@@ -1,4 +1,4 @@
-"""Samples of a trained generator: the same seed the same, fewer the first of more, and in files a person can use."""
+"""Samples of a trained generator: reproducible by seed, fewer are the first of more, and usable files."""
 
 import shutil
 from pathlib import Path
@@ -95,9 +95,9 @@ def test_bytes_of_samples_reach_both_ends():
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(command, runs, tmp_path):
     points, gray = runs["points"], runs["gray"]
     for run, options, words in (
-        (points, {"output": tmp_path / "a.jpg"}, "must end in .npy or .png"),
-        (points, {"output": tmp_path / "a.png"}, "these samples are points: write them to a .npy file"),
-        (gray, {"output": tmp_path / "a.png", "num": 401}, "400 images at most"),
+        (points, {"output": tmp_path / "a.jpg"}, "expected a name ending in .npy or .png"),
+        (points, {"output": tmp_path / "a.png"}, "these samples are points, not images: write them to a .npy file"),
+        (gray, {"output": tmp_path / "a.png", "num": 401}, "at most 400 images"),
         (gray, {"output": tmp_path / "a.npy", "num": 0}, "--num is 0"),
         (points, {"output": tmp_path / "a.npy", "num": 10**12}, "--num 1,000,000,000,000 takes about 22,351.7 GiB"),
         (gray, {"output": tmp_path / "a.npy", "seed": -1}, "--seed is -1"),
@@ -113,5 +113,5 @@ def test_a_checkpoint_of_another_network_is_named(runs, tmp_path):
     other = RunFolder.create(tmp_path / "other")
     other.write_config({**config, "width": 99})
     shutil.copytree(runs["points"] / "checkpoints", other.path / "checkpoints")
-    with pytest.raises(EarthworksError, match=r"are not those of the networks in .*config\.yaml"):
+    with pytest.raises(EarthworksError, match=r"do not fit the networks in .*config\.yaml"):
         sample(other.path, 1)

@@ -1,4 +1,4 @@
-"""The loop of Algorithm 1, the settings of the papers, the average of the weights, and steps that would do harm."""
+"""The loop of Algorithm 1, the settings of the papers, the average of the weights, and skipped harmful steps."""
 
 import math
 
@@ -287,7 +287,7 @@ def test_a_batch_of_one_trains_where_samples_are_judged_alone_and_is_refused_els
     for number, (name, objective) in enumerate((("colour", "gp"), ("gray", "clip"))):
         run = tmp_path / f"refused-{number}"
         outcome = command("wgan train", data=tmp_path / f"{name}.npy", run=run, **{**small, "objective": objective})
-        assert outcome.refuses("a batch of one", "batch normalization", "at least 2")
+        assert outcome.refuses("more than one sample per batch", "batch normalization", "at least 2")
         assert not run.exists()
 
 

@@ -1,4 +1,4 @@
-"""Runs of a second: their settings, how they are made, and what two of them must have in common."""
+"""GAN runs of one second for tests: settings, fixtures, and comparison of two runs."""
 
 import json
 from pathlib import Path

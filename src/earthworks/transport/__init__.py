@@ -1,4 +1,4 @@
-"""Distances between distributions: each a number that says what kind of number it is, from how many points, how sure."""
+"""Distances between distributions, each with its kind, sample sizes, null and interval."""
 
 from earthworks.transport.critic import critic_estimate as critic_estimate
 from earthworks.transport.divergences.f_divergences import jensen_shannon as jensen_shannon

@@ -1,4 +1,4 @@
-"""What every distance takes: two clouds of points, and weights on them. Checked once, here."""
+"""Validation of the arguments of every distance: two clouds of points, and their weights."""
 
 import math
 from typing import TypeVar
@@ -9,9 +9,9 @@ from torch import Tensor
 from earthworks.runs import EarthworksError
 
 Number = TypeVar("Number", float, Tensor)
-# |log2| up to which squares of costs are computed without loss: about half of the exponents of the type
+# |log2| up to which squares of costs are exact: about half of the exponent range of the type
 ROOM = {torch.float32: 60, torch.float64: 500}
-STEP = 100  # of an exponent: 2^100 fits float32
+STEP = 100  # largest exponent applied at once: 2^100 fits float32
 
 
 def check_clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def check_clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Takes (n,) as n numbers (d = 1) and (n, c, h, w) as n flattened images; any array becomes a tensor. Integers become
     float64, half precision float32; gradients flow through. Raises EarthworksError for an empty cloud, other shapes,
-    unlike d, and NaN or infinity. O((n + m) d).
+    different d, and NaN or infinity. O((n + m) d).
     """
     x, y = cloud(x, "x"), cloud(y, "y")
     if x.shape[1] != y.shape[1]:
@@ -33,7 +33,7 @@ def cloud(x: Tensor, name: str) -> Tensor:
     try:
         x = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise EarthworksError(f"{name} is no array of numbers but {type(x).__name__} ({error})") from None
+        raise EarthworksError(f"{name} is a {type(x).__name__}, not an array of numbers ({error})") from None
     if x.ndim not in (1, 2, 4):
         raise EarthworksError(
             f"{name} has shape {tuple(x.shape)}; expected (n,), (n, d), or images (n, channels, height, width)"
@@ -80,7 +80,7 @@ def check_order(p: float) -> float:
     """The order p >= 1 of a distance. Raises EarthworksError for anything else, infinity included."""
     try:
         fits = 1 <= p < math.inf
-    except TypeError:  # text, None
+    except TypeError:  # text or None
         fits = False
     if not fits:
         raise EarthworksError(f"p is {p!r}; a Wasserstein distance needs a finite order p >= 1")
@@ -88,7 +88,7 @@ def check_order(p: float) -> float:
 
 
 def times(x: Number, power: float) -> Number:
-    """x 2^power in steps, because 2^power itself may be beyond the range of the type."""
+    """x 2^power, applied in steps, because 2^power itself may be beyond the range of the type."""
     while power:
         step = max(-STEP, min(STEP, power))
         x, power = x * 2.0**step, power - step
@@ -96,9 +96,9 @@ def times(x: Number, power: float) -> Number:
 
 
 def unit(x: Tensor, y: Tensor, p: float, smallest: float = -math.inf) -> int:
-    """The exponent of the unit to compute in: 0 for ordinary points; for others that of the largest coordinate.
+    """The exponent of the unit to compute in: 0 for ordinary points, otherwise that of the largest coordinate.
 
-    `smallest`: log2 of the p-th powers that the computation tells from 0, where that is more than float64 asks.
+    `smallest`: log2 of the least p-th power that the computation distinguishes from 0, where that exceeds float64's.
     """
     largest = max(float(points.detach().abs().max()) for points in (x, y))
     if largest == 0:

@@ -19,7 +19,7 @@ from earthworks.transport.gaussian import gaussian_wasserstein
 from earthworks.transport.plan_figure import write_figure
 from earthworks.transport.readers.arrays import read_npy
 from earthworks.transport.readers.tables import read_csv
-from earthworks.transport.result import OF_LAWS, Distance
+from earthworks.transport.result import OF_DISTRIBUTIONS, Distance
 from earthworks.transport.sinkhorn import sinkhorn_divergence
 from earthworks.transport.sliced import max_sliced_wasserstein, sliced_wasserstein
 
@@ -36,22 +36,22 @@ def measure(
     json: bool = False,
     figure: str | None = None,
 ) -> str:
-    """How far apart two clouds of points are: a table of distances, each with its kind, its null and its interval.
+    """Measure how far apart two clouds of points are: a table of distances, each with its kind, null and interval.
 
-    The null is what chance gives for one law at the same sizes; a value near it says nothing. Distances that cost more
-    than a sort (exact, max-sliced, Sinkhorn) are taken on at most `points` random points of each file, and show it in n.
+    The null is the value for one distribution at the same sizes; a value near it is no evidence. Distances that cost more
+    than a sort (exact, max-sliced, Sinkhorn) use at most `points` random points of each file, as n shows.
 
     Args:
-        a: the first cloud, .npy or .csv: a point a row; images of four axes are flattened. Column names and an index
-            without a name in a .csv are no coordinates.
+        a: the first cloud, .npy or .csv: one point per row; images (four axes) are flattened. Column names and an unnamed
+            index in a .csv are not coordinates.
         b: the second cloud.
-        points: most points of each file for the exact, max-sliced and Sinkhorn distances.
-        num_permutations: divisions of the pooled points for the null; no p-value is below 1 / (1 + this).
+        points: maximum number of points of each file for the exact, max-sliced and Sinkhorn distances.
+        num_permutations: random divisions of the pooled points for the null; no p-value is below 1 / (1 + this).
         num_directions: directions of the sliced distances.
-        critic: also train a critic (a minute), and show its estimate of wasserstein_1 on points held out.
-        seed: of subsamples, directions, permutations and resamples.
-        json: print a list of records instead of a table.
-        figure: write a .png with the plan (of clouds in the plane) and the nulls here.
+        critic: also train a critic (a minute), and show its estimate of wasserstein_1 on held-out points.
+        seed: seed of subsamples, directions, permutations and resamples.
+        json: print a list of JSON records instead of a table.
+        figure: a .png to write the plan (for clouds in the plane) and the nulls to.
     """
     if figure is not None and Path(figure).suffix != ".png":
         raise EarthworksError(f"--figure {figure} cannot be written: expected a name ending in .png")
@@ -84,7 +84,7 @@ def measure(
 def applicable(
     x: Tensor, y: Tensor, points: int, num_directions: int, critic: bool, seed: int
 ) -> list[tuple[str, Callable[[], Distance]]]:
-    """(name, how to compute it). On a line the exact distance is a sort of all points, and every slice is the line."""
+    """(name, function that computes it). In one dimension the exact distance is a sort, and slicing adds nothing."""
     generator = torch.Generator().manual_seed(seed)
     few = min(len(x), len(y), points)
     u, v = (z[torch.randperm(len(z), generator=generator)[:few]] for z in (x, y))
@@ -111,10 +111,10 @@ def applicable(
 
 
 def read_cloud(file: str) -> Tensor:
-    """The points of a .npy or .csv file as (n, d). One sentence for whatever cannot be read as points."""
+    """The points of a .npy or .csv file as (n, d). Raises EarthworksError for anything that is not points."""
     path = Path(file)
     if path.suffix not in (".npy", ".csv"):
-        raise EarthworksError(f"{file} is of no kind that can be read: expected .npy or .csv")
+        raise EarthworksError(f"unsupported file type: {file} (expected .npy or .csv)")
     if path.suffix == ".csv":
         return cloud(torch.from_numpy(read_csv(path)), file)
     values = read_npy(path)
@@ -123,7 +123,7 @@ def read_cloud(file: str) -> Tensor:
 
 
 def record(distance: Distance) -> dict[str, Any]:
-    """A distance as JSON takes it; `null` is the mean of the null."""
+    """A distance as a JSON record; `null` is the mean of the null."""
     assert distance.null is not None
     assert distance.interval is not None
     return {
@@ -153,7 +153,7 @@ def table(found: list[Distance], n: int, m: int) -> str:
         assert each.null is not None
         assert each.interval is not None
         low, high = each.interval
-        mark = "" if each.interval_of == OF_LAWS else "*"
+        mark = "" if each.interval_of == OF_DISTRIBUTIONS else "*"
         interval = "none: one point" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]{mark}"
         lines.append(
             f"{each.name:<{width}} {float(each):>9.4g} {float(each.null.mean()):>9.3g} {each.p_value:>6.3f}  "
@@ -161,7 +161,7 @@ def table(found: list[Distance], n: int, m: int) -> str:
         )
     lines += [
         "",
-        "null: the mean of the same number for random divisions of the pooled points, as if both came from one law.",
-        "* interval of the mean of this number over samples of these sizes; the others are of it between the two laws.",
+        "null: the mean of the same number for random divisions of the pooled points, as if from one distribution.",
+        "* interval of the mean of this number over samples of these sizes; the others: of the true distance.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The neural dual: a critic is trained to tell two laws apart, and what it says on points it has not seen is reported."""
+"""Neural dual estimate of W1: a critic trained on part of the points and measured on held-out ones."""
 
 import math
 import time
@@ -32,17 +32,17 @@ Constraint = Literal["one-sided", "two-sided", "clipping", "spectral", "sort", "
 PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017
 CLIP_BOUND = 0.04  # Korotin et al. 2022
 K = 256  # cones of each kind
-STEADY = (0.9, 0.99)  # momentum: a critic that cannot be steep climbs a smooth hill
-SOFTNESS = 0.3  # temperature of the cones at first, in units of the spread of a coordinate
-FEW_ITERATIONS = 4  # of Björck's, after a retraction
-BOUND_POINTS = 4096  # held-out points a side that the feasible bounds are computed on
+STEADY = (0.9, 0.99)  # momentum pays: a critic with bounded slope has a smooth objective
+SOFTNESS = 0.3  # initial temperature of the cones, in units of the spread of a coordinate
+FEW_ITERATIONS = 4  # of Björck's iteration, after a retraction
+BOUND_POINTS = 4096  # held-out points per side for the feasible bounds
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a critic is kept from being steep, and the rate at which it learns."""
+    """How a critic's slope is bounded, and its learning rate."""
 
-    network: Callable[[Tensor, Tensor], nn.Module]  # made from points of both samples
+    network: Callable[[Tensor, Tensor], nn.Module]  # built from points of both samples
     penalty: Sided | None = None
     clipped: bool = False
     certified: bool = False  # 1-Lipschitz by construction
@@ -75,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
 @dataclass(eq=False, kw_only=True)
 class CriticEstimate(Distance):
     """A `Distance` with the critic that made it: `potential` maps points (k, d) to scores (k,) in the units of the data,
-    higher on x's side; its gradient is the direction in which mass travels."""
+    higher on x's side; its gradient is the direction in which mass moves."""
 
     potential: Callable[[Tensor], Tensor]
 
@@ -97,60 +97,58 @@ def critic_estimate(
     held_out: float = 0.25,
     seed: int = 0,
 ) -> CriticEstimate:
-    """What a trained critic says W1 is: mean f(x) - mean f(y) on held-out points, f trained on the others to maximise it.
+    """Critic estimate of W1: mean f(x) - mean f(y) on held-out points, f trained on the others to maximise it.
 
-    | constraint | f | the value is |
+    | constraint | f | value |
     | --- | --- | --- |
-    | `one-sided`, `two-sided` | ReLU network, slopes penalised | an estimate, on either side of W1 |
+    | `one-sided`, `two-sided` | ReLU network, slopes penalised | an estimate, above or below W1 |
     | `sort`, `full-sort` | orthonormal weights and sorting: 1-Lipschitz by construction | a lower bound of W1 |
     | `cones` | envelopes of cones: 1-Lipschitz by construction | a lower bound of W1 |
     | `spectral`, `clipping` | as published, for comparison | far too low, or of unknown scale |
 
-    A lower bound is one in expectation: the held-out means have the standard error that `details` gives. With few points
-    to learn from every one of them is low: a held-out value does not reward overfitting.
+    A lower bound holds in expectation: the held-out means have the standard error in `details`. With few training
+    points all constraints give low values: a held-out value does not reward overfitting.
     On the pairs of `benchmarks/critics.py` `cones` is the closest at equal seconds. A penalised critic is steeper than 1
-    where that pays: between laws a shift w apart, in units of a coordinate's spread, it says w (1 + w / 20).
+    where that pays: for distributions shifted by w, in units of a coordinate's spread, it gives w (1 + w / 20).
 
-    x (n, d) and y (m, d) (or images, flattened), at least 2 points each; the share `held_out` of each is kept from the
-    training, which takes batches of `batch_size` of the rest for `steps` steps or `seconds`, whichever ends first, in
+    x (n, d) and y (m, d) (or images, flattened), at least 2 points each; the share `held_out` of each is not trained
+    on; training uses batches of `batch_size` of the rest for `steps` steps or `seconds`, whichever ends first, in
     float32 and the units of the data's spread. With `seconds` the result depends on the machine.
     Returns a `CriticEstimate`: `potential` the critic; `potentials` its dual values on the held-out points; `details`
-    the gap on the training points beside the one held out (far above it: overfitting), the standard error, the largest
+    the gap on the training points (far above the held-out one: overfitting), the standard error, the largest
     slope and the two feasible lower bounds of `lower_bounds` on at most 4,096 held-out points (they bound W1 of those
-    points, which in high dimension is far above that of the laws). The value is differentiable in the held-out points
-    with the critic fixed, which is W1's gradient at an optimal critic. `n` and `m` count the held-out points, which the
-    value is a mean over; `assess` permutes them with the critic fixed, so that the test is exact and nothing is trained
-    again, and its interval is of E f(x) - E f(y) for this critic.
-    O(steps batch_size h (d + h)), h = max(2 d, 128). Raises EarthworksError for one point, unknown constraints.
-    Source: Arjovsky et al. 2017, section 3; Korotin et al. 2022 for the network and what to expect of each constraint.
+    points, which in high dimension is far above that of the distributions). The value is differentiable in the held-out
+    points with the critic fixed, which is W1's gradient at an optimal critic. `n` and `m` count the held-out points
+    that are averaged; `assess` permutes them with the critic fixed, so that the test is exact and nothing is retrained,
+    and its interval is of E f(x) - E f(y) for this critic. O(steps batch_size h (d + h)), h = max(2 d, 128). Raises
+    EarthworksError for one point, unknown constraints. Source: Arjovsky et al. 2017, section 3; Korotin et al. 2022
+    (network, and a comparison of the constraints).
     """
     if constraint not in get_args(Constraint):
         raise EarthworksError(f"constraint is {constraint!r}; it must be one of {', '.join(get_args(Constraint))}")
     if not 0 < held_out < 1:
-        raise EarthworksError(
-            f"held_out is the share of points kept from the training, between 0 and 1; got {held_out}"
-        )
+        raise EarthworksError(f"held_out is {held_out}; expected the share of points held out, between 0 and 1")
     if min(len(x), len(y)) < 2:
         raise EarthworksError(
-            f"a critic is trained on some points and measured on others: expected at least 2 in each cloud, "
-            f"got {len(x)} and {len(y)}"
+            f"the clouds have {len(x)} and {len(y)} points; a critic needs at least 2 in each cloud, "
+            f"some to train on and others to be measured on"
         )
     generator = torch.Generator(x.device).manual_seed(seed)
     (x_train, x_held), (y_train, y_held) = (split(points, held_out, generator) for points in (x, y))
     pool = torch.cat([x_train, y_train]).detach()
     centre = pool.mean(0)
     scale = (pool - centre).square().mean().sqrt()
-    scale = torch.where(scale > 0, scale, 1)  # all points are one point
+    scale = torch.where(scale > 0, scale, 1)  # all points coincide
     x_unit, y_unit = (((points.detach() - centre) / scale).float() for points in (x_train, y_train))
 
     def draw(n: int) -> tuple[Tensor, Tensor]:
         return pick(x_unit, n, generator), pick(y_unit, n, generator)
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     critic, taken = fit_critic(
         constraint, draw, steps=steps, seconds=seconds, batch_size=batch_size, seed=seed, generator=generator
     )
-    duration = time.perf_counter() - begun
+    duration = time.perf_counter() - started
 
     def potential(points: Tensor) -> Tensor:
         return scale * critic(((points - centre) / scale).float()).flatten().to(points.dtype)
@@ -186,13 +184,13 @@ def critic_estimate(
         details=details,
         samples=(x_held.detach(), y_held.detach()),
         statistic=torch.no_grad()(gap),
-        influence=(f.detach(), -g.detach()),  # a mean of f over x less one over y
+        influence=(f.detach(), -g.detach()),  # mean of f over x minus mean of f over y
         potential=potential,
     )
 
 
 def split(points: Tensor, held_out: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(those to train on, those held out), in random order, at least one each."""
+    """(training points, held-out points), in random order, at least one each."""
     order = torch.randperm(len(points), generator=generator, device=points.device)
     kept = min(max(round(held_out * len(points)), 1), len(points) - 1)
     return points[order[kept:]], points[order[:kept]]
@@ -212,10 +210,10 @@ def fit_critic(
     batch_size: int = 512,
     seed: int = 0,
 ) -> tuple[nn.Module, int]:
-    """Maximises mean f(x) - mean f(y) over batches under the constraint, and returns the critic, ready to be evaluated,
-    with the number of steps taken. `draw(n)` gives x (n, d) and y (n, d), float32.
+    """Maximise mean f(x) - mean f(y) over batches under the constraint. Returns the critic in evaluation mode, and the
+    number of steps taken. `draw(n)` gives x (n, d) and y (n, d), float32.
 
-    Adam, its rate falling to 0 as cos^4(pi t / 2): apexes of cones find their last digits at small rates.
+    Adam, its rate falling to 0 as cos^4(pi t / 2): the apexes of cones need small rates to converge fully.
     """
     recipe = RECIPES[constraint]
     with torch.random.fork_rng(devices=[]):
@@ -223,7 +221,7 @@ def fit_critic(
         x, y = draw(batch_size)
         critic = recipe.network(x, y).to(x.device)
     optimizer = torch.optim.Adam(critic.parameters(), recipe.learning_rate, recipe.betas, fused=True)
-    begun, step, done = time.perf_counter(), 0, 0.0
+    started, step, done = time.perf_counter(), 0, 0.0
     while done < 1:
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * math.cos(math.pi / 2 * done) ** 4
         if isinstance(critic, Cones):
@@ -240,14 +238,14 @@ def fit_critic(
         step += 1
         done = step / steps
         if seconds is not None:
-            done = max(done, (time.perf_counter() - begun) / seconds)
+            done = max(done, (time.perf_counter() - started) / seconds)
     if isinstance(critic, Cones):
         critic.temperature = 0.0
     return critic.eval().requires_grad_(False), step
 
 
 def critic_loss(critic: nn.Module, x: Tensor, y: Tensor, penalty: Sided | None, generator: torch.Generator) -> Tensor:
-    """mean f(y) - mean f(x), and ten times the penalty if there is one."""
+    """mean f(y) - mean f(x), plus ten times the penalty if there is one."""
     scores = critic(torch.cat([x, y])).flatten()
     loss = scores[len(x) :].mean() - scores[: len(x)].mean()
     if penalty is None:

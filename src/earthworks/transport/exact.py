@@ -1,4 +1,4 @@
-"""The exact distance between two samples: the cheapest way to move the one onto the other."""
+"""Exact Wasserstein distance between two samples: the cost of an optimal plan."""
 
 import math
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from earthworks.transport.one_dimensional import power, root, wasserstein_1d
 from earthworks.transport.resampling import OnPool
 from earthworks.transport.result import Distance
 
-LP_LARGEST = 60_000  # n m up to which SciPy's linear program stands in for POT: seconds, and 100 times as slow
-KEPT = 4096  # points of a pool whose cost matrix is kept while it is permuted: 128 MiB
-# log2 of the largest cost outside which costs are brought to 1: the solvers take what is below an absolute bound for 0
+LP_LARGEST = 60_000  # n m up to which SciPy's linear program replaces POT: seconds, 100 times slower
+KEPT = 4096  # largest pool whose cost matrix is kept during permutation: 128 MiB
+# range of log2 of the largest cost; outside it costs are scaled to 1, because the solvers treat tiny numbers as 0
 SIMPLEX_ROOM, LP_ROOM = (-10, 100), (-3, 20)
-PIVOTS = 10**8  # of the network simplex: 4,096 + 4,096 points need under 10^6
+PIVOTS = 10**8  # most pivots of the network simplex: 4,096 + 4,096 points need under 10^6
 
 
 class Solution(NamedTuple):
-    """An optimal plan as its non-zeros, and the potentials that prove it optimal."""
+    """The non-zeros of an optimal plan, and the potentials that prove its optimality."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -43,12 +43,12 @@ def wasserstein(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = None, 
     f_i + g_j <= |x_i - y_j|^p and sum a f + sum b g = W_p^p. Differentiable in x and y through the plan,
     dW_p^p / dx_i = sum_j P_ij grad |x_i - y_j|^p (0 where the points coincide), and in a and b through the potentials.
 
-    Which solver ran is in `solver`: in one dimension a sort (no plan, no potentials); for n = m without weights an
+    `solver` names the solver: in one dimension a sort (no plan, no potentials); for n = m without weights an
     assignment; otherwise the network simplex of POT (pip install 'earthworks[ot]'), or without POT a linear program
     for n m <= 60,000. O(n^2) memory; assignment about O(n^2.3) time: 4,096 + 4,096 points take a second or two.
 
-    As an estimate of the distance between the laws it is biased upwards by about n^(-1/d) for d >= 3: in d = 64 two
-    samples of 512 points of *one* Gaussian are 9.07 apart. Compare with the null that `assess()` adds.
+    As an estimate of the distance between the distributions it is biased upwards by about n^(-1/d) for d >= 3: in d = 64
+    two samples of 512 points of *one* Gaussian are 9.07 apart. Compare it with the null that `assess()` adds.
     Source: Peyré and Cuturi, Computational Optimal Transport, 2.3 and 3; the gradient: ibid. 9.1.
     """
     if x.shape[1] == 1:
@@ -106,7 +106,7 @@ def pair_cost(x: Tensor, y: Tensor, p: float) -> Tensor:
 
 
 def ground_cost(x: Tensor, y: Tensor, p: float) -> np.ndarray:
-    """|x_i - y_j|^p as (n, m) float64, from differences: |x|^2 + |y|^2 - 2 x.y would lose what is close together."""
+    """|x_i - y_j|^p as (n, m) float64, from differences: |x|^2 + |y|^2 - 2 x.y would lose precision for close points."""
     from scipy.spatial.distance import cdist
 
     u, v = (each.detach().double().cpu().numpy() for each in (x, y))
@@ -123,7 +123,7 @@ def optimal_cost(cost: np.ndarray) -> Tensor:
 
 
 def solve(cost: np.ndarray, a: Tensor | None, b: Tensor | None) -> Solution:
-    """The solver for this shape and these weights."""
+    """Solve with the solver that suits the shape and the weights."""
     n, m = cost.shape
     if a is None and b is None and n == m:
         from earthworks.transport.solvers.assignment import assign
@@ -139,7 +139,7 @@ def solve(cost: np.ndarray, a: Tensor | None, b: Tensor | None) -> Solution:
     except ImportError:
         if n * m > LP_LARGEST:
             raise missing_extra(
-                "POT", "ot", f"the exact distance between {n} and {m} points (unlike numbers, or weights)"
+                "POT", "ot", f"the exact distance between {n} and {m} points (different numbers, or weights)"
             ) from None
         return of_ordinary_costs(linear_program, cost, weights, LP_ROOM)
     return of_ordinary_costs(network_simplex, cost, weights, SIMPLEX_ROOM)
@@ -159,12 +159,12 @@ def of_ordinary_costs(
 
 
 def network_simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
-    """POT's network simplex (Bonneel et al. 2011). It only warns when its pivots run out: here that is an error."""
+    """POT's network simplex (Bonneel et al. 2011). It only warns when its pivots run out; this raises an error."""
     import ot.lp
 
     plan, log = ot.lp.emd(a, b, cost, numItermax=PIVOTS, log=True)
     if log["warning"]:
-        raise EarthworksError(f"the network simplex did not finish: {log['warning']}", exit_code=1)
+        raise EarthworksError(f"the network simplex did not converge: {log['warning']}", exit_code=1)
     rows, columns = plan.nonzero()
     g = (cost - log["u"][:, None]).min(0)  # potentials of points without weight are not always feasible as returned
     f = (cost - g).min(1)
@@ -172,7 +172,7 @@ def network_simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
 
 
 def linear_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
-    """The definition, handed to SciPy's HiGHS: n + m equations (one of them redundant), n m unknowns."""
+    """The primal problem, solved by SciPy's HiGHS: n + m equations (one of them redundant), n m unknowns."""
     from scipy.optimize import linprog
     from scipy.sparse import eye_array, kron, vstack
 

@@ -1,10 +1,10 @@
-"""The Wasserstein distance between Gaussians: of samples (a lower bound of W_2), and of features (Fréchet, "FID").
+"""Wasserstein distance between Gaussian fits: of samples (a lower bound of W_2), and of features (Fréchet, "FID").
 
     W_2^2(N(m, A), N(l, B)) = |m - l|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2
                             = |m - l|^2 + min over orthogonal O of |R - O S|_F^2,    R^T R = A,  S^T S = B
 
 The second line (Procrustes) has no difference of large numbers, no square root of a d x d matrix and no complex number:
-with R S^T = U D V^T the minimum is at O = U V^T. It is what is computed for samples, R from the centred sample by QR.
+with R S^T = U D V^T the minimum is at O = U V^T. It is used for samples, with R from the centred sample by QR.
 """
 
 import math
@@ -22,8 +22,8 @@ from earthworks.transport.result import Distance
 def gaussian_wasserstein(x: Tensor, y: Tensor) -> Distance:
     """W_2 (root taken) between the Gaussians with the means and covariances (1/n) of the samples x (n, d), y (m, d).
 
-    At most W_2(x, y) of the samples, whatever their laws, hence of kind `lower bound` (Gelbrich 1990); equal to it where
-    an affine monotone map carries one sample onto the other. With covariances divided by n - 1 that would be false.
+    At most W_2(x, y) of the samples, whatever their distributions, hence of kind `lower bound` (Gelbrich 1990); equal to it
+    where an affine monotone map carries one sample onto the other. With covariances divided by n - 1 it would not be.
     Any n >= 1, n < d included. Differentiable in x and y (0 at distance 0), computed in float64.
     At most O((n + m) d^2 + d^3). Raises EarthworksError for bad clouds.
     """
@@ -47,10 +47,10 @@ def frechet_distance(x: "Tensor | Moments", y: "Tensor | Moments") -> Distance:
         |mean x - mean y|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2,    covariances divided by n - 1,
 
     W_2^2 of Gaussian fits, **no root taken** (kind `cost`), in squared units of the features: "FID" where these are
-    Inception's. It is biased upwards by an amount that depends on n, so numbers at different n do not compare:
-    `details["null"]` is what two Gaussian samples of these sizes and of the pooled covariance would give on average
+    Inception's. It is biased upwards by an amount that depends on n, so values at different n are not comparable:
+    `details["null"]` is the mean for two Gaussian samples of these sizes and of the pooled covariance
     (see `frechet_null`), `details["rank_deficient"]` whether a sample has n <= d, which leaves its covariance singular.
-    That is allowed, and said in `solver`, for samples, whose null and interval can still be measured at the same n;
+    That is allowed for samples, whose null and interval can still be measured at the same n, and noted in `solver`;
     Moments with n <= d are refused.
 
     Samples: the nuclear norm |X Y^T|_* of the centred samples, exact to rounding at any n and differentiable; O((n + m)
@@ -66,7 +66,9 @@ def frechet_distance(x: "Tensor | Moments", y: "Tensor | Moments") -> Distance:
 def frechet_of_samples(x: Tensor, y: Tensor) -> Distance:
     n, m, d = len(x), len(y), x.shape[1]
     if min(n, m) < 2:
-        raise EarthworksError(f"samples of {n} and {m} points: a Fréchet distance needs at least 2 for a covariance")
+        raise EarthworksError(
+            f"samples of {n} and {m} points: a Fréchet distance needs at least 2 of each for a covariance"
+        )
     with torch.no_grad():
         pooled = torch.cat([factor(z, unbiased=True) * math.sqrt((len(z) - 1) / (n + m - 2)) for z in (x, y)])
         eigenvalues = torch.linalg.svdvals(pooled) ** 2
@@ -87,13 +89,13 @@ def frechet_of_samples(x: Tensor, y: Tensor) -> Distance:
 
 
 def frechet_null(eigenvalues: Tensor, n: int, m: int) -> float:
-    """The mean Fréchet distance between samples of n and m from one Gaussian law with these covariance eigenvalues,
+    """The mean Fréchet distance between samples of n and m from one Gaussian with these covariance eigenvalues,
 
         (1/n + 1/m) [ sum_i l_i + 1/2 sum_ij l_i l_j (1 + delta_ij) / (l_i + l_j) ],
 
-    to first order in 1/n: (1/n + 1/m) (d + (d^2 + d) / 4) for unit covariance. Other laws differ through their fourth
-    moments (at d = 16, n = m = 4,000 its 0.042 is 0.040 for uniform and 0.047 for Laplace coordinates), and where n is not
-    far above d the higher orders count: measure the null on real features before leaning on it. O(d^2).
+    to first order in 1/n: (1/n + 1/m) (d + (d^2 + d) / 4) for unit covariance. Other distributions differ through their
+    fourth moments (at d = 16, n = m = 4,000 its 0.042 is 0.040 for uniform and 0.047 for Laplace coordinates), and where n
+    is not far above d higher orders matter: measure the null on real features before relying on it. O(d^2).
     """
     eigenvalues = eigenvalues.double().clamp(min=0)
     sums = eigenvalues[:, None] + eigenvalues
@@ -103,10 +105,10 @@ def frechet_null(eigenvalues: Tensor, n: int, m: int) -> float:
 
 
 class Moments:
-    """Count, mean and covariance of features that arrive in batches: `update` with each, `merge` those of other workers.
+    """Streaming count, mean and covariance of features: `update` with each batch, `merge` those of other workers.
 
-    Kept as n, mean and scatter sum_i (x_i - mean)(x_i - mean)^T in float64 and combined by Chan's rule, which, unlike
-    sums of x and x x^T, loses nothing where the mean is far from 0. Memory O(d^2), update O(b d^2). No gradients.
+    Stored as n, mean and scatter sum_i (x_i - mean)(x_i - mean)^T in float64 and combined by Chan's rule, which, unlike
+    sums of x and x x^T, stays accurate where the mean is far from 0. Memory O(d^2), update O(b d^2). No gradients.
     """
 
     def __init__(self):
@@ -114,7 +116,7 @@ class Moments:
         self.mean = self.scatter = torch.zeros(0)
 
     def update(self, batch: Tensor) -> "Moments":
-        """Take in a batch (b, d). Returns self. Raises EarthworksError for another d, NaN or an empty batch."""
+        """Add a batch (b, d). Returns self. Raises EarthworksError for another d, NaN or an empty batch."""
         batch, _ = check_clouds(batch, batch)
         batch = batch.detach().double()
         other = Moments()
@@ -129,18 +131,20 @@ class Moments:
         return self
 
     def scaled(self, power: int) -> "Moments":
-        """Of the same features multiplied by 2^power."""
+        """Moments of the same features multiplied by 2^power."""
         other = Moments()
         other.n, other.mean, other.scatter = self.n, times(self.mean, power), times(self.scatter, 2 * power)
         return other
 
     def merge(self, other: "Moments") -> "Moments":
-        """Take in everything that `other` has seen. Returns self."""
+        """Add the features of `other`. Returns self."""
         if not self.n:
             self.n, self.mean, self.scatter = other.n, other.mean.clone(), other.scatter.clone()
         elif other.n:
             if self.d != other.d:
-                raise EarthworksError(f"features of dimension {other.d} after features of dimension {self.d}")
+                raise EarthworksError(
+                    f"features of dimension {other.d} cannot be added to features of dimension {self.d}"
+                )
             n, apart = self.n + other.n, other.mean - self.mean
             self.scatter += other.scatter + torch.outer(apart, apart) * (self.n * other.n / n)
             self.mean += apart * (other.n / n)
@@ -162,8 +166,8 @@ def frechet_of_moments(x: Moments, y: Moments) -> Distance:
     for moments in (x, y):
         if moments.n <= max(moments.d, 1):
             raise EarthworksError(
-                f"a Fréchet distance of {moments.d} features needs more than {moments.d} samples to have a covariance, "
-                f"{moments.n} were given: give more, or fewer features"
+                f"a Fréchet distance of {moments.d} features needs more than {moments.d} samples for a covariance; "
+                f"got {moments.n}: give more samples, or fewer features"
             )
     if x.d != y.d:
         raise EarthworksError(f"x has features of dimension {x.d}, y of dimension {y.d}: they must agree")
@@ -195,7 +199,7 @@ def frechet_of_moments(x: Moments, y: Moments) -> Distance:
 
 def beyond_squares(batch: Tensor) -> EarthworksError:
     return EarthworksError(
-        f"the squares of features as large as {float(batch.abs().max()):.1e} are beyond float64: multiply all features by "
+        f"the squares of features as large as {float(batch.abs().max()):.1e} exceed float64: scale all features by "
         "a constant that brings them near 1"
     )
 
@@ -203,8 +207,8 @@ def beyond_squares(batch: Tensor) -> EarthworksError:
 def squared_distance(x: Tensor, y: Tensor, *, unbiased: bool) -> Tensor:
     """|mean x - mean y|^2 + |U^T R - V^T S|_F^2, with the U and V of R S^T = U D V^T held constant for the gradient.
 
-    |X Y^T|_* = max <U^T X, V^T Y> over orthonormal U and V, so that the derivative needs none of theirs (envelope
-    theorem); it stays finite for singular and for equal covariances.
+    |X Y^T|_* = max <U^T X, V^T Y> over orthonormal U and V, so that the derivative does not involve theirs
+    (envelope theorem); it stays finite for singular and for equal covariances.
     """
     x, y = x.double(), y.double()
     apart = x.mean(0) - y.mean(0)
@@ -215,7 +219,7 @@ def squared_distance(x: Tensor, y: Tensor, *, unbiased: bool) -> Tensor:
         u, _, v = torch.linalg.svd(r @ s.T)
         turn_x, turn_y = basis_x @ u, basis_y @ v.T
     left, right = turn_x.T @ x, turn_y.T @ y
-    k = min(len(left), len(right))  # the longer one has rows that nothing matches
+    k = min(len(left), len(right))  # the longer one has unmatched rows
     return apart.square().sum() + sum(part.square().sum() for part in (left[:k] - right[:k], left[k:], right[k:]))
 
 

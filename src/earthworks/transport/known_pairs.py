@@ -1,4 +1,4 @@
-"""Pairs of laws, in any dimension, between which W1 and an optimal critic are known exactly.
+"""Pairs of distributions, in any dimension, for which W1 and an optimal critic are known exactly.
 
 After Korotin, Kolesov and Burnaev, "Kantorovich strikes back! Wasserstein GANs are not optimal transport?", NeurIPS 2022.
 """
@@ -15,7 +15,7 @@ from earthworks.runs import EarthworksError
 @dataclass(frozen=True)
 class Rays:
     """The transport ray through each point x: from `start` (n, D), the centre of its funnel, in `direction` (n, D), unit,
-    x lying at `distance` (n,) of the ray's `length` (n,). `active` (n,) is the funnel's number."""
+    x at `distance` (n,) along the ray's `length` (n,). `active` (n,): the index of the funnel."""
 
     start: Tensor
     direction: Tensor
@@ -46,10 +46,12 @@ class Funnels:
 
     @classmethod
     def random(cls, dimension: int, num_funnels: int, *, seed: int) -> "Funnels":
-        """As published: centres uniform on [-2.5, 2.5]^D, offsets 0.1 N(0, 1), q = 8. D, N of 2 and 4 upward."""
+        """The published family: centres uniform on [-2.5, 2.5]^D, offsets 0.1 N(0, 1), q = 8. D, N of 2 and 4 upward."""
         if dimension < 1 or num_funnels < 1:
             raise EarthworksError(f"expected at least one dimension and one funnel, got {dimension} and {num_funnels}")
-        random = torch.Generator().manual_seed(2206_07767 + seed)  # not the samples' stream, whose seed may be the same
+        random = torch.Generator().manual_seed(
+            2206_07767 + seed
+        )  # a stream apart from the samples', whose seed may be the same
         centres = torch.rand(num_funnels, dimension, generator=random, dtype=torch.float64) * 5 - 2.5
         return cls(centres, 0.1 * torch.randn(num_funnels, generator=random, dtype=torch.float64))
 
@@ -71,7 +73,7 @@ class Funnels:
         return torch.cdist(x, self.centres, compute_mode="donot_use_mm_for_euclid_dist") + self.offsets
 
     def gradient(self, x: Tensor) -> Tensor:
-        """grad u(x), a unit vector almost everywhere, (n, D) to (n, D); 0 at a centre, where there is none."""
+        """grad u(x), a unit vector almost everywhere, (n, D) to (n, D); 0 at a centre, where it does not exist."""
         away = x - self.centres[self.funnel_values(x).argmin(1)]
         return away / away.norm(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
 
@@ -82,7 +84,7 @@ class Funnels:
         return rays.start + left[:, None] * rays.direction
 
     def rays(self, x: Tensor) -> Rays:
-        """The rays through x (n, D). On from x, funnel n takes over after r_n, where |x + r v - a_n| + b_n = u(x) + r:
+        """The rays through x (n, D). Beyond x, funnel n takes over after r_n, where |x + r v - a_n| + b_n = u(x) + r:
 
         r_n = (|w_n|^2 - s_n^2) / 2 (s_n - v.w_n)   if s_n > v.w_n, else never,   w_n = x - a_n, s_n = u(x) - b_n.
         """
@@ -95,13 +97,13 @@ class Funnels:
         along = (direction * x).sum(1, keepdim=True) - direction @ self.centres.T  # v.w_n
         closing = s - along
         crosses = closing > 0
-        crosses[torch.arange(len(x)), active] = False  # 0/0 there: a ray never leaves its own funnel for itself
+        crosses[torch.arange(len(x)), active] = False  # 0/0 there: a ray does not cross into its own funnel
         squares = (values - self.offsets).square() - s.square()
         after = torch.where(crosses, squares / (2 * torch.where(crosses, closing, 1)), torch.inf).amin(1)
         return Rays(start, direction, distance, distance + torch.minimum(after, self.wall(x, direction)), active)
 
     def wall(self, x: Tensor, direction: Tensor) -> Tensor:
-        """How far from x the domain ends in that direction, (n,)."""
+        """Distance from x to the boundary of the domain in that direction, (n,)."""
         if self.domain == "cube":
             ahead = torch.sign(direction) * self.half_width - x
             return torch.where(direction != 0, ahead / torch.where(direction != 0, direction, 1), torch.inf).amin(1)

@@ -1,8 +1,8 @@
-"""Distances between very large or very small points, computed in a unit of their own.
+"""Distances between very large or very small points, computed in a rescaled unit.
 
 A power |x - y|^p leaves the range of float64 long before x does: at 1e155 for p = 2, at 1e20 in float32. W(c x, c y) is
-c W(x, y), and scaling by a power of two rounds nothing: such points are divided by one, and what is found is multiplied
-by it. Points of ordinary size are computed as they are.
+c W(x, y), and scaling by a power of two is exact: such points are divided by one, and the result is multiplied by it.
+Points of ordinary size are not rescaled.
 """
 
 import functools
@@ -28,10 +28,10 @@ def any_magnitude(
     costs: tuple[str, ...] = (),
     smallest: float = -math.inf,
 ) -> Callable[[Callable[Concatenate[Tensor, Tensor, P], D]], Callable[Concatenate[Tensor, Tensor, P], D]]:
-    """Makes a distance exact for points of any magnitude.
+    """Decorator that makes a distance exact for points of any magnitude.
 
     `options` names the arguments that are costs, in the unit |x|^p; `lengths` and `costs` the entries of `details` that
-    are one or the other. An entry that float64 does not hold becomes None.
+    are one or the other. An entry outside the range of float64 becomes None.
     """
 
     def decorate(measure: Callable[Concatenate[Tensor, Tensor, P], D]) -> Callable[Concatenate[Tensor, Tensor, P], D]:
@@ -64,8 +64,8 @@ def scaled_option(name: str, value: float, power: float) -> float:
     scaled = times(float(value), power)
     if value and (not scaled or math.isinf(scaled)):
         raise EarthworksError(
-            f"{name} {value:g} is of another order than the costs of these points, which are of about "
-            f"2^{-power:g}: leave it out, or bring points and {name} to one scale"
+            f"{name} {value:g} is of another order than the costs of these points, which are about "
+            f"2^{-power:g}: omit it, or bring points and {name} to the same scale"
         )
     return scaled
 

@@ -1,4 +1,4 @@
-"""The distance between laws on a line, where the best plan is known: the k-th smallest goes to the k-th smallest."""
+"""Wasserstein distance in one dimension, where the optimal plan is monotone: sort and match."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +12,7 @@ from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
 
 MANY = 1 << 17  # numbers from which starting threads (0.1 ms) is worth it
-LONG = 1 << 10  # numbers in a row from which a radix sort is faster than NumPy's (4,096: 1.5 to 3.5 times)
+LONG = 1 << 10  # row length from which a radix sort is faster than NumPy's (4,096: 1.5 to 3.5 times)
 
 
 @any_magnitude()
@@ -21,15 +21,13 @@ def wasserstein_1d(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = Non
 
     x (n,) or (n, 1), y (m,) or (m, 1); `a` (n,) and `b` (m,) weights, uniform by default; any p >= 1; in the units of
     x. Differentiable in x, y, a and b (where two points coincide their distance has gradient 0). The plug-in estimate
-    of the distance between the laws: biased upwards, by O(1/sqrt n) where the laws are equal, O(1/n) where they differ.
-    `null` and `interval` come with `assess()`; weighted samples have none.
+    of the distance between the distributions: biased upwards, by O(1/sqrt n) where they are equal, O(1/n) where they differ.
+    `assess()` adds `null` and `interval`, except for weighted samples.
     O(n log n + m log m). Source: Santambrogio, Optimal Transport for Applied Mathematicians, 2.2.
     Raises EarthworksError for clouds of d > 1 and for what `check_clouds` and `check_weights` refuse.
     """
     if x.shape[1] != 1:
-        raise EarthworksError(
-            f"these clouds have d = {x.shape[1]}, wasserstein_1d takes numbers (d = 1): use wasserstein"
-        )
+        raise EarthworksError(f"these clouds have d = {x.shape[1]}, but wasserstein_1d needs d = 1: use wasserstein")
     a = a if a is None else check_weights(a, len(x), x, "the weights a")
     b = b if b is None else check_weights(b, len(y), y, "the weights b")
 
@@ -54,7 +52,7 @@ def wasserstein_1d(x: Tensor, y: Tensor, *, p: float = 1, a: Tensor | None = Non
 def quantile_cost(x: Tensor, y: Tensor, p: float, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
     """W_p^p along the last axis: x (..., n), y (..., m), weights (n,) and (m,) -> (...,).
 
-    Equal numbers of equal points are paired in order. Otherwise the levels at which either distribution function jumps
+    Equally many unweighted points are paired in order. Otherwise the levels at which either distribution function jumps
     cut [0, 1] into at most n + m pieces, on each of which both quantile functions are constant.
     """
     n, m = x.shape[-1], y.shape[-1]
@@ -73,8 +71,8 @@ def quantile_cost(x: Tensor, y: Tensor, p: float, a: Tensor | None = None, b: Te
     levels = levels.gather(-1, order)
     widths = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     of_x = order < n
-    # How many jumps of either lie below: also where jumps coincide this is a path of the plan, so that the derivative
-    # by the weights is a pair of potentials.
+    # Number of jumps of each below: a path of the plan even where jumps coincide, so that the derivative with respect
+    # to the weights is a pair of potentials.
     i = (of_x.cumsum(-1) - of_x.int()).clamp(max=n - 1)
     j = ((~of_x).cumsum(-1) - (~of_x).int()).clamp(max=m - 1)
     return (power(x.gather(-1, i) - y.gather(-1, j), p) * widths).sum(-1).to(x.dtype)
@@ -87,7 +85,7 @@ def steps(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ordered(x: Tensor) -> Tensor:
-    """The last axis sorted; on a CPU the rows divided among torch's number of threads, long ones by radix."""
+    """The last axis sorted; on a CPU rows are divided among torch's threads, and long ones radix-sorted."""
     if x.requires_grad:
         return x.gather(-1, order_of(x))
     if x.device.type != "cpu":
@@ -102,7 +100,7 @@ def ordered(x: Tensor) -> Tensor:
     if threads == 1 or x.ndim == 1 or x.numel() < MANY:
         sort(rows)
     else:
-        with ThreadPoolExecutor(threads) as pool:  # sorting lets go of the interpreter's lock
+        with ThreadPoolExecutor(threads) as pool:  # sorting releases the interpreter lock
             list(pool.map(sort, np.array_split(rows, threads)))
     return torch.from_numpy(values).to(x.dtype)
 
@@ -118,7 +116,7 @@ def power(difference: Tensor, p: float) -> Tensor:
 
 
 def root(cost: Tensor, p: float) -> Tensor:
-    """cost^(1/p) for a 0-d cost >= 0; at 0, where the root has an infinite slope, its gradient is taken to be 0."""
+    """cost^(1/p) for a 0-d cost >= 0; at 0, where the root has an infinite slope, the gradient is set to 0."""
     if p == 1:
         return cost
     positive = cost > 0

@@ -16,7 +16,7 @@ from earthworks.transport.sliced import sliced_wasserstein
 
 @dataclass(eq=False)
 class Permutation:
-    """`value` of the samples as they are, `null` (B,) of B random divisions of their pool, and the p-value."""
+    """`value` for the observed samples, `null` (B,) for B random divisions of their pool, and the p-value."""
 
     value: float
     null: Tensor
@@ -31,11 +31,11 @@ def permutation_test(
     num_permutations: int = 200,
     seed: int = 0,
 ) -> Permutation:
-    """Test that x (n, d) and y (m, d) come from one law, by any statistic that grows with their difference:
+    """Test that x (n, d) and y (m, d) come from one distribution, by any statistic that grows with their difference:
 
         p = (1 + #{b : T(permutation b) >= T(x, y)}) / (1 + B),    B = num_permutations.
 
-    `statistic(x, y)` gives a number, a 0-d tensor or a Distance; by default sliced_wasserstein with p = 1. Under the
+    `statistic(x, y)` returns a number, a 0-d tensor or a Distance; by default sliced_wasserstein with p = 1. Under the
     hypothesis P(p <= alpha) <= alpha for every n, m and statistic: exact in finite samples, no asymptotics; so no p is
     below 1 / (1 + B). Takes B + 1 evaluations. Source: Lehmann and Romano, Testing Statistical Hypotheses, 15.2.
     """
@@ -45,7 +45,9 @@ def permutation_test(
     value = float(measure(pool[: len(x)], pool[len(x) :]))
     null = permuted(lambda i, j: measure(pool[i], pool[j]), len(x), len(y), num_permutations, seed)
     if math.isnan(value) or bool(null.isnan().any()):
-        raise EarthworksError("the statistic of the permutation test is NaN for these points: it has no p-value")
+        raise EarthworksError(
+            "the statistic of the permutation test is NaN for these points: choose one that is finite for them"
+        )
     return Permutation(value, null, p_value(value, null))
 
 

@@ -1,4 +1,4 @@
-"""A distance to look at: the plan as arrows, the value beside its null."""
+"""Figures of a distance: the plan as arrows, and the value with its null."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from earthworks.runs import EarthworksError, write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ARROWS = 500  # more would be a blot
+ARROWS = 500  # more would be illegible
 
 
 class Drawn(Protocol):
-    """The part of a `Distance` that is drawn."""
+    """The attributes of a `Distance` that are drawn."""
 
     name: str
     d: int
@@ -31,17 +31,17 @@ class Drawn(Protocol):
 
 
 def paint_plan(distance: Drawn, axes: "Axes") -> None:
-    """Both clouds, and the ARROWS largest entries of the plan, the heavier the darker."""
+    """Draw both clouds, and the ARROWS largest entries of the plan, heavier ones darker."""
     from earthworks.report.figures import MUTED, SERIES
 
     if distance.plan is None or distance.samples is None or distance.d != 2:
-        raise EarthworksError(f"{distance.name} has no plan in the plane to draw: call assess() for its null")
+        raise EarthworksError(f"{distance.name} has no plan in two dimensions to draw: call assess() to draw its null")
     x, y = (each.cpu().numpy() for each in distance.samples)
     plan = distance.plan.detach().cpu().numpy()
     i, j = plan.nonzero()
     mass = plan[i, j]
     chosen = np.argsort(-mass, kind="stable")[:ARROWS]
-    if len(mass) > ARROWS:  # of equal ones an even choice, not the first
+    if len(mass) > ARROWS:  # evenly spaced ones where all are equal
         chosen = chosen if np.ptp(mass) > 0 else np.linspace(0, len(mass) - 1, ARROWS).astype(int)
     i, j, mass = i[chosen], j[chosen], mass[chosen]
     if distance.unit:
@@ -59,12 +59,12 @@ def paint_plan(distance: Drawn, axes: "Axes") -> None:
 
 
 def paint_null(distance: Drawn, axes: "Axes") -> None:
-    """The value, its interval, and the values that chance gives for one law."""
+    """Draw the value, its interval, and the null: values for one distribution."""
     from earthworks.report.figures import INK, MUTED, SERIES
 
     if distance.null is None or distance.interval is None:
         raise EarthworksError(f"{distance.name} has no null yet: call assess()")
-    axes.hist(distance.null.numpy(), bins=25, color=MUTED, alpha=0.6, label=f"one law, {len(distance.null)} times")
+    axes.hist(distance.null.numpy(), bins=25, color=MUTED, alpha=0.6, label=f"null, {len(distance.null)} values")
     axes.axvline(float(distance), color=SERIES[1], label=f"value {float(distance):.4g}")
     low, high = distance.interval
     if low <= high:  # not NaN
@@ -76,17 +76,17 @@ def paint_null(distance: Drawn, axes: "Axes") -> None:
 
 
 def write_figure(distances: Sequence[Drawn], path: str | Path, *, new: bool = False) -> Path:
-    """A .png file of panels: the first plan that can be drawn, and the null of each distance. `new`: never over a file
-    that is there."""
+    """Write a .png file of panels: the first plan that can be drawn, and the null of each distance. `new`: refuse an
+    existing file."""
     from earthworks.report.figures import draw
 
     path = Path(path)
     if path.suffix != ".png":
-        raise EarthworksError(f"a figure cannot be written as {path.name}: expected a name ending in .png")
+        raise EarthworksError(f"unsupported figure format: {path.name} (expected a name ending in .png)")
     panels = [(paint_plan, each) for each in distances if each.plan is not None and each.d == 2][:1]
     panels += [(paint_null, each) for each in distances if each.null is not None]
     if not panels:
-        raise EarthworksError("there is nothing to draw: no plan of a cloud in the plane, and no null; call assess()")
+        raise EarthworksError("nothing to draw: there is no two-dimensional plan and no null; call assess() first")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
 

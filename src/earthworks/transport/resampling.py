@@ -1,4 +1,4 @@
-"""Resampling of two samples: intervals of a distance, and its values when their points are exchanged at random."""
+"""Resampling of two samples: intervals of a distance, and its null distribution under permutation."""
 
 import math
 from collections.abc import Callable
@@ -9,15 +9,17 @@ from torch import Tensor
 
 from earthworks.runs import EarthworksError
 
-OnPool = Callable[[Tensor, Tensor], Any]  # which points of the pool are x, which are y -> a number
-NORMAL = 1.959964  # the 97.5 % point of the normal law
+OnPool = Callable[[Tensor, Tensor], Any]  # indices into the pool of x, and of y -> a number
+NORMAL = 1.959964  # the 97.5 % quantile of the normal distribution
 
 
 def influence_interval(value: float, h_x: Tensor, h_y: Tensor) -> tuple[float, float]:
-    """value +- 1.96 sqrt(var h_x / n + var h_y / m), with h the derivative of the value by the weight of each point.
+    """value +- 1.96 sqrt(var h_x / n + var h_y / m), with h the derivative of the value with respect to the weight of
+    each point.
 
-    For the optimal cost h are the potentials, and this is the limit law of del Barrio and Loubes 2019 (p > 1, laws with
-    densities) with the empirical potentials in it: the cost is centred at its *mean*, whatever its bias. O(n + m).
+    For the optimal cost h is the potentials, and this is the limit theorem of del Barrio and Loubes 2019 (p > 1,
+    distributions with densities) with the empirical potentials: the cost is centred at its *mean*, whatever its bias.
+    O(n + m).
     """
     if min(len(h_x), len(h_y)) < 2:
         return math.nan, math.nan
@@ -28,14 +30,14 @@ def influence_interval(value: float, h_x: Tensor, h_y: Tensor) -> tuple[float, f
 def bootstrap_interval(
     value: float, evaluate: OnPool, n: int, m: int, num_resamples: int, seed: int, power: float = 1
 ) -> tuple[float, float]:
-    """[2 C - mean C* - 1.96 s, C + 1.96 s] for the cost C = T^power, s and mean those of C* over resamples of either
-    sample; cut at 0, and the root taken.
+    """[2 C - mean C* - 1.96 s, C + 1.96 s] for the cost C = T^power, with s and mean those of C* over resamples of both
+    samples; clipped at 0, and the root taken.
 
-    A resample lies further apart than the samples do by about as much as the samples do beyond the laws. That is what
-    the lower end takes off; the upper end takes off nothing, because far from 0, where there is no bias, the bootstrap
-    still sees some. Bias is additive in costs, W_p^p, and not in distances: `power` is p where the p-th root was taken.
-    Measured at n = 100, 200 intervals each, in one dimension, sliced and Gaussian in d = 5: 90 % to 100 % held the number
-    between the laws; of reflected percentiles 83 % to 99 %, of T +- 1.96 s near the null 2 %.
+    Resamples are further apart than the samples by about as much as the samples are further apart than the distributions.
+    The lower end subtracts this bias; the upper end does not, because far from 0, where there is no bias, the bootstrap
+    still shows some. Bias is additive in costs, W_p^p, and not in distances: `power` is p where the p-th root was taken.
+    Measured at n = 100, 200 intervals each, in one dimension, sliced and Gaussian in d = 5: 90 % to 100 % contained the
+    distance between the distributions; of reflected percentiles 83 % to 99 %, of T +- 1.96 s near the null 2 %.
     Source: Davison and Hinkley, Bootstrap Methods and their Application, 5.2 (normal intervals, bias correction).
     """
     if min(n, m) < 2:
@@ -64,7 +66,7 @@ def permuted(evaluate: OnPool, n: int, m: int, num_permutations: int, seed: int)
 
 
 def p_value(value: float, null: Tensor) -> float:
-    """Divisions that give the value again count as reaching it, whatever rounding did to their last bits."""
+    """Permutation p-value; divisions that tie with the value, up to rounding, count as at least as extreme."""
     slack = 1e-9 * abs(value) if math.isfinite(value) else 0.0
     reached = int((null >= value - slack).sum())
     return (1 + reached) / (1 + len(null))

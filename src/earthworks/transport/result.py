@@ -1,4 +1,4 @@
-"""What a distance says about itself: the number, what kind of number it is, from how many points, and how sure."""
+"""Result type of every distance: value, kind, sample sizes, null and interval."""
 
 import math
 from collections.abc import Callable
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Kind = Literal["distance", "cost", "lower bound", "upper bound", "estimate"]
-Statistic = Callable[[Tensor, Tensor], Tensor]  # two samples -> a 0-d tensor, larger for laws further apart
+Statistic = Callable[[Tensor, Tensor], Tensor]  # two samples -> a 0-d tensor, larger for distributions further apart
 
-ROUNDING = 1e-10  # of numbers near 1: what is below may be nothing but rounding
-OF_LAWS = "this number between the two laws"
+ROUNDING = 1e-10  # values below it, computed from numbers near 1, may be pure rounding error
+OF_DISTRIBUTIONS = "this number between the two distributions"
 OF_MEAN = "the mean of this number over samples of these sizes"
 
 
@@ -28,12 +28,12 @@ OF_MEAN = "the mean of this number over samples of these sizes"
 class Distance:
     """A distance between two distributions, or a bound or an estimate of one.
 
-    `value` is a 0-d tensor (with grad where the quantity has one); `kind` says what it is of the population or batch
-    quantity that `name` names; `n` and `m` are the sample sizes, `d` the dimension, `p` the order, `solver` what ran;
-    `plan` (n, m) and `potentials` (n,), (m,) are set where the solver has them; `details` holds what else the solver
-    knows (iterations, marginal violation, standard error), as plain numbers. Potentials and details that float64 does
-    not hold, of very large or small points, are None. After `assess()`: `null` (B,), `p_value`,
-    `interval` and what it is an interval of, `interval_of`.
+    `value` is a 0-d tensor (with grad where the quantity has one); `kind` relates it to the population or batch
+    quantity called `name`; `n` and `m` are the sample sizes, `d` the dimension, `p` the order, `solver` the method used;
+    `plan` (n, m) and `potentials` (n,), (m,) are set where the solver has them; `details` holds other results of the
+    solver (iterations, marginal violation, standard error) as plain numbers. Potentials and details outside the range of
+    float64 (very large or small points) are None. After `assess()`: `null` (B,), `p_value`, `interval`, and its target,
+    `interval_of`.
     """
 
     name: str
@@ -48,15 +48,15 @@ class Distance:
     plan: Tensor | None = None
     potentials: tuple[Tensor, Tensor] | None = None
     details: dict[str, Any] = field(default_factory=dict)
-    samples: tuple[Tensor, Tensor] | None = None  # what `assess` permutes and resamples
+    samples: tuple[Tensor, Tensor] | None = None  # permuted and resampled by `assess`
     statistic: Statistic | None = None
-    on_pool: Callable[[Tensor], OnPool] | None = None  # the same statistic by index, for what can share work
+    on_pool: Callable[[Tensor], OnPool] | None = None  # the same statistic by index, where evaluations can share work
     influence: tuple[Tensor, Tensor] | None = None  # d value / d weight of each point, (n,) and (m,)
     null: Tensor | None = None
     p_value: float | None = None
     interval: tuple[float, float] | None = None
     interval_of: str = ""
-    degree: float = 1  # of length: 1 of a distance, p of a cost, 0 of what has no unit
+    degree: float = 1  # power of length: 1 for a distance, p for a cost, 0 for a number without unit
     unit: int = 0  # samples, statistic and influence are in units of 2^unit (`magnitude.py`)
 
     def __float__(self) -> float:
@@ -65,25 +65,26 @@ class Distance:
     def assess(self, num_permutations: int = 200, seed: int = 0) -> "Distance":
         """Add the null, its p-value and a 95 % interval; returns self.
 
-        The null is this statistic for `num_permutations` random divisions of all n + m points into n and m: what two
-        samples of one law would give at these sizes. Read the value beside it: where they agree, the number is bias.
-        The p-value is exact (`permutation_test`).
+        The null is this statistic for `num_permutations` random divisions of all n + m points into n and m: the values
+        for two samples of one distribution at these sizes. Where value and null agree, the value is bias. The p-value
+        is exact (`permutation_test`).
 
-        The interval is one of two things, and `interval_of` says which.
-        * Of *this number between the two laws*, for statistics whose bias vanishes faster than their noise: in one
+        The interval has one of two targets, named by `interval_of`.
+        * *This number between the two distributions*, for statistics whose bias vanishes faster than their noise: in one
           dimension, sliced, Gaussian. The basic bootstrap, `num_permutations` resamples of either sample;
           where the permutation test does not reject at 5 % it reaches down to 0, because there the bootstrap fails.
-        * Of *the mean of this number over samples of these sizes*, for the exact distance in d >= 2, the max-sliced
-          one and Sinkhorn, whose bias no resampling removes. It holds the distance between the laws only where the
-          null is small beside the value. Normal, from the variance of the potentials: del Barrio and Loubes 2019.
+        * *The mean of this number over samples of these sizes*, for the exact distance in d >= 2, the max-sliced
+          one and Sinkhorn, whose bias no resampling removes. It contains the distance between the distributions only
+          where the null is small compared with the value. Normal, from the variance of the potentials: del Barrio and
+          Loubes 2019.
 
         Takes `num_permutations` further evaluations, and as many again for the bootstrap. NaN ends for a sample of one
-        point. Raises EarthworksError for what has no unweighted samples: weights do not say how many observations they
-        stand for.
+        point. Raises EarthworksError for weighted samples, whose weights do not state how many observations they
+        represent, and for results that were not computed from two samples.
         """
         if self.samples is None or self.statistic is None:
-            reason = "weighted samples" if self.samples is not None else "what was not made from two samples"
-            raise EarthworksError(f"{self.name} has no null and no interval for {reason}")
+            reason = "it has weights" if self.samples is not None else "it was not computed from two samples"
+            raise EarthworksError(f"{self.name} has no null and no interval: {reason}")
         statistic = self.statistic
         pool = torch.cat(self.samples).detach()
         on_pool = self.on_pool(pool) if self.on_pool else lambda i, j: statistic(pool[i], pool[j])
@@ -96,7 +97,7 @@ class Distance:
         else:
             power = 1 if self.kind == "cost" else self.p or 1
             self.interval = bootstrap_interval(value, on_pool, self.n, self.m, num_permutations, seed, power)
-            self.interval_of = OF_LAWS
+            self.interval_of = OF_DISTRIBUTIONS
             if self.p_value > 0.05 and not math.isnan(self.interval[0]):
                 self.interval = (min(0.0, self.interval[0]), self.interval[1])
         if self.unit:
@@ -107,7 +108,7 @@ class Distance:
         return self
 
     def restore(self, exponent: int) -> None:
-        """From units of 2^exponent into those of the points. The samples stay as they are, for `assess`."""
+        """Convert from units of 2^exponent to those of the points. The samples stay unchanged, for `assess`."""
         self.unit = exponent
         exact = times(self.value.double(), exponent * self.degree)
         if out_of_range(float(self), float(exact.detach())):
@@ -127,13 +128,13 @@ class Distance:
         if self.null is not None:
             parts.append(f"null {float(self.null.mean()):.3g}, p {self.p_value:.2g}")
         if self.interval is not None:
-            what = "95 % interval" if self.interval_of == OF_LAWS else "95 % interval at this n"
+            what = "95 % interval" if self.interval_of == OF_DISTRIBUTIONS else "95 % interval at this n"
             low, high = self.interval
             parts.append("no interval: one point" if math.isnan(low) else f"{what} [{low:.3g}, {high:.3g}]")
         return f"{self.name} = {float(self):.4g} ({'; '.join(part for part in parts if part)})"
 
     def plot(self, axes: "Axes | None" = None) -> "Axes":
-        """The null as a histogram with the value, once assessed; before that the plan of a 2-D cloud as arrows."""
+        """Plot the null as a histogram with the value after `assess()`; before it, the plan of a 2-D cloud as arrows."""
         from earthworks.transport.plan_figure import paint_null, paint_plan
 
         if axes is None:
@@ -144,7 +145,7 @@ class Distance:
         return axes
 
     def figure(self, path: str | Path) -> Path:
-        """Write what there is to see, plan and null, to a .png file."""
+        """Write the plan and the null, as far as available, to a .png file."""
         from earthworks.transport.plan_figure import write_figure
 
         return write_figure([self], path)
@@ -156,8 +157,8 @@ def out_of_range(before: float, after: float) -> bool:
 
 
 def not_held(found: Distance, after: float) -> EarthworksError:
-    power = "" if found.degree == 1 else f", of the order of their power {found.degree:g},"
+    power = "" if found.degree == 1 else f", which grows with their power {found.degree:g},"
     return EarthworksError(
         f"the points are as large as 1e{round(found.unit * math.log10(2))}, and their {found.name}{power} is too "
-        f"{'small' if after == 0 else 'large'} for a float64: multiply both clouds by a constant that brings them near 1"
+        f"{'small' if after == 0 else 'large'} for a float64: scale both clouds by a constant that brings them near 1"
     )

@@ -1,4 +1,4 @@
-"""The Sinkhorn divergence: entropic transport made unbiased, converged, or saying that it is not."""
+"""The Sinkhorn divergence: debiased entropic transport, with an explicit convergence flag."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from earthworks.transport.magnitude import any_magnitude
 from earthworks.transport.result import Distance
 from earthworks.transport.solvers.entropic import Kernel, Problem, Settings, distances
 
-SHARE = 0.05  # of the median cost: the default strength; some 70 iterations reach 1e-8
+SHARE = 0.05  # default regularization, as a share of the median cost; about 70 iterations reach 1e-8
 
 
 def sinkhorn_divergence(
@@ -32,24 +32,25 @@ def sinkhorn_divergence(
 
     0 for equal clouds, >= 0 for p in {1, 2}, W_p^p as eps -> 0, and |m|^2 for y = x + m and p = 2 at every eps.
     eps = `regularization` multiplies KL(P | a b^T) and has the unit of the cost; the default is 0.05 of the median
-    |x_i - y_j|^p (of at most 1,000 points a side). Values at unlike eps do not compare.
+    |x_i - y_j|^p (of at most 1,000 points a side). Values at different eps are not
+    comparable.
 
     x (n, d), y (m, d); weights a (n,), b (m,) sum to 1, uniform by default. Computed in float64. Differentiable once in
-    x, y, a and b: by the envelope theorem the optimal plan and potentials count as constants, and so does eps.
-    `tolerance` bounds the marginal violation |P 1 - a|_1 + |P^T 1 - b|_1 of each of the three problems. Where
-    `max_iterations` end first, `converged` is False and `solver` says so: the value is then too low or too high by
-    some part of the violation times the spread of the costs, and can be negative.
+    x, y, a and b: by the envelope theorem the optimal plan and potentials are treated as constants, and so is eps.
+    `tolerance` bounds the marginal violation |P 1 - a|_1 + |P^T 1 - b|_1 of each of the three problems. If
+    `max_iterations` is reached first, `converged` is False and `solver` reports it: the value is then off by up to
+    the violation times the spread of the costs, and can be negative.
 
     The result is of kind `cost`. `potentials` are the entropic f and g of (x, y). `plan` is the rounded plan, a coupling
     to rounding error (None above 2^25 pairs). `details`: regularization, iterations (most of the three), violation
     (worst of the three), entropic_cost OT_eps(x, y), and a bracket lower_bound <= W_p(x, y) <= upper_bound of the
-    distance proper, from the c-transform of f and from the rounded plan.
+    distance itself, from the c-transform of f and from the rounded plan.
 
     Raises EarthworksError for bad clouds, weights, p < 1, regularization or tolerance not positive.
     O(n m) an iteration, plus O(n m d) once for the costs (at each iteration above 2^25 pairs, in O(n + m) memory); after
     60 iterations Newton's method where n^2 m <= 2^33, at O(n^2 m) a step.
     Source: Feydy et al. 2019, eq. 3 (debiasing); Peyré and Cuturi 2019, 4.4 (log domain); Thibault et al. 2021
-    (over-relaxation); Altschuler et al. 2017, algorithm 2 (rounding). Scaling of eps only warms the start here:
+    (over-relaxation); Altschuler et al. 2017, algorithm 2 (rounding). Scaling of eps is only a warm start here:
     solvers that stop after one such descent are biased (by a third for p = 1 at common settings).
     """
     found = debiased(
@@ -123,7 +124,7 @@ def debiased(
 
 @dataclass(frozen=True)
 class Statistic:
-    """The divergence of other samples at the same settings."""
+    """The divergence as a function of the samples, at fixed settings."""
 
     settings: Settings
 
@@ -134,16 +135,16 @@ class Statistic:
 
 
 def default_regularization(x: Tensor, y: Tensor, p: float) -> float:
-    """0.05 of the median cost; of the mean where the median is 0, and 1 where all costs are: any strength gives 0."""
+    """0.05 of the median cost; of the mean where the median is 0; 1 where all costs are 0, as any strength then gives 0."""
     x, y = (z.detach()[:: math.ceil(len(z) / 1000)].double() for z in (x, y))
     costs = distances(x, y) ** p
     return SHARE * float(costs.median()) or SHARE * float(costs.mean()) or 1.0
 
 
 def divergence(x: Tensor, y: Tensor, a: Tensor, b: Tensor, settings: Settings) -> tuple[Tensor, list[Problem]]:
-    """S_eps with its first derivatives, and the three problems (x, y), (x, x), (y, y) it is made of."""
+    """S_eps with its first derivatives, and its three problems (x, y), (x, x), (y, y)."""
     x, y = x.double(), y.double()
-    centre = torch.cat([x, y]).detach().mean(0)  # far from the origin x - y would cancel
+    centre = torch.cat([x, y]).detach().mean(0)  # far from the origin x - y would lose digits
     x, y = x - centre, y - centre
     problems = [Problem(x, y, a, b, settings), Problem(x, x, a, a, settings), Problem(y, y, b, b, settings)]
     between, within_x, within_y = problems
@@ -151,7 +152,7 @@ def divergence(x: Tensor, y: Tensor, a: Tensor, b: Tensor, settings: Settings) -
 
 
 def bracket(problem: Problem) -> tuple[float, float, Tensor | None]:
-    """Bounds of the unregularised cost W_p^p, and the coupling behind the upper one (None where nothing is stored).
+    """Bounds of the unregularised cost W_p^p, and the coupling that gives the upper one (None where nothing is stored).
 
     Below: <a, f> + <b, f^c>, f^c_j = min_i C_ij - f_i. Above: P scaled down to marginals of at most a and b, and the
     missing mass e_a, e_b put back as e_a e_b^T / |e_a|_1 (Altschuler et al. 2017, algorithm 2).
@@ -163,7 +164,7 @@ def bracket(problem: Problem) -> tuple[float, float, Tensor | None]:
     missing_a = (a - rows_scale * kernel.rows(columns_scale)).clamp(min=0)
     missing_b = (b - columns_scale * kernel.columns(rows_scale)).clamp(min=0)
     missing_b = missing_b / missing_b.sum().clamp(min=1e-300)
-    reached = torch.where(a > 0, problem.f, -math.inf)  # a point without mass bounds nothing
+    reached = torch.where(a > 0, problem.f, -math.inf)  # a point without mass gives no bound
     moved, transform = torch.zeros_like(a[0]), torch.full_like(b, math.inf)
     plan = None if costs.stored is None else torch.empty_like(costs.stored)
     for rows, block in costs.blocks():

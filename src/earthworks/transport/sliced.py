@@ -1,4 +1,4 @@
-"""Distances between shadows: project on lines, where the plan is a sort; take the mean over lines, or the largest."""
+"""Sliced distances: the mean or the maximum over directions of the distance between one-dimensional projections."""
 
 import math
 
@@ -12,7 +12,7 @@ from earthworks.transport.one_dimensional import quantile_cost, root
 from earthworks.transport.result import Distance
 
 BLOCK = 1 << 22  # projected numbers held at once: 32 MB in float64
-SMALLEST = -20  # log2 of costs: slopes of 1e-12 and less are taken for 0 by `normalize`
+SMALLEST = -20  # log2 of the least cost: `normalize` treats slopes up to 1e-12 as 0
 
 
 @any_magnitude(lengths=("standard_error",))
@@ -30,9 +30,9 @@ def sliced_wasserstein(
     """SW_p = ( E_theta W_p^p(theta.x, theta.y) )^(1/p), theta uniform on the unit sphere, by Monte Carlo.
 
     x (n, d), y (m, d); `directions` (L, d), unit vectors, or `num_directions` of them drawn from `seed`: two calls with
-    the same directions differ only by their samples. In the units of x. `details["standard_error"]` is that of the value
-    over directions (delta method), not over samples: for those call `assess()`. Differentiable in x, y, a and b.
-    Rate n^(-1/2) in every d. SW_1 <= W_1, SW_2 <= W_2 / sqrt(d). In d = 1 it is wasserstein_1d.
+    the same directions differ only by their samples. In the units of x. `details["standard_error"]` is the error of
+    the value over directions (delta method), not over samples: call `assess()` for those. Differentiable in x, y, a and
+    b. Rate n^(-1/2) in every d. SW_1 <= W_1, SW_2 <= W_2 / sqrt(d). In d = 1 it is wasserstein_1d.
     O(L (n (d + log n) + m (d + log m))); memory bounded. Source: Bonneel et al. 2015; Nadjahi et al. 2020.
     """
     d = x.shape[1]
@@ -72,11 +72,11 @@ def max_sliced_wasserstein(
     """max_theta W_p(theta.x, theta.y) over unit vectors, by gradient ascent: the value at the best direction found.
 
     A lower bound of the maximum, which is itself one of W_p: kind "lower bound"; `details["direction"]` (d numbers) is
-    where. Ascent on the sphere starts from the difference of the means, the principal directions of either sample and
-    of the difference of their covariances, and random ones, `num_starts` in all, each with a step that grows while the
-    value does and is halved when it falls. Random directions alone are hopeless: in d = 64 the best of 200 finds 0.36 of 1.
-    Differentiable in x and y at the direction found (envelope theorem). In the units of x.
-    O(num_steps num_starts (n + m) (d + log n)). Source: Deshpande et al. 2019.
+    that direction. Ascent on the sphere starts from the difference of the means, the principal directions of either
+    sample and of the difference of their covariances, and random ones, `num_starts` in all, each with a step that grows
+    while the value does and is halved when it falls. Random directions alone fail: in d = 64 the best of 200 finds 0.36
+    of 1. Differentiable in x and y at the direction found (envelope theorem). In the units of x. O(num_steps num_starts
+    (n + m) (d + log n)). Source: Deshpande et al. 2019.
     """
 
     def statistic(x: Tensor, y: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def max_sliced_wasserstein(
 
 @torch.enable_grad()
 def weight_slopes(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    """The derivative of W_p of numbers x (n,) and y (m,) by the weight of each: (n,), (m,)."""
+    """The derivative of W_p of numbers x (n,) and y (m,) with respect to each weight: (n,), (m,)."""
     a, b = (check_weights(None, len(each), each).requires_grad_() for each in (x, y))
     slope_x, slope_y = torch.autograd.grad(root(quantile_cost(x, y, p, a, b), p), (a, b))
     return slope_x, slope_y
@@ -111,7 +111,7 @@ def weight_slopes(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
 def projected_costs(
     x: Tensor, y: Tensor, directions: Tensor, p: float, a: Tensor | None = None, b: Tensor | None = None
 ) -> Tensor:
-    """W_p^p along each direction: (L,). Projections stand in contiguous rows (sorting them is most of the time)."""
+    """W_p^p along each direction: (L,). Projections are contiguous rows (sorting them takes most of the time)."""
     rows = max(1, BLOCK // max(len(x), len(y)))
     return torch.cat([quantile_cost(part @ x.T, part @ y.T, p, a, b) for part in directions.split(rows)])
 
@@ -127,7 +127,9 @@ def random_directions(number: int, d: int, seed: int) -> Tensor:
 def unit_vectors(directions: Tensor, d: int) -> Tensor:
     directions = torch.as_tensor(directions)
     if directions.ndim != 2 or directions.shape[1] != d or not len(directions):
-        raise EarthworksError(f"directions have shape {tuple(directions.shape)}; expected (L, {d}), a row for each")
+        raise EarthworksError(
+            f"directions have shape {tuple(directions.shape)}; expected (L, {d}), one row per direction"
+        )
     lengths = directions.double().norm(dim=1)
     if not ((lengths - 1).abs() < 1e-4).all():
         raise EarthworksError("directions must be unit vectors: divide each row by its length")
@@ -151,7 +153,7 @@ def steepest(x: Tensor, y: Tensor, p: float, num_starts: int, num_steps: int, se
 
 
 def starts(x: Tensor, y: Tensor, number: int, seed: int) -> Tensor:
-    """(number, d) unit vectors, the promising first."""
+    """(number, d) unit vectors, most promising first."""
     d = x.shape[1]
     k = max(1, (number - 1) // 4)
     centred_x, centred_y = x - x.mean(0), y - y.mean(0)

@@ -1,4 +1,4 @@
-"""The number of steps of a run, and what follows from it, by a timed warm-up."""
+"""Number of steps of a run, and the settings that depend on it, from a timed warm-up."""
 
 import math
 import time
@@ -15,16 +15,15 @@ from earthworks.wgan.task import Adversarial
 
 DEFAULT_MINUTES = 5.0
 MIN_STEPS = 20
-UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to measuring, drawing and saving
+UPDATE_SHARE = 0.9  # share of the time for updates; the rest is for validation, samples and saving
 TIMED_SHARE = 0.01
 VALIDATIONS = 25
 SAVE_SECONDS = 120.0
-HOLD, HELD_STEPS = 0.5, 8000  # the rates are full for half of a run, and on points no longer than the grid bears them
+HOLD, HELD_STEPS = 0.5, 8000  # full rates for half of a run, and on points for at most as long as the grid stays stable
 
 
 def settle(settings: Filled, data: Dataset, device: torch.device, started: float) -> tuple[Settled, float]:
-    """The settings of a run, and the seconds of one step; `started`: when the command started, from where its minutes are
-    counted."""
+    """The settings of a run, and the seconds per step; `started`: when the command started, from which minutes count."""
     minutes = settings.minutes
     if settings.max_steps is None and minutes is None:
         minutes = DEFAULT_MINUTES
@@ -41,7 +40,7 @@ def settle(settings: Filled, data: Dataset, device: torch.device, started: float
 
 
 def with_steps(settings: Filled, data: Dataset, max_steps: int, step_seconds: float) -> Settled:
-    """The settings that follow from the number of steps, where they were not given."""
+    """Fill in missing settings that follow from the number of steps."""
     every = math.ceil(max_steps / VALIDATIONS)
     found = {
         "max_steps": max_steps,

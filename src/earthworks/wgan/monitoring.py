@@ -1,4 +1,4 @@
-"""How near the generator has come, cheaply enough to be asked often and without asking the critic."""
+"""Cheap, critic-free measures of a generator's progress."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ DIRECTIONS = 128
 
 def quick_measures(fake: Tensor, held_out: Tensor, data: Dataset) -> dict[str, Any]:
     """Sliced W2 to the held-out samples; of a mixture also the modes found, the share of high-quality samples and the
-    reverse KL divergence of its modes to uniform. `score` is what is to be low, `shown` what a person follows."""
+    reverse KL divergence of its modes to uniform. `score`: lower is better; `shown`: quantities printed as progress."""
     if len(fake) > len(held_out):
         fake = fake[: len(held_out)]
     sliced = sliced_wasserstein(fake.flatten(1), held_out.flatten(1), num_directions=DIRECTIONS, seed=0)

@@ -1,9 +1,9 @@
 """Generators and critics of the papers: `mlp`, `dcgan`, `resnet`, with channels and size taken from the data.
 
 A generator maps noise (n, noise) to samples of `shape`; a critic maps samples to raw scores (n,). `shape` is (d,) for points
-and (channels, height, width) for images. Images lie in [0, 1] (sigmoid) with one channel and in [-1, 1] (tanh) otherwise, as
-in the code of Gulrajani et al. 2017. No critic that is penalised has batch normalization: it would make the score of one
-sample depend on the others. Legend of shapes: n samples, c channels, h height, w width.
+and (channels, height, width) for images. Images are in [0, 1] (sigmoid) with one channel and in [-1, 1] (tanh) otherwise, as
+in the code of Gulrajani et al. 2017. A penalised critic has no batch normalization, which would make the score of one
+sample depend on the others. Shapes: n samples, c channels, h height, w width.
 """
 
 import itertools
@@ -19,17 +19,17 @@ from earthworks.runs import EarthworksError
 
 Network = Literal["mlp", "dcgan", "resnet"]
 LEAK = 0.2
-SMALLEST = 4  # the side of the images that convolutions start from and end at
+SMALLEST = 4  # side of the smallest feature maps
 LARGEST_RESNET = 64
 
 
 def build(
     network: Network, shape: Sequence[int], *, noise: int, width: int, depth: int, batch_norm: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic for samples of `shape`. `batch_norm` (objectives without a penalty) puts it into both.
+    """Generator and critic for samples of `shape`. `batch_norm` (objectives without a penalty) adds it to both.
 
-    `width`: hidden units of the mlp, channels of the widest images of dcgan, of all of resnet's; `depth`: hidden layers of
-    the mlp. Raises EarthworksError for a network that is not laid out for such samples.
+    `width`: hidden units of the mlp, channels of dcgan's largest feature maps, of all of resnet's; `depth`: hidden layers
+    of the mlp. Raises EarthworksError for a network that does not support such samples.
     """
     if network not in get_args(Network):
         raise EarthworksError(f"network is {network!r}; it must be one of {', '.join(get_args(Network))}")
@@ -48,12 +48,12 @@ def build(
 
 
 def value_range(shape: Sequence[int]) -> tuple[float, float] | None:
-    """Between what the values of samples of `shape` lie; None for points, which are not bounded."""
+    """Range of the values of samples of `shape`; None for points, which are unbounded."""
     return None if len(shape) == 1 else (0.0, 1.0) if shape[0] == 1 else (-1.0, 1.0)
 
 
 class Bounded(nn.Module):
-    """The last step of an image generator: into the range of the data."""
+    """Last layer of an image generator: maps into the range of the data."""
 
     def __init__(self, shape: Sequence[int]):
         super().__init__()
@@ -66,8 +66,8 @@ class Bounded(nn.Module):
 def initialize(module: nn.Module, *, relu: bool = True, stride: int = 1) -> nn.Module:
     """Weights uniform with variance 4 / (fan in + fan out) before a ReLU, 2 / (fan in + fan out) elsewhere, biases 0.
 
-    fan_out is divided by stride^2 (of a convolution that makes images smaller), fan_in of one that makes them larger: so
-    many of its taps meet one pixel. As in the code of Gulrajani et al. 2017, after He et al. 2015.
+    fan_out is divided by stride^2 for a convolution that makes images smaller, fan_in for one that makes them larger,
+    because only that share of the taps meets one pixel. As in the code of Gulrajani et al. 2017, after He et al. 2015.
     """
     weight = module.weight
     assert isinstance(weight, Tensor)
@@ -115,7 +115,7 @@ class MLPCritic(nn.Module):
         return self.layers(x.flatten(1)).squeeze(1)
 
 
-# dcgan: 5 x 5 convolutions of stride 2, from 4 x 4 up and down to it again
+# dcgan: 5 x 5 convolutions of stride 2, from 4 x 4 up and back down to it
 
 
 def sides(shape: Sequence[int]) -> list[tuple[int, int]]:
@@ -128,7 +128,7 @@ def sides(shape: Sequence[int]) -> list[tuple[int, int]]:
 
 class DCGANGenerator(nn.Module):
     """Linear, then deconvolutions that double the side and halve the channels. MNIST: 256 x 4 x 4, 128 x 7 x 7 (cropped from
-    8), 64 x 14 x 14, 1 x 28 x 28. Batch normalization with colour, or where asked for."""
+    8), 64 x 14 x 14, 1 x 28 x 28. Batch normalization for colour images, or if requested."""
 
     def __init__(self, shape: Sequence[int], noise: int, width: int, batch_norm: bool):
         super().__init__()
@@ -175,12 +175,12 @@ class DCGANCritic(nn.Module):
         return self.layers(x).squeeze(1)
 
 
-# resnet: pre-activation blocks; nearest up-sampling before the first convolution, mean pooling after the second (as the
-# code of Gulrajani et al. 2017 has it; the paper's table puts the up-sampling before the second)
+# resnet: pre-activation blocks; nearest up-sampling before the first convolution, mean pooling after the second (as in
+# the code of Gulrajani et al. 2017; the paper's table puts the up-sampling before the second)
 
 
 class Block(nn.Module):
-    """x + conv(relu(norm(conv(relu(norm(x)))))), larger, smaller or as it is; a 1 x 1 shortcut where the shape changes."""
+    """x + conv(relu(norm(conv(relu(norm(x)))))), up- or downsampled or neither; a 1 x 1 shortcut where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, *, resample: Literal["up", "down", None], norms: Sequence[nn.Module]):
         super().__init__()
@@ -198,12 +198,12 @@ class Block(nn.Module):
             x, h = F.interpolate(x, scale_factor=2.0), F.interpolate(h, scale_factor=2.0)
         h = self.second(F.relu(self.second_norm(self.first(h))))
         h = F.avg_pool2d(h, 2) if self.resample == "down" else h
-        # a 1 x 1 convolution and a mean commute, and the smaller image is a quarter of the work
+        # a 1 x 1 convolution commutes with the mean, and the smaller image takes a quarter of the work
         return h + self.shortcut(F.avg_pool2d(x, 2) if self.resample == "down" else x)
 
 
 class FirstBlock(nn.Module):
-    """The critic's first: on the pixels themselves, so nothing is rectified before it."""
+    """First block of the critic: applied to pixels, so no ReLU comes before it."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -223,7 +223,7 @@ def resnet_widths(shape: Sequence[int], width: int) -> list[int]:
 
 
 class ResNetGenerator(nn.Module):
-    """Linear, blocks that double the side, batch normalization throughout; cropped where the side is no 4 x 2^k."""
+    """Linear, blocks that double the side, batch normalization throughout; cropped where the side is not 4 x 2^k."""
 
     def __init__(self, shape: Sequence[int], noise: int, width: int):
         super().__init__()
@@ -247,7 +247,7 @@ class ResNetGenerator(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Over channels, height and width of each sample, with a gain and a bias a channel."""
+    """Normalization over channels, height and width of each sample, with a gain and a bias per channel."""
 
     def __init__(self, channels: int):
         super().__init__()

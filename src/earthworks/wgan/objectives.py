@@ -1,4 +1,4 @@
-"""What critic and generator minimise, in the five forms of the papers, on raw scores.
+"""Losses of critic and generator on raw scores, in the five forms of the papers.
 
     minimax          critic  -E log D(x) - E log(1 - D(G z))      generator  E log(1 - D(G z))       Goodfellow et al. 2014
     non-saturating   critic  the same                             generator  -E log D(G z)           ibid., section 3
@@ -7,8 +7,8 @@
     lp               critic  ... + weight E max(0, |grad f| - 1)^2                                   Petzka et al. 2018
 
 D = sigmoid(f), so log D = -softplus(-f) and log(1 - D) = -softplus(f): exact where a sigmoid would be 0 or 1. The critic is
-high on real samples; adding a constant to f changes no gradient, so the generator's loss alone says nothing. What does is
-the gap E f(x) - E f(G z): at least 0 for a critic at its optimum, and for a 1-Lipschitz one an estimate of W1.
+high on real samples; adding a constant to f changes no gradient, so the generator's loss alone is not informative. The gap
+E f(x) - E f(G z) is: at least 0 for an optimal critic, and an estimate of W1 for a 1-Lipschitz one.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Objective = Literal["minimax", "non-saturating", "clip", "gp", "lp"]
 class Losses:
     """`critic(real scores, fake scores)` and `generator(fake scores)`, each to a 0-d tensor; scores are (n,).
 
-    `penalty` says which side of slope 1 is penalised, `clips` whether the critic's weights are clipped.
+    `penalty`: one- or two-sided penalty on the slope; `clips`: whether the critic's weights are clipped.
     """
 
     critic: Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +40,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def minimax_loss(fake: Tensor) -> Tensor:
-    """E log(1 - D(G z)): its gradient vanishes where the discriminator is sure."""
+    """E log(1 - D(G z)): its gradient vanishes where the discriminator is confident."""
     return -F.softplus(fake).mean()
 
 

@@ -1,4 +1,4 @@
-"""Samples as a person looks at them: a grid of images, or points."""
+"""Files of samples for viewing: a grid of images, or an array of points."""
 
 import io
 
@@ -11,11 +11,11 @@ from earthworks.runs import RunFolder, write_bytes
 from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.networks import value_range
 
-SIDE = 560  # pixels a picture has at least: small images are enlarged by a whole factor
+SIDE = 560  # target width of a picture in pixels: small images are enlarged by an integer factor
 
 
 def write_picture(run: RunFolder, step: int, samples: Tensor, data: Dataset) -> str:
-    """samples/step-N.png, or .npy of points; returns its name."""
+    """Write samples/step-N.png, or .npy for points; returns its name."""
     run.samples.mkdir(exist_ok=True)
     if len(data.shape) == 3:
         name = f"step-{step}.png"
@@ -27,14 +27,14 @@ def write_picture(run: RunFolder, step: int, samples: Tensor, data: Dataset) -> 
 
 
 def to_bytes(samples: Tensor) -> np.ndarray:
-    """(n, c, h, w) in the range of the networks to bytes (n, h, w, c)."""
+    """Convert (n, c, h, w) in the range of the networks to bytes (n, h, w, c)."""
     low, high = value_range(samples.shape[1:]) or (0.0, 1.0)
     values = (samples.float() - low) / (high - low) * 255
     return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """(n, h, w, c) bytes to one picture, a pixel of white between them; missing places stay white."""
+    """Tile (n, h, w, c) bytes into one picture with white borders of one pixel; unused cells stay white."""
     n, height, width, channels = images.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)
@@ -48,7 +48,7 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """The bytes of a PNG file that says who wrote it."""
+    """The bytes of a PNG file, with the program and its version as metadata."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -60,7 +60,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def array_bytes(array: np.ndarray) -> bytes:
-    """As np.save would write it."""
+    """The bytes that np.save would write."""
     content = io.BytesIO()
     np.save(content, array)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Drawing from a trained generator."""
+"""Sampling from a trained generator."""
 
 import math
 from pathlib import Path
@@ -18,18 +18,18 @@ from earthworks.wgan.objectives import OBJECTIVES
 from earthworks.wgan.sample_grid import array_bytes, grid, png, to_bytes
 from earthworks.wgan.stored import build_stored
 
-CHUNK = 256  # samples drawn in one pass: the result does not depend on it
-COPIES = 3  # of all samples that are held at once: as they are drawn, together, and as the content of a file
+CHUNK = 256  # samples per pass; does not affect the result
+COPIES = 3  # of all samples held at once: the chunks, their concatenation, and the content of the file
 MOST_PICTURED = 400
-# keys of config.yaml that no run is without
+# required keys of config.yaml
 REQUIRED = (
     *("data", "shape", "objective", "network", "width", "depth", "noise", "batch", "generator_batch", "critic_steps"),
     *("optimizer", "learning_rate", "critic_learning_rate", "beta1", "beta2", "hold", "horizon", "max_steps"),
     *("data_digest", "average", "validation", "seed", "critic_batch_norm", "channels_last"),
     *("evaluate_every", "sample_every", "save_every"),
 )
-OPTIONAL = ("penalty", "clip", "dequantize", "parameters")  # that may be null
-KINDS = (  # settings by what their values are
+OPTIONAL = ("penalty", "clip", "dequantize", "parameters")  # may be null
+KINDS = (  # types of the settings
     (("width", "depth", "noise", "batch", "generator_batch", "critic_steps", "horizon"), int, "a whole number above 0"),
     (
         ("max_steps", "seed", "evaluate_every", "sample_every", "save_every", "parameters"),
@@ -46,7 +46,7 @@ LARGEST_SIDE = 1 << 32
 
 
 def load(run: str | Path, *, checkpoint: str = "last", device: str = "auto") -> tuple[nn.Module, nn.Module]:
-    """The averaged generator and the critic of a run, ready to be used: noise (n, noise) to samples, samples to scores."""
+    """The averaged generator and the critic of a run, in evaluation mode: noise (n, noise) to samples, samples to scores."""
     folder, config = wgan_run(run)
     tensors, _ = checkpoints.load(checkpoints.choose(folder, checkpoint))
     generator, critic = build_stored(config, tensors, folder)
@@ -59,7 +59,7 @@ def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     folder = RunFolder.open(run)
     config = folder.read_config()
     if config.get("kind") != "wgan":
-        raise EarthworksError(f"{run} is not the run of a GAN but of a {config.get('kind')}: give one of wgan train")
+        raise EarthworksError(f"{run} is a {config.get('kind')} run, not a GAN run: give one of wgan train")
     missing = [name for name in REQUIRED if config.get(name) is None]
     missing += [name for name in OPTIONAL if name not in config]
     if missing:
@@ -71,16 +71,16 @@ def wgan_run(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
                 raise EarthworksError(f"{folder.config_file} has {name} {str(value)[:40]!r}; expected {words}")
     shape = config["shape"]
     if len(shape) not in (1, 3) or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape):
-        raise EarthworksError(
-            f"{folder.config_file} has shape {str(shape)[:40]}, which no samples have: it was altered"
-        )
+        raise EarthworksError(f"{folder.config_file} has the impossible shape {str(shape)[:40]}: it was altered")
     if config["objective"] not in OBJECTIVES:
-        raise EarthworksError(f"{folder.config_file} has objective {config['objective'][:40]!r}, which there is not")
+        raise EarthworksError(
+            f"{folder.config_file} has the unknown objective {config['objective'][:40]!r}: it was altered"
+        )
     return folder, config
 
 
 def of_kind(value: Any, kind: Any, least: int) -> bool:
-    """Whether a setting is of its type, and a number a finite one, a whole number not below `least`."""
+    """Whether a setting has its type, numbers being finite and integers at least `least`."""
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         return False
     return value >= least if kind is int else not isinstance(value, float) or math.isfinite(value)
@@ -88,7 +88,7 @@ def of_kind(value: Any, kind: Any, least: int) -> bool:
 
 def sample(run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last", device: str = "auto") -> Tensor:
     """`num` samples of the averaged generator, (num, *shape) in float32: images of one channel in [0, 1], of more in
-    [-1, 1], points as they are. The same seed gives the same samples, fewer being the first of more."""
+    [-1, 1], points unscaled. The same seed gives the same samples; fewer are the first of more."""
     if num < 1:
         raise EarthworksError(f"--num is {num}; it must be at least 1")
     if seed < 0:
@@ -101,7 +101,7 @@ def sample(run: str | Path, num: int, *, seed: int = 0, checkpoint: str = "last"
 
 @torch.no_grad()
 def draw(generator: nn.Module, num: int, *, seed: int, noise: int) -> Tensor:
-    """(num, *shape): whole chunks are drawn, so that fewer samples are the first of more."""
+    """Samples (num, *shape), drawn in whole chunks, so that fewer samples are the first of more."""
     device = next(generator.parameters()).device
     random = noise_generator(seed, 0, device, purpose=1)
     parts = [generator(torch.randn(CHUNK, noise, device=device, generator=random)) for _ in range(0, num, CHUNK)]
@@ -117,24 +117,26 @@ def sample_file(
     checkpoint: str = "last",
     device: str = "auto",
 ) -> str:
-    """Draw from the generator of a run into a file.
+    """Draw samples from a run's generator into a file.
 
     Args:
         run: the run folder.
         num: samples to draw.
-        output: a .npy (float32, images in [0, 1] or [-1, 1]), or a .png of a grid of images; a file that does not exist.
-        seed: of the noise.
+        output: a new file: .npy (float32, images in [0, 1] or [-1, 1]), or .png (a grid of images).
+        seed: seed of the noise.
         checkpoint: `last`, `best` (lowest validation), or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
     """
     path = Path(output)
     if path.suffix not in (".npy", ".png"):
-        raise EarthworksError(f"--output {output} must end in .npy or .png")
+        raise EarthworksError(f"--output is {output}; expected a name ending in .npy or .png")
     refuse_existing(path)
     if path.suffix == ".png" and len(wgan_run(run)[1]["shape"]) == 1:
-        raise EarthworksError("these samples are points: write them to a .npy file")
+        raise EarthworksError("these samples are points, not images: write them to a .npy file")
     if path.suffix == ".png" and num > MOST_PICTURED:
-        raise EarthworksError(f"a picture holds {MOST_PICTURED} images at most; write {num:,} to a .npy file")
+        raise EarthworksError(
+            f"--num is {num:,}, but a picture holds at most {MOST_PICTURED} images; write them to a .npy file"
+        )
     samples = sample(run, num, seed=seed, checkpoint=checkpoint, device=device)
     if path.suffix == ".npy":
         content = array_bytes(np.ascontiguousarray(samples.numpy()))

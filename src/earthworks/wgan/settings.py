@@ -1,4 +1,4 @@
-"""The settings of `wgan train`: what nobody gave comes from a preset of a paper, or from the kind of data."""
+"""Settings of `wgan train`; defaults come from a paper's preset, or depend on the kind of data."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from earthworks.wgan.data.datasets import Dataset
 from earthworks.wgan.networks import Network, build
 from earthworks.wgan.objectives import OBJECTIVES, Objective
 
-# The settings of the papers, by name. Where a paper and its code differ, both are here.
+# Settings of the papers, by name; both versions where a paper and its code differ.
 GULRAJANI = {
     "objective": "gp",
     "optimizer": "adam",
@@ -55,7 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **GULRAJANI,
         **{"penalty": 10.0, "beta1": 0.5, "batch": 64, "network": "dcgan", "width": 128, "noise": 128},
     },
-    # its appendix F for CIFAR-10, the residual network: rate to 0 over the run, the generator on twice the batch
+    # its appendix F for CIFAR-10, the residual network: rate falls to 0 over the run, generator batch twice as large
     "cifar-resnet": {
         **{**GULRAJANI, "learning_rate": 2e-4, "hold": 0.0},
         **{"penalty": 10.0, "beta1": 0.0, "batch": 64, "generator_batch": 128},
@@ -63,8 +63,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Ours, for what no preset says. Fitted in docs/log.md.
-SMALL_IMAGE = 16  # pixels: below it an mlp, as there is nothing to convolve
+# Our defaults for settings that no preset gives; fitted in docs/log.md.
+SMALL_IMAGE = 16  # pixels: smaller images get an mlp
 POINTS = {
     **{"network": "mlp", "width": 128, "depth": 3, "noise": 2},
     **{"batch": 128, "generator_batch": 512, "learning_rate": 2e-3, "penalty": 1.0, "critic_steps": 2},
@@ -105,39 +105,39 @@ class TrainSettings(RunSettings):
     objective: Objective | None = setting(
         None, "`gp` (default), `lp` (one-sided), `clip`, `minimax` or `non-saturating`."
     )
-    network: Network | None = setting(None, "`mlp`, `dcgan` or `resnet`; by default by the data.")
+    network: Network | None = setting(None, "`mlp`, `dcgan` or `resnet`; by default chosen by the data.")
     width: int | None = setting(None, "hidden units of the mlp, channels of the convolutions.", AT_LEAST_ONE)
     depth: int | None = setting(None, "hidden layers of the mlp.", AT_LEAST_ONE)
     noise: int | None = setting(None, "dimension of the generator's input.", AT_LEAST_ONE)
-    batch: int | None = setting(None, "real samples of one update of the critic.", AT_LEAST_ONE)
-    generator_batch: int | None = setting(None, "generated samples of one update of the generator.", AT_LEAST_ONE)
-    critic_steps: int | None = setting(None, "updates of the critic for one of the generator.", AT_LEAST_ONE)
+    batch: int | None = setting(None, "real samples per update of the critic.", AT_LEAST_ONE)
+    generator_batch: int | None = setting(None, "generated samples per update of the generator.", AT_LEAST_ONE)
+    critic_steps: int | None = setting(None, "updates of the critic per update of the generator.", AT_LEAST_ONE)
     penalty: float | None = setting(None, "weight of the gradient penalty.", AT_LEAST_ZERO)
     clip: float | None = setting(None, "bound of the critic's weights (objective `clip`).", ABOVE_ZERO)
     optimizer: Optimizer | None = setting(None, "`adam`, `adamw` or `rmsprop`.")
-    learning_rate: float | None = setting(None, "of the generator.", ABOVE_ZERO)
-    critic_learning_rate: float | None = setting(None, "of the critic; by default the same.", ABOVE_ZERO)
+    learning_rate: float | None = setting(None, "learning rate of the generator.", ABOVE_ZERO)
+    critic_learning_rate: float | None = setting(None, "learning rate of the critic; by default the same.", ABOVE_ZERO)
     beta1: float | None = setting(None, "Adam's decay of the first moment.", BELOW_ONE)
     beta2: float | None = setting(None, "Adam's decay of the second moment.", BELOW_ONE)
     hold: float | None = setting(
         None,
-        "share of the run after which the rates fall linearly to a hundredth; 1 keeps them. By default half, and on points "
-        "at most 8,000 steps.",
+        "share of the run after which the rates fall linearly to a hundredth; 1 keeps them constant. By default half, "
+        "and on points at most 8,000 steps.",
         A_SHARE,
     )
     average: float | None = setting(
         None, "decay of the moving average of the generator's weights, from which samples are drawn.", BELOW_ONE
     )
-    dequantize: bool | None = setting(None, "add noise of one level to images of bytes.")
+    dequantize: bool | None = setting(None, "add noise of one level to 8-bit images.")
     validation: float = setting(
         0.1,
-        "held-out fraction, where the data have no test part.",
+        "held-out fraction, for data without a test part.",
         Bound(lambda value: 0 < value < 1, "between 0 and 1"),
     )
     precision: str = setting(
         "auto",
-        "`fp32`, `bf16` (autocast; norms of gradients stay in fp32), or `auto`: fp32 for an mlp, whose products are too "
-        "small to gain, otherwise what is faster here.",
+        "`fp32`, `bf16` (autocast; norms of gradients stay in fp32), or `auto`: fp32 for an mlp, which is too small "
+        "to gain, otherwise the faster one on this machine.",
         Bound(
             lambda value: value in ("auto", "fp32", "bf16"),
             "auto, fp32 or bf16: gradients of gradients overflow fp16",
@@ -145,19 +145,19 @@ class TrainSettings(RunSettings):
     )
     channels_last: bool | None = setting(None, "memory layout of images; by default yes.")
     compile: bool = setting(
-        False, "compile the generator by torch.compile; the critic is differentiated twice, which it cannot do."
+        False, "compile the generator with torch.compile, which cannot compile the twice-differentiated critic."
     )
 
 
 @dataclass(frozen=True)
 class GanSettings(TrainSettings):
-    """The settings as config.yaml has them, with the one that follows from the others."""
+    """The settings as in config.yaml, including the derived one."""
 
-    critic_batch_norm: bool = setting(False, "whether the critic has batch normalization.")
+    critic_batch_norm: bool = setting(False, "use batch normalization in the critic.")
 
 
 class Filled(GanSettings):
-    """The settings after `fill`: these are known."""
+    """The settings after `fill`, with these known."""
 
     data: str
     objective: Objective
@@ -178,7 +178,7 @@ class Filled(GanSettings):
 
 
 class Settled(Filled):
-    """The settings of a run that was started: these are known too."""
+    """The settings of a started run, with these known too."""
 
     hold: float
     horizon: int
@@ -189,14 +189,14 @@ class Settled(Filled):
 
 
 def check(settings: TrainSettings) -> None:
-    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
+    """Raise EarthworksError for the first invalid setting, before anything is read or written."""
     check_settings(settings)
     if settings.preset is not None and settings.preset not in PRESETS:
         raise EarthworksError(f"--preset is {settings.preset!r}; it must be one of {', '.join(PRESETS)}")
 
 
 def fill(settings: TrainSettings, data: Dataset) -> Filled:
-    """What was given, then the preset, then what suits the objective, the data, and everything."""
+    """Fill in missing settings: from the preset, then the objective, the data, and the common defaults."""
     given = values(settings)
     preset = PRESETS.get(settings.preset or "", {})
     layers = [{"generator_batch": settings.batch or preset["batch"], **preset} if preset else {}]
@@ -206,7 +206,7 @@ def fill(settings: TrainSettings, data: Dataset) -> Filled:
     given["batch"] = min(given["batch"], len(data.train))
     given["generator_batch"] = given["generator_batch"] or given["batch"]
     given["critic_learning_rate"] = given["critic_learning_rate"] or given["learning_rate"]
-    # in both networks wherever no penalty forbids it: Radford et al. 2016; the code of Gulrajani et al. 2017 for clipping
+    # in both networks unless a penalty forbids it: Radford et al. 2016; the code of Gulrajani et al. 2017 for clipping
     batch_norm = OBJECTIVES[objective].penalty is None and given["network"] == "dcgan"
     if given["network"] == "mlp" and given["precision"] == "auto":
         given["precision"] = "fp32"
@@ -216,7 +216,7 @@ def fill(settings: TrainSettings, data: Dataset) -> Filled:
 
 
 def suited(shape: tuple[int, ...]) -> dict[str, Any]:
-    """What suits samples of this shape."""
+    """Defaults for samples of this shape."""
     if len(shape) == 1:
         return POINTS
     if min(shape[1:]) < SMALL_IMAGE:
@@ -225,7 +225,7 @@ def suited(shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def networks(settings: Filled, data: Dataset) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic of these settings. Raises EarthworksError for what does not fit."""
+    """Generator and critic of these settings. Raises EarthworksError for settings that do not fit."""
     pair = build(
         settings.network,
         data.shape,
@@ -237,7 +237,7 @@ def networks(settings: Filled, data: Dataset) -> tuple[nn.Module, nn.Module]:
     normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for each in pair for module in each.modules())
     if normalized and min(settings.batch, settings.generator_batch) < 2:
         raise EarthworksError(
-            f"a batch of one has no spread for the batch normalization of --network {settings.network} to divide by: "
-            "give a --batch and --generator_batch of at least 2, or --network mlp"
+            f"the batch normalization of --network {settings.network} needs more than one sample per batch: "
+            "set --batch and --generator_batch to at least 2, or use --network mlp"
         )
     return pair

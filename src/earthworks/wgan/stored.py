@@ -1,4 +1,4 @@
-"""What a checkpoint holds compared with what the run's config.yaml says, before anything is built from it."""
+"""Comparison of a checkpoint with the run's config.yaml, before anything is built from it."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ NETWORKS = ("generator", "critic", "average")
 def check_resumable(folder: RunFolder, config: dict[str, Any], settings: RunSettings) -> None:
     """Compare the newest checkpoint with the settings: those it records, and the shapes of its weights.
 
-    Raises EarthworksError, with the names, for settings that config.yaml did not have when the checkpoint was written.
+    Raises EarthworksError that names the settings changed in config.yaml since the checkpoint was written.
     """
     newest = checkpoints.newest(folder)
     if newest is None:
@@ -35,8 +35,8 @@ def check_resumable(folder: RunFolder, config: dict[str, Any], settings: RunSett
 def build_stored(
     config: dict[str, Any], tensors: dict[str, dict[str, torch.Tensor]], folder: RunFolder
 ) -> tuple[nn.Module, nn.Module]:
-    """The averaged generator and the critic of a checkpoint. Raises EarthworksError for other weights than config.yaml
-    says, before memory is taken for what it says."""
+    """The averaged generator and the critic of a checkpoint. Raises EarthworksError if the weights do not
+    match config.yaml, before any memory is allocated for its networks."""
     check_networks(config, shapes_of(tensors), folder)
     generator, critic = networks_of(config)
     generator.load_state_dict(tensors["average"])
@@ -49,21 +49,21 @@ def shapes_of(tensors: dict[str, dict[str, torch.Tensor]]) -> dict[str, Shapes]:
 
 
 def check_networks(config: dict[str, Any], stored: dict[str, Shapes], folder: RunFolder) -> None:
-    """Raise EarthworksError unless the networks of a configuration have the weights that are stored."""
+    """Raise EarthworksError unless the networks of a configuration match the stored weights."""
     altered = EarthworksError(
-        f"the weights in {', '.join(f'{name}.safetensors' for name in NETWORKS)} of the checkpoint are not those of the "
+        f"the weights in {', '.join(f'{name}.safetensors' for name in NETWORKS)} of the checkpoint do not fit the "
         f"networks in {folder.config_file}: one of them was altered"
     )
     if config["network"] == "mlp" and config["depth"] > len(
         stored["generator"]
-    ):  # layers cost time without weights too
+    ):  # even layers without weights cost time
         raise altered
     try:
         with torch.device("meta"):
             generator, critic = networks_of(config)
     except EarthworksError:
         raise
-    except (RuntimeError, TypeError, ValueError, OverflowError):  # sizes that no tensor has
+    except (RuntimeError, TypeError, ValueError, OverflowError):  # impossible tensor sizes
         raise altered from None
     for name, network in (("generator", generator), ("average", generator), ("critic", critic)):
         if {key: tuple(value.shape) for key, value in network.state_dict().items()} != stored[name]:

@@ -1,4 +1,4 @@
-"""A generator and its critic in training: one update, one measurement, one sample, and what a checkpoint of them holds."""
+"""Adversarial training task: updates, validation, samples and checkpoint state of a generator and its critic."""
 
 import copy
 import math
@@ -25,15 +25,15 @@ from earthworks.wgan.sample_grid import write_picture
 from earthworks.wgan.sampling import draw
 from earthworks.wgan.settings import Settled
 
-GAP_SAMPLES = 1024  # of each kind tell the critic's gap at a validation
-SHOWN = 64  # samples of a picture, on the same noise throughout
-MEASURED = 2048  # generated samples of a validation
-FINAL_SHARE = 0.01  # of the rates, at the horizon and after it: a run that is prolonged still learns
-AVERAGE_WARMUP = 10  # the average of t steps begins as that of the last (10 + t) / 10
+GAP_SAMPLES = 1024  # of each kind, for the critic's gap at a validation
+SHOWN = 64  # samples per picture, always on the same noise
+MEASURED = 2048  # generated samples per validation
+FINAL_SHARE = 0.01  # of the rates, at and after the horizon: an extended run still learns
+AVERAGE_WARMUP = 10  # the average after t steps covers about the last (10 + t) / 10
 
 
 class Adversarial:
-    """Generator against critic: the task that the loop runs. One step is `critic_steps` updates of the critic and one of
+    """Training task of a generator and its critic. One step is `critic_steps` updates of the critic and one of
     the generator (Gulrajani et al. 2017, Algorithm 1)."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Adversarial:
             final_share=FINAL_SHARE,
             hold=settings.hold,
         )
-        # a critic's loss has no level to keep to; two guards, so that one network's steps do not hide the other's in a row
+        # a critic's loss has no normal level; two guards, so that neither network masks the other's consecutive bad steps
         self.critic_guard, self.generator_guard = Guard(spike=math.inf), Guard(spike=math.inf)
         self.generate = torch.compile(self.generator) if settings.compile else self.generator
         self.images_seen = 0
@@ -75,7 +75,7 @@ class Adversarial:
         return Optimizer(settings.optimizer, module.named_parameters(), learning_rate=learning_rate, betas=betas)
 
     def update(self, step: int) -> dict[str, Any]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         random = noise_generator(self.settings.seed, step, self.device, rank=rank())
         factor = self.schedule.factor(step)
         record: dict[str, Any] = {}
@@ -89,13 +89,13 @@ class Adversarial:
         synchronize(self.device)
         images = self.settings.critic_steps * self.settings.batch * world_size()
         self.images_seen += images
-        rate = images / (time.perf_counter() - begun)
+        rate = images / (time.perf_counter() - started)
         shares = {"learning_rate": self.settings.learning_rate * factor, "images": images}
         return {**record, **shares, "images_seen": self.images_seen, "images_per_second": rate}
 
     @property
     def skipped(self) -> int:
-        """Updates of either network that were left out."""
+        """Number of skipped updates of either network."""
         return self.critic_guard.skipped + self.generator_guard.skipped
 
     def critic_step(self, number: int, random: torch.Generator, factor: float) -> dict[str, Any]:
@@ -129,15 +129,15 @@ class Adversarial:
         return {**record, "critic_gradient_norm": norm}
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw scores of both, in one pass; in two where batch normalization would mix them, because the generator's step
-        shows the critic generated samples alone (as the code of Arjovsky et al. 2017 does)."""
+        """Raw scores of both, in one pass; in two where batch normalization would mix them, because in the generator's step
+        the critic sees only generated samples (as in the code of Arjovsky et al. 2017)."""
         if self.settings.critic_batch_norm:
             return self.critic(real).float(), self.critic(fake).float()
         on_real, on_fake = self.critic(torch.cat([real, fake])).float().split(len(real))
         return on_real, on_fake
 
     def generator_step(self, random: torch.Generator, factor: float) -> dict[str, Any]:
-        """One update of the generator; the critic's weights are left out of the graph."""
+        """One update of the generator, without gradients of the critic's weights."""
         self.critic.requires_grad_(False)
         with autocast(self.settings.precision, self.device):
             fake = self.generate(self.noise(self.settings.generator_batch, random))
@@ -155,7 +155,7 @@ class Adversarial:
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """The exponential moving average of the generator's weights, which is what samples are drawn from."""
+        """Update the exponential moving average of the generator's weights, from which samples are drawn."""
         decay = min(self.settings.average, (1 + step) / (AVERAGE_WARMUP + step))
         averages, weights = list(self.average.parameters()), list(self.generator.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
@@ -166,20 +166,20 @@ class Adversarial:
         return torch.randn(num, self.settings.noise, device=self.device, generator=random)
 
     def draw(self, num: int, seed: int) -> Tensor:
-        """Samples of the averaged generator, in the scale of the networks."""
+        """Samples of the averaged generator, on the scale of the networks."""
         return draw(self.average.eval(), num, seed=seed, noise=self.settings.noise).to(self.device)
 
     def validate(self) -> dict[str, Any] | None:
-        """The critic's gap on samples it was trained on and on held-out ones, against the same generated ones; its slope
-        between them; and how near the averaged generator has come, by measures that need no critic."""
+        """The critic's gap on training and on held-out samples, against the same generated ones; its slope between them; and
+        critic-free measures of the averaged generator."""
         seed = self.settings.seed
         fake = self.draw(MEASURED, seed)
         held_out = self.batches.held_out(MEASURED)
         num = min(GAP_SAMPLES, len(held_out), len(self.data.train))
         if not torch.isfinite(fake).all():
             raise EarthworksError(
-                "the generator makes values that are not finite: its training has diverged; start a new run with a lower "
-                f"--learning_rate, the last checkpoint of {self.run.path} is intact",
+                "the generator produces non-finite values: training has diverged; start a new run with a lower "
+                f"--learning_rate (the last checkpoint of {self.run.path} is intact)",
                 exit_code=1,
             )
         with torch.no_grad():
@@ -240,13 +240,13 @@ class Adversarial:
         self.images_seen = state["images_seen"]
 
     def load_networks(self, tensors: dict[str, dict[str, Tensor]]) -> None:
-        """The weights of a checkpoint. Raises EarthworksError when they are of other networks."""
+        """Load the weights of a checkpoint. Raises EarthworksError when they belong to other networks."""
         try:
             for name in ("generator", "critic", "average"):
                 getattr(self, name).load_state_dict(tensors[name])
         except (RuntimeError, KeyError):
             raise EarthworksError(
-                f"the checkpoint's weights are not those of the networks in {self.run.config_file}: one of them was altered"
+                f"the checkpoint's weights do not fit the networks in {self.run.config_file}: one of them was altered"
             ) from None
 
 

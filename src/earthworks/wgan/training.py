@@ -1,4 +1,4 @@
-"""Samples in, a trained generator out: one run, from its command to its report."""
+"""`wgan train`: one run, from its command to its report."""
 
 import importlib
 import time
@@ -28,20 +28,20 @@ from earthworks.wgan.task import Adversarial
 
 @command(TrainSettings)
 def train(settings: TrainSettings) -> Path:
-    """Train a Wasserstein GAN, or a standard one, and write everything about it into one run folder, which is returned."""
-    importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
+    """Train a Wasserstein or standard GAN. Writes everything into one run folder and returns its path."""
+    importlib.import_module("torch._dynamo")  # torch.optim imports it at first use: 1.3 s that are not training
     started = time.perf_counter()
     if settings.resume is not None:
         with RunFolder.open(settings.resume).writing() as folder:
             return resume(folder, settings, choose_device(settings.device), started)
     if settings.data is None:
-        raise EarthworksError("train needs --data (digits, grid, a folder of images, ...), or --resume RUN")
+        raise EarthworksError("--data is missing: give digits, grid, a folder of images, ..., or --resume RUN")
     check(settings)
     return start(settings, settings.data, started)
 
 
 def start(settings: TrainSettings, data: str, started: float) -> Path:
-    """Start a run from settings that were checked, and train it; `started`: when the command started."""
+    """Start a run from checked settings, and train it; `started`: when the command started."""
     samples = load_dataset(data, validation=settings.validation, seed=settings.seed)
     device = choose_device(settings.device)
     filled = fill(settings, samples)
@@ -68,7 +68,7 @@ def resume(folder: RunFolder, given: TrainSettings, device: torch.device, starte
     samples = load_dataset(settings.data, validation=settings.validation, seed=settings.seed)
     if list(samples.shape) != list(config["shape"]):
         raise EarthworksError(
-            f"{settings.data} holds samples of shape {samples.shape} now, {folder.path} started with {config['shape']}"
+            f"{settings.data} now holds samples of shape {samples.shape}, but {folder.path} started with {config['shape']}"
         )
     if samples.digest != config["data_digest"]:
         raise EarthworksError(f"{settings.data} no longer holds the samples that {folder.path} started with")
@@ -80,12 +80,12 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
     _, config = wgan_run(folder.path)
     unknown = config.keys() - set(DERIVED) - types_of(GanSettings).keys()
     if unknown:
-        raise EarthworksError(f"{folder.config_file} holds settings that no option has: {', '.join(sorted(unknown))}")
+        raise EarthworksError(f"{folder.config_file} holds unknown settings: {', '.join(sorted(unknown))}")
     return config
 
 
 def conduct(folder: RunFolder, samples: Dataset, settings: Settled, device: torch.device, started: float) -> Path:
-    """Say what is about to happen, train, report."""
+    """Print a summary, train, write the report."""
     torch.manual_seed(settings.seed)
     generator, critic = networks(settings, samples)
     counts = [sum(p.numel() for p in module.parameters()) for module in (generator, critic)]
@@ -109,8 +109,8 @@ def conduct(folder: RunFolder, samples: Dataset, settings: Settled, device: torc
         note(f"report {write_report([folder.path])}")
     if (last := read_metrics(folder.metrics_file)[-1:]) and last[0].get("loss") is None:
         raise EarthworksError(
-            f"{folder.path} diverged: the critic's loss is no finite number, so its last updates were left out; everything "
-            "is saved, so ask earthworks wgan diagnose, and start a new run with a lower --learning_rate",
+            f"{folder.path} diverged: the critic's loss is not finite, and its last updates were skipped; everything is "
+            "saved: run earthworks wgan diagnose, then start a new run with a lower --learning_rate",
             exit_code=1,
         )
     note(f"next: earthworks wgan sample {typed(folder.path)} --num 64 --output samples.png")

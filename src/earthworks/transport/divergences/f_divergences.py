@@ -1,9 +1,9 @@
-"""Divergences of histograms, in nats: what the Wasserstein distance is held against, exact for probabilities given.
+"""Divergences of histograms, in nats, exact for given probabilities; for comparison with the Wasserstein distance.
 
     KL(P | Q) = sum_i p_i log(p_i / q_i)        JS = KL(P | M) / 2 + KL(Q | M) / 2, M = (P + Q) / 2        TV = |P - Q|_1 / 2
 
-For laws that share no point they are infinity, log 2 and 1 however near the points lie: two parallel lines a distance
-theta apart have the same Jensen-Shannon divergence at every theta, and no slope to follow (Arjovsky et al. 2017,
+For disjoint distributions they are infinity, log 2 and 1, however near the points are: two parallel lines a distance
+theta apart have the same Jensen-Shannon divergence at every theta, and no gradient to follow (Arjovsky et al. 2017,
 Example 1). Between *samples* they depend on the bins: histograms of many bins and few samples are biased upwards.
 """
 
@@ -22,7 +22,7 @@ def kullback_leibler(p: Tensor, q: Tensor) -> Distance:
     """KL(P | Q) = sum_i p_i log(p_i / q_i), nats; 0 log 0 = 0, infinity where p_i > 0 = q_i. Kind `cost`, not symmetric.
 
     p, q: probabilities over the same k bins, of any equal shape, each summing to 1. Differentiable; bins with p_i = 0
-    pass a gradient of 0, where the one-sided derivative in p_i is -infinity. O(k). Raises EarthworksError for unlike
+    get a gradient of 0, although the one-sided derivative in p_i is -infinity. O(k). Raises EarthworksError for different
     shapes, an empty histogram, negative or NaN entries, and sums other than 1.
     """
     p, q = check_histograms(p, q)
@@ -30,9 +30,9 @@ def kullback_leibler(p: Tensor, q: Tensor) -> Distance:
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Distance:
-    """JS(P, Q) = KL(P | M) / 2 + KL(Q | M) / 2 with M = (P + Q) / 2, nats: from 0 to log 2, which disjoint laws have.
+    """JS(P, Q) = KL(P | M) / 2 + KL(Q | M) / 2 with M = (P + Q) / 2, nats: from 0 to log 2 (disjoint distributions).
 
-    Divide by log 2 for bits. Kind `cost`: its root is a metric, itself it is not. Arguments, gradient, cost and errors as
+    Divide by log 2 for bits. Kind `cost`: its root is a metric; it is not. Arguments, gradient, cost and errors as
     `kullback_leibler`, but never infinite. Source: Lin 1991; Goodfellow et al. 2014, theorem 1.
     """
     p, q = check_histograms(p, q)

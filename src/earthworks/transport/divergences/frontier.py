@@ -1,10 +1,10 @@
-"""The divergence frontier: what a model makes that is not real, against what is real that it does not make.
+"""The divergence frontier: implausible samples of a model against modes that it misses.
 
 Samples of features are quantised together into k clusters, P and Q their histograms, R_l = l P + (1 - l) Q, and
 
     frontier = { (exp(-c KL(Q | R_l)), exp(-c KL(P | R_l))) : 0 < l < 1 },    area under it in (0, 1], 1 where P = Q.
 
-KL(Q | R_l) prices what only Q has (the model's implausible samples), KL(P | R_l) what only P has (modes it missed).
+KL(Q | R_l) penalises mass only in Q (the model's implausible samples), KL(P | R_l) mass only in P (missed modes).
 """
 
 import math
@@ -19,23 +19,23 @@ from earthworks.transport.result import Distance
 
 MOST_CLUSTERS = 500  # Pillutla et al. 2021: a tenth of the samples, at most 500
 PER_CLUSTER = 10
-POINTS = 100  # on the frontier, which give the area to 5e-5
+POINTS = 100  # on the frontier: area to 5e-5
 
 
 @any_magnitude()
 def divergence_frontier(
     x: Tensor, y: Tensor, *, num_clusters: int | None = None, scale: float = 5.0, num_seeds: int = 5, seed: int = 0
 ) -> Distance:
-    """1 - area under the divergence frontier of the features x (n, d), real, and y (m, d), generated: 0 for equal laws,
-    towards 1 for disjoint ones. The mean over `num_seeds` clusterings; kind `estimate`. Not differentiable.
+    """1 - area under the divergence frontier of the features x (n, d), real, and y (m, d), generated: 0 for equal
+    distributions, towards 1 for disjoint ones. The mean over `num_seeds` clusterings; kind `estimate`. Not differentiable.
 
     `num_clusters` (default a tenth of the smaller sample, from 2 to 500) k-means clusters of both samples together; counts
-    are smoothed as (count + 1/2) / (n + k/2) (Krichevsky and Trofimov); `scale` is c. Euclidean distances between features
-    decide the clusters, so bring features on one scale. `details`: num_clusters, area (the mean), standard_deviation of
+    are smoothed as (count + 1/2) / (n + k/2) (Krichevsky and Trofimov); `scale` is c. Clusters use Euclidean distances
+    between features, so put features on one scale. `details`: num_clusters, area (the mean), standard_deviation of
     the area over the clusterings. `frontier(*quantise(x, y, k, seed), scale)` is the curve itself.
 
-    The value depends on n, m, k and c: the null at the same sizes (`assess`) says what equal laws would give.
-    Differs from the published program: no PCA and no scaling of rows before k-means, the spread over seeds is reported.
+    The value depends on n, m, k and c: the null at the same sizes (`assess`) is its value for equal distributions.
+    Differences from the published program: no PCA or row scaling before k-means, and the spread over seeds is reported.
     Raises EarthworksError for bad clouds, fewer than 2 clusters or seeds below 1. O(num_seeds (n + m) k d) an iteration.
     Source: Pillutla et al. 2021, eq. 2 to 4; smoothing and its error: Liu et al. 2021; Pillutla et al. 2023, section 4.
     """
@@ -74,7 +74,7 @@ def quantise(x: Tensor, y: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
 
     pool = torch.cat([x, y]).detach().cpu().numpy()
     k = min(k, len(torch.unique(torch.from_numpy(pool), dim=0)))
-    # one start for each seed: the spread over starts is what is reported
+    # one start per seed: the reported spread is over starts
     labels = torch.from_numpy(KMeans(k, n_init=1, random_state=seed).fit(pool).labels_).long()  # pyright: ignore[reportArgumentType]
     counts = [torch.bincount(part, minlength=k).double() for part in labels.split([len(x), len(y)])]
     p, q = ((count + 0.5) / (count.sum() + k / 2) for count in counts)
@@ -86,12 +86,12 @@ def frontier(p: Tensor, q: Tensor, scale: float) -> Tensor:
     weight = torch.linspace(1, 0, POINTS, dtype=p.dtype)[:, None]
     mixture = weight * p + (1 - weight) * q
     return torch.stack(
-        [(-scale * relative_entropy(law.expand_as(mixture), mixture).sum(1)).exp() for law in (q, p)], dim=1
+        [(-scale * relative_entropy(histogram.expand_as(mixture), mixture).sum(1)).exp() for histogram in (q, p)], dim=1
     )
 
 
 def area(curve: Tensor) -> Tensor:
-    """Under the frontier, continued by (0, 1) and (1, 0): the limits of laws that share less and less."""
+    """Area under the frontier, extended to (0, 1) and (1, 0): the limits for distributions that share less and less."""
     corner = torch.eye(2, dtype=curve.dtype)
     points = torch.cat([corner[1:], curve, corner[:1]])
     return torch.trapezoid(points[:, 1], points[:, 0])

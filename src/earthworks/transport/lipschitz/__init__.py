@@ -1,4 +1,4 @@
-"""The slope of a critic: penalised, constrained, and what it proves whatever it is."""
+"""Lipschitz control of critics: gradient penalties, weight constraints, and feasible lower bounds."""
 
 from earthworks.transport.lipschitz.bounds import LowerBounds as LowerBounds
 from earthworks.transport.lipschitz.bounds import lower_bounds as lower_bounds

@@ -1,4 +1,4 @@
-"""What any critic proves about a batch: lower bounds of its exact W1, whatever the critic's slope."""
+"""Lower bounds of a batch's exact W1 from any critic, whatever its slope."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ BLOCK_ELEMENTS = 1 << 22  # distances held at once, 32 MB in float64
 @dataclass(frozen=True)
 class LowerBounds:
     """`by_slope` and `by_c_transform` are at most W1 of the batch they were computed on; `max_slope` is the critic's
-    largest between any x and any y of it. 0-d float64 tensors."""
+    largest slope between any x and any y of that batch. 0-d float64 tensors."""
 
     by_slope: Tensor
     by_c_transform: Tensor
@@ -23,24 +23,24 @@ class LowerBounds:
 
 @torch.no_grad()
 def lower_bounds(scores_x: Tensor, scores_y: Tensor, x: Tensor, y: Tensor) -> LowerBounds:
-    """Two feasible values of the dual of W1 between the points x and y, from any function f that is higher on x:
+    """Two feasible values of the dual of W1 between the points x and y, from any function f, higher on x:
 
         by slope         (mean f(x) - mean f(y)) / L,   L = max_ij (f(x_i) - f(y_j)) / |x_i - y_j|,
         by c-transform   mean f(x) + mean_j min_i (|x_i - y_j| - f(x_i)).
 
-    Both hold for every f, however it was trained; the second ignores f on y. They bound W1 of these *points*, which is in
-    high dimension far above that of the laws they were drawn from: on a few points they are no bound of that.
-    Pairs at distance 0 bound no slope and are left out; if L <= 0 (the critic is lower on x) the first is 0.
+    Both hold for every f, however it was trained; the second ignores f on y. They bound W1 of these *points*, which in
+    high dimension is far above that of the distributions; on few points they do not bound the latter.
+    Pairs at distance 0 have no slope and are left out; if L <= 0 (the critic is lower on x) the first is 0.
 
     scores_x (n,) or (n, 1), scores_y (m,) or (m, 1), x (n, *), y (m, *). Computed in float64, O(n m d) time, in blocks of
-    32 MB. Raises EarthworksError for scores that are not one a point and for what `wasserstein` refuses.
+    32 MB. Raises EarthworksError unless there is one score per point, and for points that `wasserstein` refuses.
     """
     x, y = (points.double() for points in check_clouds(x, y))
     f, g = scores_x.double().flatten(), scores_y.double().flatten()
     if len(f) != len(x) or len(g) != len(y):
-        raise EarthworksError(f"expected one score a point, {len(x)} and {len(y)}; got {len(f)} and {len(g)}")
+        raise EarthworksError(f"expected one score per point, {len(x)} and {len(y)}; got {len(f)} and {len(g)}")
     exponent = unit(x, y, 2)
-    x, y, f, g = (times(each, -exponent) for each in (x, y, f, g))  # the slope is the same, the bounds 2^exponent times
+    x, y, f, g = (times(each, -exponent) for each in (x, y, f, g))  # slopes are unchanged, bounds scale by 2^exponent
     slope = f.new_tensor(-torch.inf)
     transform = torch.full_like(g, torch.inf)
     rows = max(1, BLOCK_ELEMENTS // len(y))

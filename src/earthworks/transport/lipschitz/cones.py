@@ -1,9 +1,9 @@
-"""A critic that is 1-Lipschitz by its form and can be any 1-Lipschitz function: envelopes of cones."""
+"""Critic made of envelopes of cones: 1-Lipschitz by construction, and universal among 1-Lipschitz functions."""
 
 import torch
 from torch import Tensor, nn
 
-FEW_DIMENSIONS = 16  # up to here differences cost at most twice the product
+FEW_DIMENSIONS = 16  # up to here differences take at most twice as long as the product
 
 
 class Cones(nn.Module):
@@ -11,12 +11,12 @@ class Cones(nn.Module):
 
     Each part is 1-Lipschitz whatever its parameters, and so is their mean. The first two are McShane's and Whitney's
     extensions: with apexes dense enough either is any 1-Lipschitz function on a bounded set, and almost everywhere its
-    gradient has norm 1, as an optimal critic's has where mass must move. The first is quick where mass gathers below
-    (its funnels), the second where it spreads from peaks, the plane where it is shifted; the training settles w.
+    gradient has norm 1, as an optimal critic's has where mass must move. The first fits fast where mass gathers (in
+    its funnels), the second where it spreads from peaks, the plane where it is shifted; training chooses w.
 
     During training the minimum is soft, -t log sum_k exp(-(|x - a_k| + b_k) / t), `temperature` t falling to 0, so that
     every cone near a point learns from it; a softened minimum is 1-Lipschitz too.
-    `low`, `high` (k, d): where the upward and the downward apexes begin, points of the samples. (n, d) to (n,);
+    `low`, `high` (k, d): initial upward and downward apexes, points of the samples. (n, d) to (n,);
     O(n k d) time and O(n k) memory.
     """
 
@@ -40,7 +40,7 @@ class Cones(nn.Module):
 
     def distances(self, x: Tensor, apexes: Tensor) -> Tensor:
         """|x_i - a_k|, by differences; while training in many dimensions by |x|^2 - 2 x.a + |a|^2, six times as fast at
-        d = 64 and wrong only within a thousandth of the points' spread of an apex, where few points are then."""
+        d = 64 and inaccurate only within a thousandth of the spread from an apex, where there are few points."""
         if not self.training or x.shape[1] <= FEW_DIMENSIONS:
             return torch.cdist(x, apexes, compute_mode="donot_use_mm_for_euclid_dist")
         squares = torch.addmm(x.square().sum(1, keepdim=True) + apexes.square().sum(1), x, apexes.mT, alpha=-2)

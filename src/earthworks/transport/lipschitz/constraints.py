@@ -1,4 +1,4 @@
-"""Critics that cannot be steep: weights clipped, of spectral norm 1, or orthonormal between sorts."""
+"""Weight constraints that bound a critic's slope: clipping, spectral normalization, orthonormal weights with sorting."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from earthworks.runs import EarthworksError
 
-BJORCK_ITERATIONS = 15  # Anil et al. 2019: from spectral norm 1, singular values above 0.05 end within 1e-3 of 1
+BJORCK_ITERATIONS = 15  # Anil et al. 2019: from spectral norm 1, singular values above 0.05 reach 1 within 1e-3
 
 
 @torch.no_grad()
@@ -26,9 +26,9 @@ def spectral_normalize(module: nn.Module, *, num_iterations: int = 1) -> nn.Modu
     """W <- W / sigma_max(W) for every linear and convolutional layer, sigma by power iteration; returns `module`.
 
     Linear layers have spectral norm 1 up to the iteration's error, so with ReLU between them the critic's slope is at
-    most 1; it is in practice far below, because each ReLU halves what it lets through (benchmarks/critics.py shows it).
-    For a convolution the norm is that of the kernel as a matrix (out, in k k), as Miyato et al. 2018 do, which bounds
-    nothing by itself. `num_iterations` power iterations at every forward pass in training mode.
+    most 1; in practice it is far lower, because each ReLU halves its signal (see benchmarks/critics.py).
+    For a convolution the norm is that of the kernel as a matrix (out, in k k), as in Miyato et al. 2018, which alone
+    bounds nothing. `num_iterations` power iterations at every forward pass in training mode.
     """
     for layer in linear_layers(module):
         parametrizations.spectral_norm(layer, n_power_iterations=num_iterations)
@@ -36,13 +36,15 @@ def spectral_normalize(module: nn.Module, *, num_iterations: int = 1) -> nn.Modu
 
 
 def orthonormalize(module: nn.Module, *, num_iterations: int = BJORCK_ITERATIONS) -> nn.Module:
-    """Every linear layer's weight becomes a nearest matrix with orthonormal rows or columns (see `bjorck`); returns
+    """Replace every linear layer's weight by the nearest matrix with orthonormal rows or columns (see `bjorck`); returns
     `module`. With norm-preserving activations (`GroupSort`) between such layers the critic's slope is at most 1 by
     construction, and can be 1 everywhere. Anil et al. 2019.
     """
     for layer in linear_layers(module):
         if not isinstance(layer, nn.Linear):
-            raise EarthworksError(f"orthonormal weights are for linear layers; the critic has a {type(layer).__name__}")
+            raise EarthworksError(
+                f"orthonormal weights need linear layers only; the critic has a {type(layer).__name__}"
+            )
         parametrize.register_parametrization(layer, "weight", Orthonormal(num_iterations))
     return module
 
@@ -66,8 +68,8 @@ def bjorck(weight: Tensor, *, num_iterations: int = BJORCK_ITERATIONS) -> Tensor
         W <- 3/2 W - 1/2 W W^T W,    s = sqrt(max_i sum_j |W W^T|_ij) >= |W|.
 
     (rows, columns) to the same; rows are orthonormal when there are no more of them than columns, else columns. One row
-    (a critic's last layer) is divided by its norm. Singular values rise to 1 from below and never pass it: a slope
-    certified with the result is at most 1 also when the iterations were too few. Differentiable.
+    (a critic's last layer) is divided by its norm. Singular values rise to 1 from below and never exceed it: the slope
+    is at most 1 even after too few iterations. Differentiable.
     O(num_iterations rows columns min(rows, columns)). Björck and Bowie 1971; Anil et al. 2019 (beta = 1/2).
     """
     if min(weight.shape) == 1:
@@ -84,8 +86,8 @@ def bjorck(weight: Tensor, *, num_iterations: int = BJORCK_ITERATIONS) -> Tensor
 
 @torch.no_grad()
 def retract(module: nn.Module) -> None:
-    """Puts the orthonormal matrix itself in place of the one it was made from, after each step: from there a few
-    iterations are enough, 4 instead of 15 at Adam's usual rates."""
+    """Replace each stored weight by its orthonormal matrix, after each step, so that fewer iterations are enough: 4 instead
+    of 15 at Adam's usual rates."""
     for layer in linear_layers(module):
         for chain in getattr(layer, "parametrizations", {}).values():
             if any(isinstance(link, Orthonormal) for link in chain):
@@ -93,8 +95,8 @@ def retract(module: nn.Module) -> None:
 
 
 class GroupSort(nn.Module):
-    """Sorts the features within groups of `size` (2 is MaxMin; None sorts them all): 1-Lipschitz, and it keeps the norm
-    of gradients, being a permutation at every point. (n, h) to (n, h), h a multiple of `size`. Anil et al. 2019.
+    """Sort the features within groups of `size` (2 is MaxMin; None sorts them all): 1-Lipschitz, and norm-preserving for
+    gradients, because it is a permutation at every point. (n, h) to (n, h), h a multiple of `size`. Anil et al. 2019.
     """
 
     def __init__(self, size: int | None = 2):
@@ -106,7 +108,7 @@ class GroupSort(nn.Module):
             return x.sort(dim=-1).values
         if x.shape[-1] % self.size:
             raise EarthworksError(f"{x.shape[-1]} features do not divide into groups of {self.size}")
-        if self.size == 2:  # which features make a pair is immaterial, and halves are read faster than neighbours
+        if self.size == 2:  # any pairing will do, and halves are faster to read than neighbours
             low, high = x.chunk(2, dim=-1)
             return torch.cat([torch.minimum(low, high), torch.maximum(low, high)], dim=-1)
         return x.unflatten(-1, (-1, self.size)).sort(dim=-1).values.flatten(-2)

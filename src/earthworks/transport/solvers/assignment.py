@@ -1,28 +1,28 @@
-"""The cheapest matching of n points with n others, exactly, and the potentials that prove it.
+"""Exact optimal matching of n points with n others, and the potentials that prove it.
 
     min over permutations s of  sum_i C[i, s(i)]   =   max over f, g with f_i + g_j <= C_ij of  sum_i f_i + sum_j g_j
 
-Two classical halves, each bad alone. An auction (Bertsekas 1988) finds good prices g fast and exact ones slowly:
+Two classical stages, each slow alone. An auction (Bertsekas 1988) finds good prices g fast and exact ones slowly:
 every point i in turn takes the j with the least C_ij - g_j and lowers g_j until the second best j is better by epsilon;
 epsilon falls by a factor until it is small. Shortest augmenting paths (Jonker and Volgenant 1987) are exact, and fast
-when they start from good potentials: each pair that is not tight is parted, and its point matched anew along the
-cheapest path. SciPy's solver is the second half started from g = 0.
+when they start from good potentials: each pair that is not tight is split, and its point rematched along the
+cheapest path. SciPy's solver is the second stage, started from g = 0.
 """
 
 import numpy as np
 
 from earthworks.compilation import compiled
 
-FACTOR, LAST = 5.0, 1e-4  # epsilon falls from the mean cost to LAST median costs. LAST ten times larger or smaller: up
-# to 1.5 x the time; means at both ends: with heavy tails twice as slow
-SMALLEST = 1e-11  # epsilon in largest costs: a price must change when it is taken off
+FACTOR, LAST = 5.0, 1e-4  # epsilon falls from the mean cost to LAST times the median cost. LAST ten times larger or
+# smaller: up to 1.5 x the time; the mean at both ends: twice as slow with heavy tails
+SMALLEST = 1e-11  # least epsilon, in units of the largest cost: subtracting it must change a price
 
 
 def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The matching and potentials of a cost matrix (n, n) of float64: columns (n,) int64, f (n,), g (n,).
 
     f_i + g_j <= C_ij with equality at j = columns[i], up to rounding. Typically O(n^2) to O(n^2.5), never above O(n^3)
-    but for the auction; no copy of the matrix. Compiled at the first call (seconds), kept on disk afterwards.
+    except for the auction; no copy of the matrix. Compiled at the first call (seconds), kept on disk afterwards.
     """
     n = len(cost)
     prices = np.zeros(n)
@@ -52,7 +52,7 @@ def auction(cost, g, epsilon, columns, rows):
     n = len(cost)
     for start in range(n):
         i = start
-        while i >= 0:  # the one who was outbid bids next
+        while i >= 0:  # the outbid row bids next
             best, second, j = np.inf, np.inf, 0
             c = cost[i]
             for k in range(n):
@@ -102,7 +102,7 @@ def augment(cost, f, g, columns, rows):
         while True:
             length, j = np.inf, 0
             for k in range(n):
-                if unsettled[k] < length or (unsettled[k] == length and rows[k] < 0):  # of equals a free one
+                if unsettled[k] < length or (unsettled[k] == length and rows[k] < 0):  # prefer a free column among ties
                     length, j = unsettled[k], k
             i = rows[j]
             if i < 0:

@@ -1,10 +1,10 @@
-"""The entropic transport problem, solved: potentials whose plan has the marginals asked for.
+"""Solver of the entropic transport problem: potentials whose plan has the given marginals.
 
     OT_eps(a, b) = min_P <P, C> + eps KL(P | a b^T)  =  max_{f, g} <a, f> + <b, g>    (at f, g with marginals a and b)
     f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps),   g_j likewise,   P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)
 
-Three roads to one place: log-sum-exps while eps descends, which come near; scalings with over-relaxation, which are five
-times as fast and enough for most; and Newton's method where these crawl, as they do when the plan is nearly a permutation.
+Three methods in turn: log-sum-exps while eps falls, for a starting point; scalings with over-relaxation, five times as
+fast and usually sufficient; and Newton's method where these converge slowly, as when the plan is nearly a permutation.
 """
 
 import math
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STORED = 1 << 25  # pairs whose costs are kept, 256 MiB in float64; more are computed again at every iteration
-BLOCK = 1 << 18  # pairs handled at once, 2 MiB: a block stays in cache through the passes of a log-sum-exp
-SCALING = 4.0  # by which the strength falls between two levels of the warm start
-WINDOW = 20  # iterations between two estimates of the rate, from which the over-relaxation follows
+STORED = 1 << 25  # pairs whose costs are stored, 256 MiB in float64; more are recomputed at every iteration
+BLOCK = 1 << 18  # pairs per block, 2 MiB: a block stays in cache through the passes of a log-sum-exp
+SCALING = 4.0  # factor by which the strength falls between two levels of the warm start
+WINDOW = 20  # iterations between two estimates of the rate, which sets the over-relaxation
 STRONGEST = 1.9  # over-relaxation: 2 is where it stops converging
-RANGE = 50.0  # |log u| beyond which u is taken into the potential: exp(-745) is the least number float64 holds
-ROUGH, ROUGH_ITERATIONS = 0.01, 20  # the violation that will do on the way down, and what is spent on it
+RANGE = 50.0  # |log u| beyond which u is absorbed into the potential: exp(-745) is the least float64
+ROUGH, ROUGH_ITERATIONS = 0.01, 20  # tolerance and iterations of the intermediate levels
 PATIENCE = 60  # iterations before Newton's method takes over
-NEWTON = 1 << 33  # n^2 m up to which it does: 2,048 points a side, half a second a step on one core
-RIDGE = 1e-2  # of the violation: what holds parts of the plan that lack nothing where they are
-NEWTON_STEPS = 100  # at most: two to ten are usual
-STEP = 20.0  # the farthest a Newton step moves a potential, in units of eps
+NEWTON = 1 << 33  # n^2 m up to which it is used: 2,048 points a side, half a second a step on one core
+RIDGE = 1e-2  # share of the violation: keeps parts of the plan with correct marginals in place
+NEWTON_STEPS = 100  # at most; two to ten are typical
+STEP = 20.0  # largest change of a potential in a Newton step, in units of eps
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Settings:
 
 
 class Problem:
-    """OT_eps between (x, a) and (y, b), solved: potentials `f`, `g`, the `cost` with its first derivatives, how many
-    `iterations` it took and the `violation` of the marginals. A problem of a cloud with itself has g = f."""
+    """Solution of OT_eps between (x, a) and (y, b): potentials `f`, `g`, the `cost` with its first derivatives, the number
+    of `iterations` and the `violation` of the marginals. For a cloud with itself g = f."""
 
     def __init__(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, settings: Settings):
         self.x, self.y, self.a, self.b, self.settings = x.detach(), y.detach(), a.detach(), b.detach(), settings
@@ -46,7 +46,7 @@ class Problem:
         with torch.no_grad():
             solve = solve_symmetric if x is y else descend
             self.f, self.g, self.iterations, self.violation = solve(self)
-        # <a, f> + <b, g> has the value and, f and g held constant, the derivatives in a and b
+        # <a, f> + <b, g> is the value; with f and g constant it has the derivatives in a and b
         cost = (a * self.f).sum() + (b * self.g).sum()
         if x.requires_grad or y.requires_grad:
             with torch.no_grad():
@@ -56,7 +56,7 @@ class Problem:
 
 
 class Costs:
-    """C_ij = |x_i - y_j|^p: a matrix where it has at most STORED entries, else computed block by block."""
+    """C_ij = |x_i - y_j|^p: a matrix of at most STORED entries, else computed block by block."""
 
     def __init__(self, x: Tensor, y: Tensor, p: float, stored: Tensor | None = None):
         self.x, self.y, self.p = x, y, p
@@ -73,7 +73,7 @@ class Costs:
         return Costs(self.y, self.x, self.p, None if self.stored is None else self.stored.T)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Consecutive rows and their costs; what is yielded may be a view of the matrix, so leave it as it is."""
+        """Consecutive rows and their costs; a block may be a view of the matrix, so do not modify it."""
         step = max(1, BLOCK // len(self.y))
         for start in range(0, len(self.x), step):
             rows = slice(start, start + step)
@@ -84,7 +84,7 @@ class Kernel:
     """K_ij = exp((f_i + g_j - C_ij) / eps), as a matrix or block by block, for products with vectors.
 
     Near the solution the products are of order 1: the iteration on the scalings u and v of K is the iteration on
-    f + eps log u and g + eps log v, at a fifth of the time of log-sum-exps, and as stable while u and v stay in RANGE.
+    f + eps log u and g + eps log v, in a fifth of the time of log-sum-exps, and equally stable while u and v stay in RANGE.
     """
 
     def __init__(self, costs: Costs, f: Tensor, g: Tensor, eps: float):
@@ -97,7 +97,7 @@ class Kernel:
 
     def of(self, rows: slice, costs: Tensor) -> Tensor:
         exponent = costs.neg().add_(self.f[rows, None]).add_(self.g).div_(self.eps)
-        # below exp(-700) numbers lose their digits and products slow down tenfold; such a pair carries no mass
+        # below exp(-700) numbers are subnormal and products ten times slower; such a pair carries no mass
         return exponent.masked_fill_(exponent < -700, -math.inf).exp_()
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -120,8 +120,8 @@ class Kernel:
 
 
 def descend(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
-    """Solve at strengths that fall from the largest cost to the one asked for, each from the potentials of the one before:
-    roughly on the way, to the tolerance at the end. Iterations are counted at the end."""
+    """Solve at strengths that fall from the largest cost to the requested one, each starting from the previous potentials:
+    roughly at first, to the tolerance at the end. Only iterations of the last level are counted."""
     costs, a, b, settings = problem.costs, problem.a, problem.b, problem.settings
     small = costs.stored is not None and len(a) ** 2 * len(b) <= NEWTON
     g = torch.zeros_like(b)
@@ -154,9 +154,9 @@ def softmin(costs: Costs, h: Tensor, eps: float) -> Tensor:
 def scale(
     problem: Problem, f: Tensor, g: Tensor, eps: float, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, int, float]:
-    """u <- u^(1-w) (K b v)^-w, v likewise, until the marginals fit. w = 1 is Sinkhorn's iteration; of its rate r, seen in
-    the fall of the violation, follows the best w = 2 / (1 + sqrt(1 - r)), which takes the square root of the
-    number of iterations."""
+    """u <- u^(1-w) (K b v)^-w, v likewise, until the marginals match. w = 1 is Sinkhorn's iteration; its rate r,
+    estimated from the fall of the violation, gives the best w = 2 / (1 + sqrt(1 - r)), which reduces the number of
+    iterations to its square root."""
     a, b = problem.a, problem.b
     kernel = Kernel(problem.costs, f, g, eps)
     u, v = torch.ones_like(a), torch.ones_like(b)
@@ -181,12 +181,12 @@ def scale(
 
 
 def over_relaxation(current: float, violation: float, before: float) -> float:
-    """The best relaxation for the rate that `current` shows: s = (s + w - 1)^2 / (s w^2) is the rate at w = 1."""
+    """The best relaxation for the rate observed with `current`: s = (s + w - 1)^2 / (s w^2) is the rate at w = 1."""
     if before == math.inf:
         return current
     seen = (violation / before) ** (1 / WINDOW)
     if seen >= 1:
-        return 1.0  # too bold, too early
+        return 1.0  # over-relaxed too early
     plain = min((seen + current - 1) ** 2 / (seen * current**2), 1.0)
     return min(2 / (1 + math.sqrt(1 - plain)), STRONGEST)
 
@@ -194,14 +194,14 @@ def over_relaxation(current: float, violation: float, before: float) -> float:
 def newton(
     problem: Problem, f: Tensor, eps: float, tolerance: float, max_steps: int
 ) -> tuple[Tensor, Tensor, int, float]:
-    """Newton's method on f alone, g its best answer, so that the columns of P always fit: with r = a - P 1,
+    """Newton's method on f alone, with g optimal for f, so that the columns of P always match: with r = a - P 1,
 
         (L + h diag(a)) df = eps r,    L = diag(P 1) - P diag(1/b) P^T,    h = |r|_1 / 100,
 
-    and half the step, and half again, until <a, f> + <b, g> does not fall. L is the Laplacian of the graph with weights
-    P diag(1/b) P^T, its diagonal summed from these: nearly separate parts of the plan, whose masses Sinkhorn evens out over
-    thousands of iterations, keep their digits. h holds parts that lack nothing where they are.
-    Where iteration would take 10^5 steps, at 0.001 of the median cost, it takes 2 to 10. O(n^2 m + n^3) a step.
+    and the step halved until <a, f> + <b, g> does not fall. L is the Laplacian of the graph with weights
+    P diag(1/b) P^T, its diagonal summed from these: nearly separate parts of the plan, whose masses Sinkhorn balances over
+    thousands of iterations, stay accurate. h keeps parts with correct marginals in place.
+    At 0.001 of the median cost, where scaling takes 10^5 iterations, it takes 2 to 10 steps. O(n^2 m + n^3) a step.
     """
     a, b = problem.a, problem.b
 
@@ -221,7 +221,7 @@ def newton(
             return f, g, taken, violation
         step = eps * solve_laplacian(plan, b, max(RIDGE * violation, 1e-12) * a, missing)
         share = min(1.0, STEP * eps / float(step.abs().max()))
-        slack = 1e-13 * (abs(height) + eps)  # near the top the height rises by less than it is rounded
+        slack = 1e-13 * (abs(height) + eps)  # near the maximum the increase is below rounding
         g, found = answer(f + share * step)
         while found < height - slack and share > 1e-12:
             share /= 2
@@ -245,7 +245,7 @@ def solve_laplacian(plan: Tensor, b: Tensor, ridge: Tensor, right: Tensor) -> Te
 
 def solve_symmetric(problem: Problem) -> tuple[Tensor, Tensor, int, float]:
     """u <- sqrt(u / (K a u)): between a cloud and itself f = g, averaging converges in a few iterations, and f is
-    within a few eps of 0, because every point can stay where it is."""
+    within a few eps of 0, because every point can stay in place."""
     a, eps, settings = problem.a, problem.settings.eps, problem.settings
     f = softmin(problem.costs, a.log(), eps) / 2
     kernel = Kernel(problem.costs, f, f, eps)
@@ -281,5 +281,5 @@ def first_order(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j| by differences: the square expanded loses nearby points to rounding."""
+    """|x_i - y_j| by differences: expanding the square would lose precision for nearby points."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

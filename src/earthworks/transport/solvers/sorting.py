@@ -1,28 +1,28 @@
-"""Many rows of numbers, each sorted: most of the time of a sliced distance.
+"""Row-wise sort of many rows, where a sliced distance spends most of its time.
 
-Radix sort by the leading 24 bits of each number (sign, exponent, 12 bits of the mantissa), then insertion, which finds
-almost nothing left to move; where the numbers of a row agree in those bits and it does, radix sort by all 64.
+Radix sort by the leading 24 bits of each number (sign, exponent, 12 bits of the mantissa), then insertion, which usually
+moves almost nothing; for rows whose numbers agree in those bits, where it would, radix sort by all 64.
 """
 
 import numpy as np
 
 from earthworks.compilation import compiled
 
-DIGIT = 12  # bits sorted by in one pass: 4,096 counters stay in the first cache
+DIGIT = 12  # bits sorted per pass: 4,096 counters fit the first-level cache
 LEADING = 64 - 2 * DIGIT
-MOVES = 16  # of a number to its place by insertion, in the mean, before radix sort by all bits is the faster
+MOVES = 16  # mean insertion moves per number beyond which radix sort by all bits is faster
 
 
 @compiled
 def sort_rows(rows):
-    """Sort each row of `rows` (L, n), float64 without NaN seen as uint64, in place. O(n) a row."""
+    """Sort each row of `rows` (L, n), float64 without NaN, viewed as uint64, in place. O(n) a row."""
     n = rows.shape[1]
     sign, ones = np.uint64(1 << 63), np.uint64((1 << DIGIT) - 1)
     keys, moved = np.empty(n, np.uint64), np.empty(n, np.uint64)
     counts = np.empty(1 << DIGIT, np.int64)
     for row in rows:
         for start in (LEADING, 0):
-            for k in range(n):  # keys in the order of the numbers: a negative one's bits run the other way
+            for k in range(n):  # keys in the order of the numbers: the bits of negative ones are inverted
                 keys[k] = ~row[k] if row[k] & sign else row[k] | sign
             for low in range(start, 64, DIGIT):
                 shift = np.uint64(low)

@@ -1,4 +1,4 @@
-"""Which samples a critic step sees: a pure function of seed and step, so that a resumed run sees the same."""
+"""Batches of training samples, a pure function of seed and step, so that a resumed run gets the same ones."""
 
 import numpy as np
 import torch
@@ -7,18 +7,18 @@ from torch import Tensor
 from earthworks.training.distributed import rank, world_size
 from earthworks.wgan.data.datasets import Dataset
 
-LEVELS = 256  # of a byte: dequantization adds noise of one level's width
+LEVELS = 256  # of a byte; dequantization adds noise of one level's width
 
 
 def noise_generator(seed: int, step: int, device: torch.device, *, purpose: int = 0, rank: int = 0) -> torch.Generator:
-    """The source of all that is random in one step: no two of (seed, step, purpose, rank) share a stream."""
+    """Random generator of one step: different (seed, step, purpose, rank) have different streams."""
     state = np.random.SeedSequence([seed, step, purpose, rank]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
 class Batches:
-    """Batches of training samples in the scale of the networks: fresh ones of a law that is drawn from, otherwise each
-    sample once an epoch, in an order that the seed and the number of the epoch decide."""
+    """Batches of training samples on the scale of the networks: freshly drawn for a known distribution, otherwise each
+    sample once per epoch, in an order set by the seed and the epoch number."""
 
     def __init__(self, data: Dataset, device: torch.device, *, batch: int, seed: int, dequantize: bool):
         self.data, self.batch_size, self.seed = data, batch, seed
@@ -29,7 +29,7 @@ class Batches:
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
 
     def batch(self, number: int, random: torch.Generator) -> Tensor:
-        """Batch `number` of the run, (batch, *shape) in float32; in a process group each rank has one of its own."""
+        """Batch `number` of the run, (batch, *shape) in float32; in a process group each rank has its own."""
         number = number * world_size() + rank()
         if self.data.fresh:
             assert self.data.draw is not None

@@ -1,4 +1,4 @@
-"""What a GAN is trained on: toy laws that are known exactly, and images from wherever they lie."""
+"""Training data of a GAN: toy distributions that are known exactly, and images from files, folders and the hub."""
 
 import hashlib
 import math
@@ -21,11 +21,13 @@ from earthworks.wgan.data.unpacking import content_of, image_array, pixels
 from earthworks.wgan.networks import value_range
 
 TOYS = ("ring", "grid", "swiss-roll")
-STACKED = "stacked:"  # before the name of labelled images of one channel: three at random as red, green and blue
+STACKED = (
+    "stacked:"  # prefix of a data set of labelled one-channel images: three random ones become red, green and blue
+)
 NUM_STACKED = 128_000  # as in the protocol of VEEGAN and PacGAN
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 GRID_POINTS = 100_000  # fixed and shuffled once, as in the code of Gulrajani et al. 2017
-FRESH_POINTS = 100_000  # of the ring and the roll, which training draws anew: these are for measuring
+FRESH_POINTS = 100_000  # of the ring and the roll, for measuring only: training draws fresh ones
 CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
@@ -33,8 +35,8 @@ CIFAR_RECORD = 1 + 3 * 32 * 32
 class Dataset:
     """Training and held-out samples, (n, *shape): points in float32, images in uint8 or float32 in [0, 1].
 
-    `labels` go with them where there are any; `centres` (k, d) and `std` describe a mixture of Gaussians; `draw(n, seed)`
-    gives fresh samples of a law that is known, and `fresh` says that training draws every batch anew.
+    `labels` are theirs, if any; `centres` (k, d) and `std` describe a mixture of Gaussians; `draw(n, seed)`
+    draws fresh samples of a known distribution; `fresh`: training draws every batch anew.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """Of the samples; a law that is known is told by its name."""
+        """Digest of the samples, or of the name for a known distribution."""
         found = hashlib.sha256(b"" if self.draw is None else self.name.encode())
         for part in (self.train, self.held_out) if self.draw is None else ():
             found.update(f"{part.dtype} {tuple(part.shape)}".encode())
@@ -60,7 +62,8 @@ class Dataset:
         return found.hexdigest()[:16]
 
     def scaled(self, samples: Tensor) -> Tensor:
-        """As the networks see them: images in [0, 1] with one channel, in [-1, 1] with more; points as they are."""
+        """Samples on the scale of the networks: images in [0, 1] with one channel, in [-1, 1] with more; points
+        unscaled."""
         limits = value_range(self.shape)
         if limits is None:
             return samples
@@ -73,9 +76,9 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
 
     `ring`, `grid`, `swiss-roll` (toys), `digits` (scikit-learn's 8 x 8), a .npy or .npz file, an IDX file or a folder of
     them (MNIST; test files are the held-out part), CIFAR-10's binary batches, a folder of images (folders in it are
-    labels), `hf:owner/name`; `stacked:NAME` puts three random images of NAME into the channels of one, labelled by the
-    number that their labels spell (stacked MNIST: 1,000 modes). Raises EarthworksError for what is not there, not all of
-    one size and mode, not finite, constant, or fewer than two.
+    labels), `hf:owner/name`; `stacked:NAME` combines three random images of NAME into the channels of one, labelled by
+    the number that their labels spell (stacked MNIST: 1,000 modes). Raises EarthworksError for samples that are
+    missing, not all of one size and mode, not finite, constant, or fewer than two.
     """
     if name in TOYS:
         return toy(name, seed)
@@ -89,7 +92,7 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
         held_out = check_samples(f"the test part of {name}", tests[0])
         if held_out.shape[1:] != images.shape[1:]:
             shapes = f"{tuple(images.shape[1:])} and {tuple(held_out.shape[1:])}"
-            raise EarthworksError(f"the training and test images of {name} are not of one shape: {shapes}")
+            raise EarthworksError(f"the training and test images of {name} differ in shape: {shapes}")
         if tests[1] is not None and len(tests[1]) != len(held_out):
             raise EarthworksError(f"the test part of {name} has {len(held_out):,} images but {len(tests[1]):,} labels")
         both = None if labels is None or tests[1] is None else (as_tensor(labels), as_tensor(tests[1]))
@@ -102,7 +105,7 @@ def load_dataset(name: str, *, validation: float = 0.1, seed: int = 0) -> Datase
 
 
 def located(name: str) -> str:
-    """The name of a data set, a file or a folder by its absolute path: the same from any working directory."""
+    """The name of a data set, with files and folders as absolute paths, valid in any working directory."""
     if name.startswith(STACKED):
         return STACKED + located(name.removeprefix(STACKED))
     return name if name in (*TOYS, "digits") or name.startswith("hf:") else os.path.abspath(name)
@@ -125,7 +128,7 @@ def stacked(digits: Dataset, seed: int) -> Dataset:
 
 
 def toy(name: str, seed: int) -> Dataset:
-    """The 2-D laws of Gulrajani et al. 2017: per axis of about unit variance.
+    """The 2-D distributions of Gulrajani et al. 2017, of about unit variance per axis.
 
     ring: 8 centres on a circle of radius 2, noise 0.02, all divided by 1.414, fresh every batch. grid: centres
     {-4, -2, 0, 2, 4}^2, noise 0.05, divided by 2.828; 100,000 points are fixed. swiss-roll: scikit-learn's with noise
@@ -174,18 +177,18 @@ def read_images(name: str) -> tuple[Tensor, np.ndarray | None, tuple[Tensor, np.
     path = Path(name)
     if not path.exists():
         raise EarthworksError(
-            f"there is no {name}: --data takes {', '.join(TOYS)}, digits, a .npy or IDX file, a folder of images, or hf:..."
+            f"{name} does not exist: give {', '.join(TOYS)}, digits, a .npy or IDX file, a folder of images, or hf:..."
         )
     if path.is_dir():
         return folder(path)
     if path.suffix in (".npy", ".npz"):
         return (*array_file(path), None)
     if is_idx(path):
-        return images_of(read_idx(path)), labels_beside(path), None
+        return images_of(read_idx(path)), matching_labels(path), None
     if ".bin" in path.suffixes:
         return (*cifar([path]), None)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise EarthworksError(f"{name} is one image; a GAN needs a folder of them")
+        raise EarthworksError(f"{name} is a single image; give a folder of them")
     raise EarthworksError(f"{name} is not a .npy, .npz, IDX or CIFAR-10 binary file, nor a folder of images")
 
 
@@ -195,8 +198,11 @@ def folder(path: Path) -> tuple[Tensor, np.ndarray | None, tuple[Tensor, np.ndar
     if idx:
         tests = [file for file in idx if file.name.startswith(("t10k", "test"))]
         trains = [file for file in idx if file not in tests] or tests
-        first = (images_of(read_idx(trains[0])), labels_beside(trains[0]))
-        return (*first, (images_of(read_idx(tests[0])), labels_beside(tests[0])) if tests != trains and tests else None)
+        first = (images_of(read_idx(trains[0])), matching_labels(trains[0]))
+        return (
+            *first,
+            (images_of(read_idx(tests[0])), matching_labels(tests[0])) if tests != trains and tests else None,
+        )
     batches = sorted(path.glob("*batch*.bin*"))
     if batches:
         tests = [file for file in batches if "test" in file.name]
@@ -257,13 +263,13 @@ def images_of(array: np.ndarray) -> Tensor:
             f"samples must be points (n, d) or images (n, height, width[, channels]); these have shape {array.shape}"
         )
     if array.shape[1] not in (1, 3):
-        raise EarthworksError(f"images have 1 or 3 channels; an array of shape {array.shape} has neither")
+        raise EarthworksError(f"images need 1 or 3 channels; got an array of shape {array.shape}")
     if array.dtype == np.uint8:
         return torch.from_numpy(np.array(array))
     values = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     if values.numel() and torch.isfinite(values).all() and (values.min() < 0 or values.max() > 1):
         limits = f"[{float(values.min()):.3g}, {float(values.max()):.3g}]"
-        raise EarthworksError(f"images must be bytes (uint8) or numbers in [0, 1]; these lie in {limits}")
+        raise EarthworksError(f"images must be bytes (uint8) or numbers in [0, 1]; these are in {limits}")
     return values
 
 
@@ -286,13 +292,13 @@ def read_idx(path: Path) -> np.ndarray:
     except EarthworksError:
         raise
     except (ValueError, struct.error, IndexError):
-        raise EarthworksError(f"{path} is not a whole IDX file") from None
+        raise EarthworksError(f"{path} is not a complete IDX file") from None
 
 
-def labels_beside(path: Path) -> np.ndarray | None:
-    """The labels that belong to an IDX file of images, by the naming of MNIST, or None."""
-    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-    return read_idx(beside) if beside != path and beside.exists() else None
+def matching_labels(path: Path) -> np.ndarray | None:
+    """The labels of an IDX file of images, found by MNIST's naming, or None."""
+    file = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    return read_idx(file) if file != path and file.exists() else None
 
 
 def cifar(paths: list[Path]) -> tuple[Tensor, np.ndarray | None]:
@@ -302,7 +308,7 @@ def cifar(paths: list[Path]) -> tuple[Tensor, np.ndarray | None]:
         content = np.frombuffer(content_of(path), np.uint8)
         if not len(content) or len(content) % CIFAR_RECORD:
             raise EarthworksError(
-                f"{path} is not a CIFAR-10 binary batch: {len(content):,} bytes are no multiple of 3,073"
+                f"{path} is not a CIFAR-10 binary batch: {len(content):,} bytes are not a multiple of 3,073"
             )
         parts.append(content.reshape(-1, CIFAR_RECORD))
         if parts[-1][:, 0].max() > 9:
@@ -321,11 +327,11 @@ def hugging_face(name: str) -> tuple[Tensor, np.ndarray | None, None]:
     split = rest[-1] if rest else "train"
     try:
         table = datasets.load_dataset(dataset, *rest[:-1], split=split)
-    except Exception as error:  # its many kinds of failure are all this one to the user
+    except Exception as error:  # of many types; all the same to the user
         raise EarthworksError(f"{name} could not be loaded: {str(error).splitlines()[0]}") from None
     column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
-        raise EarthworksError(f"{name} has no column of images; its columns are {', '.join(table.column_names)}")
+        raise EarthworksError(f"{name} has no image column; its columns are {', '.join(table.column_names)}")
     arrays = [pixels(image) for image in table[column]]
     if len({array.shape for array in arrays}) > 1:
         raise EarthworksError(f"the images of {name} are not all of one size and mode")
@@ -335,21 +341,23 @@ def hugging_face(name: str) -> tuple[Tensor, np.ndarray | None, None]:
 
 def as_tensor(labels: np.ndarray) -> Tensor:
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
-        raise EarthworksError(f"labels are one whole number a sample; these are {labels.dtype} of shape {labels.shape}")
+        raise EarthworksError(
+            f"labels must be one integer per sample; these are {labels.dtype} of shape {labels.shape}"
+        )
     return torch.from_numpy(np.ascontiguousarray(labels, np.int64))
 
 
 def check_samples(name: str, samples: Tensor) -> Tensor:
     if len(samples) < 2:
         raise EarthworksError(
-            f"{name} holds {len(samples)} sample; a GAN needs at least two, and thousands to be any good"
+            f"{name} holds {len(samples)} sample; a GAN needs at least two, and thousands for good results"
         )
     if samples.is_floating_point() and not torch.isfinite(samples).all():
-        raise EarthworksError(f"{name} holds values that are not finite (NaN or infinity)")
+        raise EarthworksError(f"{name} holds non-finite values (NaN or infinity): remove those samples")
     if bool((samples == samples[:1]).all()):
-        raise EarthworksError(f"all {len(samples):,} samples of {name} are the same; there is nothing to learn")
+        raise EarthworksError(f"all {len(samples):,} samples of {name} are identical; there is nothing to learn")
     if bool((samples[0] == samples[0].flatten()[0]).all()) and samples.ndim == 4:
         flat = samples.flatten(1)
         if bool((flat == flat[:, :1]).all()):
-            raise EarthworksError(f"every image of {name} is of one colour; there is nothing to learn")
+            raise EarthworksError(f"every image of {name} has a single colour; there is nothing to learn")
     return samples

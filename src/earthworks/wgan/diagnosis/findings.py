@@ -1,4 +1,4 @@
-"""What a diagnosis consists of: faults with their evidence, and what could not be judged."""
+"""Types of a diagnosis: faults with their evidence, and undecided questions."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault: its name, a sentence with the measured numbers, what to do about it, and the numbers again by name."""
+    """A fault: name, sentence with the measured numbers, remedy, and the numbers by name."""
 
     name: str
     sentence: str
@@ -16,7 +16,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Undecided:
-    """A question that the run does not answer, and why."""
+    """A question that could not be answered, and the reason."""
 
     question: str
     reason: str
@@ -24,7 +24,7 @@ class Undecided:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything found out about one run after `steps` steps. `examined` names the questions that were answered."""
+    """Diagnosis of one run after `steps` steps. `examined` lists the faults that were ruled out."""
 
     run: str
     steps: int
@@ -34,7 +34,7 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """No fault was found, and nothing was left open."""
+        """Whether no fault was found and nothing is undecided."""
         return not self.findings and not self.undecided
 
     @property
@@ -42,7 +42,7 @@ class Diagnosis:
         if self.findings:
             return f"{len(self.findings)} found: {', '.join(finding.name for finding in self.findings)}"
         if not self.examined:
-            return "too early to say"
+            return "too early to tell"
         return "healthy" if self.healthy else "nothing found, but not everything could be judged"
 
     def __str__(self) -> str:
@@ -53,9 +53,9 @@ class Diagnosis:
             lines += ["", "Not judged:", *(f"  {each.question}: {each.reason}" for each in self.undecided)]
         if not self.findings and self.examined:
             lines += ["", f"Looked for and not found: {', '.join(self.examined)}."]
-            lines += ["How good the samples are is another question: earthworks wgan evaluate measures it."]
+            lines += ["To measure the quality of the samples, run earthworks wgan evaluate."]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `--json` prints them."""
+        """Plain values for `--json`."""
         return {**asdict(self), "healthy": self.healthy, "verdict": self.verdict}

@@ -1,4 +1,4 @@
-"""Is a run healthy? Its log and its last checkpoint are asked what an experienced eye would look for."""
+"""Diagnosis of a GAN run from its log and its last checkpoint."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,24 +22,24 @@ from earthworks.wgan.settings import GanSettings, Settled, networks
 from earthworks.wgan.stored import check_networks, shapes_of
 from earthworks.wgan.task import Adversarial
 
-FEWEST_STEPS = 100  # of the generator: before, medians mean little and every critic lags
+FEWEST_STEPS = 100  # of the generator: with fewer, medians mean little and every critic lags
 
 
 def diagnose(run: str | Path) -> Diagnosis:
-    """What is wrong with a run, with the evidence, and what could not be judged. Nothing in its folder is changed.
+    """Diagnose a run: faults with their evidence, and undecided questions. Nothing in its folder is changed.
 
-    Read from metrics.jsonl: steps skipped; the sign of the critic's loss; a discriminator below chance; the generator's
-    gradient against its own beginning; the slope of a penalised critic. Asked of the last checkpoint: the sign of the
-    generator's step; what further critic steps reach with the generator held still (at most 20 seconds); scores of
-    training against held-out samples; how many kinds of samples there are. Thresholds stand with their reasons in
-    from_log.py and from_checkpoint.py; differences count from 4 standard errors on.
+    From metrics.jsonl: skipped steps; the sign of the critic's loss; a discriminator below chance; the generator's
+    gradient compared with its start; the slope of a penalised critic. From the last checkpoint: the sign of the
+    generator's step; the gain from further critic steps with a frozen generator (at most 20 seconds); scores of
+    training against held-out samples; the diversity of samples. Thresholds and their reasons are in from_log.py and
+    from_checkpoint.py; differences count from 4 standard errors on.
 
-    Raises EarthworksError where there is no run of a GAN. Works on the CPU. Sources: Arjovsky and Bottou 2017 (vanishing
+    Raises EarthworksError where there is no GAN run. Runs on the CPU. Sources: Arjovsky and Bottou 2017 (vanishing
     gradients); Arjovsky et al. 2017; Gulrajani et al. 2017, section 5 (train against held-out gap).
     """
     folder, config = wgan_run(run)
     records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
-    with suppress(EarthworksError):  # a damaged checkpoint is said below
+    with suppress(EarthworksError):  # a damaged checkpoint is reported below
         state = checkpoints.newest_state(folder)
         if state is not None and type(state.get("step")) is int and (fault := log_fault(folder.metrics_file, state)):
             note(f"notice: {fault}")
@@ -56,9 +56,9 @@ def diagnose(run: str | Path) -> Diagnosis:
 def answers_about(
     folder: RunFolder, config: dict[str, Any], records: list[dict[str, Any]]
 ) -> Iterator[tuple[str, Finding | Undecided | None]]:
-    """Each fault that such a run can have, with what was found: causes before what follows from them."""
+    """Each possible fault of such a run with its finding; causes before consequences."""
     if not records:
-        yield "any fault", Undecided("any fault", "the run has not made its first step")
+        yield "any fault", Undecided("any fault", "the run has not made a step yet")
         return
     wasserstein = config["objective"] not in ("minimax", "non-saturating")
     yield "skipped steps", from_log.skipped_steps(records)
@@ -83,7 +83,7 @@ def answers_about(
         yield "critic under-trained", from_log.below_chance(records)
     if task is None:
         return
-    if not task.data.fresh:  # where every batch is drawn anew there is nothing to learn by heart
+    if not task.data.fresh:  # freshly drawn batches cannot be memorised
         yield "critic overfitting", from_checkpoint.critic_memory(task)
     yield "collapsed modes", from_checkpoint.lost_modes(task, from_log.still_improving(records))
     if wasserstein:  # last, because it trains the critic
@@ -91,11 +91,11 @@ def answers_about(
 
 
 def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversarial, int]:
-    """The networks of the newest checkpoint with their data and new optimizers, on the CPU; and its step."""
+    """The networks of the newest checkpoint with their data and new optimizers, on the CPU, and its step."""
     newest = checkpoints.choose(folder, "last")
     tensors, state = checkpoints.load(newest)
     if type(state.get("step")) is not int:
-        raise EarthworksError(f"{newest / 'state.json'} does not say its step: it was altered")
+        raise EarthworksError(f"{newest / 'state.json'} lacks its step: it was altered")
     data = load_dataset(config["data"], validation=config["validation"], seed=config["seed"])
     if list(data.shape) != list(config["shape"]) or data.digest != config["data_digest"]:
         raise EarthworksError(f"{config['data']} no longer holds the samples that {folder.path} was trained on")
@@ -110,7 +110,7 @@ def last_checkpoint(folder: RunFolder, config: dict[str, Any]) -> tuple[Adversar
 
 
 def diagnose_run(run: str, *, json: bool = False) -> str:
-    """Say what is wrong with a run: critic under-trained or overfitted, gradients, modes, penalty, signs.
+    """Diagnose a run: critic under-trained or overfitted, gradients, modes, penalty, signs.
 
     Args:
         run: the run folder.

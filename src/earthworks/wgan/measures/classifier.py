@@ -1,5 +1,5 @@
-"""A small convolutional classifier, trained on the labels in seconds: features that know what the images are of, and
-class probabilities, with nothing to download."""
+"""A small convolutional classifier, trained on the labels in seconds: semantic features and class probabilities, with
+nothing to download."""
 
 import hashlib
 import math
@@ -15,12 +15,12 @@ from earthworks.runs import EarthworksError, read_regular, write_bytes
 from earthworks.wgan.measures.features import BATCH, Extractor
 from earthworks.wgan.measures.measure import Measure, share_interval
 
-FEATURES = 64  # few enough that a thousand images have a covariance
-IMAGES_SEEN = 150_000  # in training: MNIST two and a half times
-EPOCHS = 30  # at most, of fewer images
+FEATURES = 64  # few enough for the covariance of a thousand images
+IMAGES_SEEN = 150_000  # in training: two and a half epochs of MNIST
+EPOCHS = 30  # at most, for small data sets
 TRAINING_BATCH = 100
 PEAK_RATE = 2e-3
-LARGEST = 1 << 30  # bytes of a saved classifier: its size grows with the images' alone
+LARGEST = 1 << 30  # bytes of a saved classifier: it grows only with the image size
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,23 +31,23 @@ class Classifier(Extractor):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Of the classes: (n, classes)."""
+        """Class probabilities (n, classes)."""
         return torch.cat([self.network(batch).softmax(1) for batch in images.split(BATCH)])
 
     def labels(self, images: Tensor) -> Tensor:
-        """The likeliest class of each image: (n,)."""
+        """The most probable class of each image: (n,)."""
         return self.probabilities(images).argmax(1)
 
     @property
     def held_out_accuracy(self) -> Measure:
-        """The share of held-out images that it names rightly: how far its classes can be trusted."""
+        """Accuracy on the held-out images."""
         right, trials = self.network.held_out.tolist()
         return Measure(
             name=f"accuracy[{self}]", value=right / trials, interval=share_interval(right, trials), n=int(trials)
         )
 
     def save(self, path: str | Path) -> None:
-        """As one safetensors file, whose SHA-256 is the digest."""
+        """Write one safetensors file, whose SHA-256 is the digest."""
         write_bytes(path, serialized(self.network))
 
 
@@ -74,7 +74,7 @@ class Network(nn.Module):
         self.held_out: Tensor
         self.shape: Tensor
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))  # mean and standard deviation of the training images
-        self.register_buffer("held_out", torch.zeros(2, dtype=torch.int64))  # rightly named, of how many
+        self.register_buffer("held_out", torch.zeros(2, dtype=torch.int64))  # correct, total
         self.register_buffer("shape", torch.tensor(shape))
 
     def features(self, images: Tensor) -> Tensor:
@@ -99,9 +99,9 @@ def train_classifier(
     is measured on the pair `held_out`, never trained on.
 
     150,000 images seen, but none more than 30 times, in batches of 100, Adam with a rate that rises to 2e-3 and falls to 0:
-    half a minute for MNIST on one core. `seed` decides weights and order, and so, on one machine, the digest; the caller's
-    random state is left as it was. `on_progress` hears the share done. Images it was trained on lie apart from
-    others in its features (10,000 of MNIST's to the 10,000 held out: Fréchet 4.3 where 1.5 is the null), so measure
+    half a minute for MNIST on one core. `seed` determines weights and order, and so, on one machine, the digest; the
+    caller's random state is unchanged. `on_progress` gets the share done. Its features separate the
+    training images from others (10,000 of MNIST's to the 10,000 held out: Fréchet 4.3, null 1.5), so measure
     generated images against held-out ones.
     Raises EarthworksError for missing labels, one class, integers for images, and NaN.
     """
@@ -111,7 +111,7 @@ def train_classifier(
     if int(labels.min()) == int(labels.max()):
         raise EarthworksError("all training images have the same label; a classifier needs at least two classes")
     if held_images.shape[1:] != images.shape[1:] or int(held_labels.max()) >= num_classes:
-        raise EarthworksError("the held-out images have another shape, or a label that the training images have not")
+        raise EarthworksError("the held-out images have another shape, or a label that the training images lack")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network((images.shape[1], images.shape[2], images.shape[3]), num_classes)
@@ -141,14 +141,14 @@ def fit(network: Network, images: Tensor, labels: Tensor, seed: int, on_progress
 
 
 def load_classifier(path: str | Path) -> Classifier:
-    """What `Classifier.save` wrote. Raises EarthworksError for a missing file or another kind of file."""
+    """Load a file of `Classifier.save`. Raises EarthworksError for a missing file or another kind of file."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         tensors = load(read_regular(path, LARGEST))
         shape, classes = tensors["shape"].tolist(), len(tensors["output.bias"])
-        with torch.device("meta"):  # no memory for what only the file says
+        with torch.device("meta"):  # no memory for shapes that only the file claims
             wanted = Network((shape[0], shape[1], shape[2]), classes).state_dict()
         if {name: value.shape for name, value in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
             raise ValueError
@@ -175,7 +175,7 @@ def serialized(network: Network) -> bytes:
 
 def checked(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     if labels is None:
-        raise EarthworksError("the images have no labels; a classifier needs them: measure in pixels or pca instead")
+        raise EarthworksError("the images have no labels, which a classifier needs: use pixels or pca instead")
     labels = torch.as_tensor(labels)
     if images.ndim != 4 or not len(images) or not images.is_floating_point() or not images.isfinite().all():
         raise EarthworksError(

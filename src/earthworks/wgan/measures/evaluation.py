@@ -1,7 +1,7 @@
-"""How far what a generator makes lies from what is real: every number with its kind, its null, its interval and its n.
+"""Evaluation of a generator: distances to real samples, each with its kind, null, interval and n.
 
-Held-out real samples are divided in two. The generated samples are measured against the first half; so is the second half,
-and what that gives is the null: the number that a perfect generator would get at the same sizes.
+Held-out real samples are divided in two. Both the generated samples and the second half are measured against the first
+half; the latter gives the null, the value of a perfect generator at the same sizes.
 """
 
 import math
@@ -33,16 +33,16 @@ from earthworks.wgan.measures.quality import kernel_distance, label_coverage, mo
 from earthworks.wgan.sample_grid import grid, png, to_bytes
 from earthworks.wgan.sampling import draw, load, wgan_run
 
-EXACT = 1000  # points of either kind in exact distances; more take minutes
+EXACT = 1000  # points of each kind in exact distances; more take minutes
 PERMUTATIONS, EXACT_PERMUTATIONS = 40, 20  # for the nulls; an exact distance of 1,000 points takes a second
-NEIGHBOURS = 12  # samples shown beside their nearest training images
-MOST = 10_000  # samples of either kind
+NEIGHBOURS = 12  # samples shown with their nearest training images
+MOST = 10_000  # samples of each kind
 STACKED_MODES = 1000
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Three sets of one size in the scale of the networks: generated ones, real ones, and other real ones."""
+    """Three equally large sets on the scale of the networks: generated, real, and other real samples."""
 
     generated: Tensor
     real: Tensor
@@ -66,13 +66,15 @@ def evaluate(
     folder, config = wgan_run(run)
     for name in (features or "").split(","):
         if ":" in name:
-            custom(name)  # refuses what cannot be imported before minutes of measuring
+            custom(name)  # refuses features that cannot be imported before minutes of measuring
     dataset = load_dataset(data or config["data"], validation=config["validation"], seed=config["seed"])
     if list(dataset.shape) != list(config["shape"]):
-        raise EarthworksError(f"{dataset.name} holds samples of shape {dataset.shape}, the run makes {config['shape']}")
+        raise EarthworksError(
+            f"{dataset.name} holds samples of shape {dataset.shape}, but the run generates {config['shape']}"
+        )
     if data is None and dataset.digest != config["data_digest"]:
         raise EarthworksError(
-            f"{dataset.name} no longer holds the samples that {run} was trained on: give others to measure by with --data"
+            f"{dataset.name} no longer holds the samples that {run} was trained on: give data to compare with by --data"
         )
     generator, critic = load(run, checkpoint=checkpoint, device=device)
     samples = draw_samples(dataset, generator, config["noise"], num, seed)
@@ -86,26 +88,26 @@ def evaluate(
 
 
 def draw_samples(dataset: Dataset, generator: nn.Module, noise: int, num: int | None, seed: int) -> Samples:
-    """As many as half of the held-out samples, or `num`; fresh ones of a law that is known."""
+    """`num` samples of each kind, by default half of the held-out ones; fresh ones of a known distribution."""
     if num is not None and num < 2:
-        raise EarthworksError(f"--num is {num}; at least 2 samples are compared")
+        raise EarthworksError(f"--num is {num}; it must be at least 2")
     if dataset.draw is not None:
         size = num or MOST
         real, other = dataset.draw(size, 2 * seed + 1_000_003), dataset.draw(size, 2 * seed + 1_000_004)
     else:
         size = min(num or MOST, len(dataset.held_out) // 2)
         if num is not None and num > size:
-            note(f"notice: --num {num:,} is more than half of what is held out: {size:,} samples are used")
+            note(f"notice: --num {num:,} is more than half of the held-out samples: using {size:,}")
         if size < 2:
             raise EarthworksError(
-                f"{len(dataset.held_out)} held-out samples are too few to measure by; at least 4 are needed"
+                f"{len(dataset.held_out)} held-out samples are too few to compare with; at least 4 are needed"
             )
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(dataset.held_out), generator=random)
         real, other = (dataset.scaled(dataset.held_out[part]) for part in (order[:size], order[size : 2 * size]))
     generated = draw(generator, size, seed=seed, noise=noise)
     if not torch.isfinite(generated).all():
-        raise EarthworksError("the generator makes values that are not finite: its training has diverged")
+        raise EarthworksError("the generator produces non-finite values: its training has diverged")
     return Samples(generated, real.cpu(), other.cpu())
 
 
@@ -118,7 +120,7 @@ def all_measures(
     seed: int,
     device: str,
 ) -> Iterator[dict[str, Any]]:
-    """One measure after the other, cheap and exact ones first."""
+    """Yield all measures in turn, cheap and exact ones first."""
     yield from transported(samples, critic, seed)
     centres = dataset.centres
     if centres is not None:
@@ -127,9 +129,7 @@ def all_measures(
     for extractor in extractors(dataset, samples, features, classifier):
         yield from in_features(extractor, samples, seed)
     if classifier is not None:
-        yield described(
-            classifier.held_out_accuracy, remark="of the classifier whose features and classes are used here"
-        )
+        yield described(classifier.held_out_accuracy, remark="of the classifier whose features and classes are used")
         num_modes, label = classes(dataset, classifier)
         remark = f"by the classes of {classifier}"
         yield from coverage(lambda images: label_coverage(label(images), num_modes, seed=seed), samples, remark)
@@ -137,7 +137,7 @@ def all_measures(
 
 
 def transported(samples: Samples, critic: nn.Module, seed: int) -> Iterator[dict[str, Any]]:
-    """Distances between the samples themselves; the critic's estimate and what it proves, on the same points."""
+    """Distances between the samples themselves, and the critic's estimate and lower bounds on the same points."""
     x, y, z = (part[:EXACT].flatten(1) for part in (samples.generated, samples.real, samples.other))
     for p in (1, 2):
         yield assessed(wasserstein(x, y, p=p), wasserstein(z, y, p=p), seed, EXACT_PERMUTATIONS)
@@ -151,7 +151,7 @@ def transported(samples: Samples, critic: nn.Module, seed: int) -> Iterator[dict
     yield {"name": "critic_gap", "value": gap, "kind": "estimate", "n": len(y), "m": len(x), "remark": remark}
     bounds = lower_bounds(on_real, on_fake, y, x)
     for name, value in (("slope", bounds.by_slope), ("c_transform", bounds.by_c_transform)):
-        remark = "what the critic proves about wasserstein_1 of these points"
+        remark = "the critic's bound on wasserstein_1 of these points"
         kind = "lower bound"
         yield {
             "name": f"critic_by_{name}",
@@ -170,7 +170,7 @@ def transported(samples: Samples, critic: nn.Module, seed: int) -> Iterator[dict
 
 
 def assessed(distance: Distance, null: Distance, seed: int, permutations: int = PERMUTATIONS) -> dict[str, Any]:
-    """A distance with the one between two real samples as its null, and its interval."""
+    """A distance with its interval, and the distance between two real samples as its null."""
     distance.assess(num_permutations=permutations, seed=seed)
     return {
         "name": distance.name,
@@ -201,7 +201,7 @@ def described(measure: Measure, null: float | None = None, kind: str = "estimate
 def coverage(
     measured: Callable[[Tensor], dict[str, Measure]], samples: Samples, remark: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Modes, their evenness and the share of high-quality samples, of generated samples and of real ones."""
+    """Modes, their evenness and the share of high-quality samples, for generated and for real samples."""
     value, null = measured(samples.generated), measured(samples.other)
     for name, measure in value.items():
         yield described(measure, null[name].value, remark=remark)
@@ -210,7 +210,7 @@ def coverage(
 def extractors(
     dataset: Dataset, samples: Samples, features: str | None, classifier: Classifier | None
 ) -> list[Extractor]:
-    """Those asked for by name, else principal components and, where there are labels, the classifier's."""
+    """The extractors named, else principal components and, where there are labels, the classifier."""
     if len(dataset.shape) == 1 and features is None:
         return []
     size = len(samples.real)
@@ -224,7 +224,7 @@ def extractors(
         if name == "classifier":
             if classifier is None:
                 raise EarthworksError(
-                    f"{dataset.name} has no labels, and the features 'classifier' need them: use pca or pixels"
+                    f"{dataset.name} has no labels, which the features 'classifier' need: use pca or pixels"
                 )
             found.append(classifier)
         elif name in ("pixels", "pca"):
@@ -232,13 +232,11 @@ def extractors(
         elif ":" in name:
             found.append(custom(name))
         else:
-            raise EarthworksError(
-                f"there are no features {name!r}; there are pixels, pca, classifier, or module:function"
-            )
+            raise EarthworksError(f"unknown features {name!r}; expected pixels, pca, classifier, or module:function")
         width = found[-1](samples.real[:2]).shape[1]
         if size <= width:
             raise EarthworksError(
-                f"a Fréchet distance of {width} features needs more than {width} samples of either kind; there are {size}: "
+                f"a Fréchet distance of {width} features needs more than {width} samples of each kind; there are {size}: "
                 "hold out more (--validation), or use fewer features (pca)"
             )
     return found
@@ -255,12 +253,12 @@ def in_features(extractor: Extractor, samples: Samples, seed: int) -> Iterator[d
     value, null = precision_recall_density_coverage(y, x), precision_recall_density_coverage(y, z)
     for name, found in value.items():
         expected = found.details.get("expected")
-        remark = "" if expected is None else f"{expected:.3f} is expected of the true law"
+        remark = "" if expected is None else f"{expected:.3f} is expected of the true distribution"
         yield {**described(found, null[name].value, remark=remark), "name": f"{name}[{extractor}]"}
 
 
 def labelled_classifier(folder: RunFolder, dataset: Dataset, device: str) -> Classifier | None:
-    """The classifier kept beside the run, trained on the labels at the first evaluation; None without labels."""
+    """The classifier stored with the run, trained on the labels at the first evaluation; None without labels."""
     if dataset.labels is None:
         return None
     file = folder.path / "classifier.safetensors"
@@ -268,7 +266,7 @@ def labelled_classifier(folder: RunFolder, dataset: Dataset, device: str) -> Cla
         return load_classifier(file)
     images = [dataset.scaled(part) for part in (dataset.train, dataset.held_out)]
     labels = list(dataset.labels)
-    if dataset.name.startswith(STACKED):  # one digit a channel: its classifier is asked about each
+    if dataset.name.startswith(STACKED):  # one digit per channel: its classifier is applied to each
         images, labels = [part[:, :1] for part in images], [part // 100 for part in labels]
     with Progress("training a classifier on the labels") as progress:
         classifier = train_classifier(
@@ -279,7 +277,7 @@ def labelled_classifier(folder: RunFolder, dataset: Dataset, device: str) -> Cla
 
 
 def classes(dataset: Dataset, classifier: Classifier) -> tuple[int, Callable[[Tensor], Tensor]]:
-    """How many modes the labels tell apart, and the mode of each image."""
+    """The number of modes that the labels distinguish, and a function from images to modes."""
     if not dataset.name.startswith(STACKED):
         return len(classifier.network.output.bias), classifier.labels
 
@@ -291,7 +289,7 @@ def classes(dataset: Dataset, classifier: Classifier) -> tuple[int, Callable[[Te
 
 
 def memorisation(folder: RunFolder, dataset: Dataset, samples: Samples, seed: int) -> dict[str, Any]:
-    """Whether generated samples lie nearer to the training data than fresh real ones, and a picture of the nearest."""
+    """Whether generated samples are nearer to the training data than fresh real ones, with a figure of the nearest."""
     training = dataset.scaled(dataset.train)
     x, y = (part[: 2 * EXACT].flatten(1) for part in (samples.generated, samples.real))
     found = nearest_training(x, training.flatten(1), y, seed=seed)
@@ -314,17 +312,17 @@ def evaluate_run(
     seed: int = 0,
     json: bool = False,
 ) -> str:
-    """Measure the generator of a run: distances, coverage, memorisation, each beside what real samples would get.
+    """Measure the generator of a run: distances, coverage, memorisation, each with the value for real samples.
 
     Args:
         run: the run folder.
-        data: what to measure against; by default the run's own held-out part.
-        num: samples of either kind; by default half of the held-out ones, or 10,000 of a law that is known.
-        features: what images are measured in: `pixels`, `pca`, `classifier` (needs labels), `module:function`, or several
-            of them with commas; by default pca and, with labels, the classifier.
+        data: data to compare with; by default the run's own held-out part.
+        num: samples of each kind; by default half of the held-out ones, or 10,000 of a known distribution.
+        features: features of images: `pixels`, `pca`, `classifier` (needs labels), `module:function`, or several
+            separated by commas; by default pca and, with labels, the classifier.
         checkpoint: `last`, `best` (lowest validation), or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        seed: of the noise, the division of the held-out samples, and the resampling.
+        seed: seed of the noise, the division of the held-out samples, and the resampling.
         json: print everything as JSON.
     """
     from earthworks.report import write_report
@@ -353,7 +351,7 @@ def table(result: dict[str, Any]) -> str:
         line = f"{measure['name']:<30}{value:>10}  {interval:<21}{shown:>9}  {n:>6,}  {measure['kind']:<12}"
         lines.append(f"{line}{measure['remark']}".rstrip())
     lines.append(
-        "real: the same measure of held-out samples against others of them, what a perfect generator would get"
+        "real: the same measure of held-out samples against other held-out samples, as for a perfect generator"
     )
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
-"""Features to measure images in, each with a name and the digest of what computes it: a Fréchet distance means nothing
-without both. `frechet[classifier@1a2b3c]` and `frechet[pixels]` are different numbers of the same images."""
+"""Feature extractors for images, each with a name and a digest of its weights or code, without which a Fréchet distance
+is
+meaningless: `frechet[classifier@1a2b3c]` and `frechet[pixels]` are different numbers of the same images."""
 
 import hashlib
 import importlib
@@ -22,8 +23,8 @@ BATCH = 500
 class Extractor:
     """Maps samples (n, *shape) to features (n, d), in batches, without gradients.
 
-    Samples are floats on the one scale that the generator and the data share. `digest` is the SHA-256 of what decides the
-    features (empty where nothing does but the name).
+    Samples are floats on the common scale of generator and data. `digest` is the SHA-256 of the weights or code that
+    determine the features (empty where the name does).
     """
 
     name: str
@@ -46,16 +47,16 @@ class Extractor:
             if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != len(batch):
                 shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
                 raise EarthworksError(
-                    f"{self} made {shape} of {len(batch)} samples; expected one row of features for each"
+                    f"{self} returned {shape} for {len(batch)} samples; expected one row of features for each"
                 )
         features = torch.cat(found).float()
         if not features.isfinite().all():
-            raise EarthworksError(f"{self} made features that are NaN or infinite")
+            raise EarthworksError(f"{self} returned features that are NaN or infinite")
         return features
 
 
 def pixels() -> Extractor:
-    """The values themselves, flattened."""
+    """Extractor of the values themselves, flattened."""
     return Extractor("pixels", "", lambda samples: samples.flatten(1))
 
 
@@ -63,13 +64,14 @@ def pca(real: Tensor, dims: int = 64) -> Extractor:
     """The first `dims` principal components of the real samples (n, *shape), on their own scale (not whitened), so that
     distances are at most those of pixels. Signs are fixed by the largest entry. O(n d^2 + d^3).
 
-    `dims` is lowered to the d values a sample has. Raises EarthworksError for n <= dims: the last components would be noise.
+    `dims` is lowered to the d values a sample has. Raises EarthworksError for n <= dims: the last components would be
+    noise.
     """
     flat = real.detach().flatten(1).double()
     dims = min(dims, flat.shape[1])
     if not 1 <= dims < len(flat):
         raise EarthworksError(
-            f"{dims} principal components of {len(flat)} samples: expected from 1 to fewer than samples"
+            f"{dims} principal components of {len(flat)} samples: expected at least 1, and fewer than samples"
         )
     mean = flat.mean(0)
     components = torch.linalg.eigh((flat - mean).T @ (flat - mean)).eigenvectors.flip(1)[:, :dims]
@@ -81,10 +83,11 @@ def pca(real: Tensor, dims: int = 64) -> Extractor:
 
 
 def custom(path: str) -> Extractor:
-    """`module:name` of a callable from a batch (b, *shape) to features (b, d); the working folder is searched first.
+    """Extractor from `module:name`, a callable from a batch (b, *shape) to features (b, d); the working folder is
+    searched first.
 
     A torch module is put into evaluation mode, and its digest is that of its tensors; a function's is that of its source.
-    Raises EarthworksError where there is no such thing.
+    Raises EarthworksError where there is no such callable.
     """
     module, _, name = path.partition(":")
     if not module or not name:
@@ -92,7 +95,7 @@ def custom(path: str) -> Extractor:
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # whatever is wrong with the file
+    except Exception as error:  # any fault of the file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise EarthworksError(f"features {path!r}: {module} cannot be imported ({reason})") from None
     finally:
@@ -107,7 +110,7 @@ def custom(path: str) -> Extractor:
             return compute(batch)
         except EarthworksError:
             raise
-        except Exception as error:  # whatever somebody's own code raises
+        except Exception as error:  # anything that user code raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise EarthworksError(f"features {path!r} failed ({reason})", exit_code=1) from error
 

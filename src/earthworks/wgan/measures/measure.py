@@ -1,4 +1,4 @@
-"""A number about a generator: its value, its interval, and the samples it came from."""
+"""Result type of a measure: value, interval and sample sizes."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """`value` from `n` real and `m` generated samples, and its 95 % `interval`, (nan, nan) where nothing can be said.
-    `details` are plain numbers: what a perfect generator would score at these sizes, p-values, settings."""
+    """`value` from `n` real and `m` generated samples, and its 95 % `interval`, (nan, nan) where there is none.
+    `details` are plain numbers: the score of a perfect generator at these sizes, p-values, settings."""
 
     name: str
     value: float
@@ -32,11 +32,11 @@ class Measure:
 
 
 def share_interval(successes: float, trials: int) -> tuple[float, float]:
-    """Wilson's score interval of a probability that was met `successes` times in `trials` independent ones,
+    """Wilson's score interval of a probability, from `successes` in `trials` independent trials,
 
         (k + z^2 / 2 +- z sqrt(k (n - k) / n + z^2 / 4)) / (n + z^2),    z = 1.96.
 
-    Where all of them succeed it is still an interval; a bootstrap's would be the point 1. Source: Wilson 1927.
+    If all succeed it is still an interval; a bootstrap would give the point 1. Source: Wilson 1927.
     """
     middle, square = successes + NORMAL**2 / 2, NORMAL**2
     half = NORMAL * math.sqrt(max(successes * (trials - successes) / trials, 0.0) + square / 4)

@@ -1,4 +1,4 @@
-"""What nearest neighbours tell: fidelity and diversity (precision, recall, density, coverage), and memorisation."""
+"""Measures from nearest neighbours: fidelity and diversity (precision, recall, density, coverage), and memorisation."""
 
 import math
 from collections.abc import Iterator
@@ -14,36 +14,35 @@ from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles, sh
 from earthworks.wgan.measures.quality import features
 
 BLOCK = 1 << 22  # distances held at once, 32 MiB
-ROUNDING = 1e-13  # of |x|^2 + |y|^2: a squared distance below it is rounding, the points are the same
-TIE = 1 + 1e-9  # a squared distance this near to a squared radius lies on the sphere, which belongs to the ball
+ROUNDING = 1e-13  # of |x|^2 + |y|^2: a smaller squared distance is rounding, and the points are the same
+TIE = 1 + 1e-9  # tolerance of squared distances: points on the sphere belong to the ball
 
 
 def precision_recall_density_coverage(real: Tensor, generated: Tensor, *, k: int = 5) -> dict[str, Measure]:
-    """Four shares of the features x_i, real (n, d), and y_j, generated (m, d), with B(x_i) the closed ball around x_i that
-    reaches its k-th nearest neighbour among the real samples (itself not counted), B(y_j) likewise:
+    """Four shares of the features x_i, real (n, d), and y_j, generated (m, d), with B(x_i) the closed ball around x_i
+    up to its k-th nearest neighbour among the other real samples, B(y_j) likewise:
 
         precision = share of y_j in some B(x_i)              recall   = share of x_i in some B(y_j)
-        density   = sum_j #{i: y_j in B(x_i)} / (k m)        coverage = share of B(x_i) that hold some y_j
+        density   = sum_j #{i: y_j in B(x_i)} / (k m)        coverage = share of B(x_i) that contain some y_j
 
-    For equal continuous laws density is 1 and coverage 1 - prod_{i=1..k} (n - i) / (m + n - i) on average, in any
-    dimension (details["expected"]; 0.969 at k = 5, n = m); precision and recall have no such value: about 0.5 for
-    Gaussians in 1,000 dimensions. One outlier's ball inflates precision, which density mends. Compare at equal n, m and k.
+    For equal continuous distributions density is 1 and coverage 1 - prod_{i=1..k} (n - i) / (m + n - i) on average, in
+    any dimension (details["expected"]; 0.969 at k = 5, n = m); precision and recall have no such value: about 0.5 for
+    Gaussians in 1,000 dimensions. One outlier's ball inflates precision; density corrects this. Compare at equal n, m,
+    k.
 
-    Intervals: over the samples that a share counts, the other sample fixed (Wilson's; bootstrap for density). They leave
-    out what another sample on the far side would change, so read them as at least this wide.
-    Raises EarthworksError for bad clouds and samples not more than k. Float64, O((n + m)^2 d) time, blocks of memory.
-    Source: Kynkäänniemi et al. 2019 (k = 3); Naeem et al. 2020, eq. 4 to 6 and lemma 2 (k = 5).
+    Intervals: over the samples that a share counts, the other sample fixed (Wilson's; bootstrap for density). They ignore
+    the variation of the other sample, so the true ones are at least this wide.
+    Raises EarthworksError for bad clouds and for samples of at most k points. Float64, O((n + m)^2 d) time, blocks of
+    memory. Source: Kynkäänniemi et al. 2019 (k = 3); Naeem et al. 2020, eq. 4 to 6 and lemma 2 (k = 5).
     """
     real, generated = features(real, generated)
     n, m = len(real), len(generated)
     if not 1 <= k < min(n, m):
-        raise EarthworksError(
-            f"{n} real and {m} generated samples have no {k}-th neighbours: expected more than {k} of each"
-        )
+        raise EarthworksError(f"k is {k}; expected at least 1 and fewer than the {n} real and {m} generated samples")
     radius_real = nearest(real, real, k, same=True)[0][:, -1] ** 2 * TIE
     radius_generated = nearest(generated, generated, k, same=True)[0][:, -1] ** 2 * TIE
 
-    containing = torch.zeros(m, device=real.device)  # how many real balls hold y_j
+    containing = torch.zeros(m, device=real.device)  # number of real balls that contain y_j
     recalled, covered = torch.zeros(n, device=real.device), torch.zeros(n, device=real.device)
     for rows, squared in squared_distances(real, generated):
         inside = squared <= radius_real[rows, None]
@@ -75,8 +74,8 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, *, k: int
 
 @dataclass(frozen=True)
 class Memorisation:
-    """`ratio` of median distances to the nearest training sample, generated over held out: 1 for a generator that
-    knows the law, near 0 for one that copies. `p_value`: one-sided, of generated samples lying as near by chance.
+    """`ratio` of median distances to the nearest training sample, generated over held out: 1 for a perfect
+    generator, near 0 for one that copies. `p_value`: one-sided, that generated samples are as near by chance.
     `distances` and `indices` (m, k) of each generated sample's k nearest training samples, nearest first."""
 
     ratio: Measure
@@ -86,21 +85,21 @@ class Memorisation:
 
     def __str__(self) -> str:
         return (
-            f"{self.ratio}, p {self.p_value:.2g} that generated samples lie nearer to the training data than fresh ones"
+            f"{self.ratio}, p {self.p_value:.2g} that generated samples are nearer to the training data than fresh ones"
         )
 
 
 def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor, *, k: int = 1, seed: int = 0) -> Memorisation:
-    """Do samples (m, d) lie nearer to the training data (n, d) than held-out real data of the same law does?
+    """Test whether samples (m, d) are nearer to the training data (n, d) than held-out real data of the same
+    distribution.
 
         ratio = median_j min_i |y_j - x_i| / median_h min_i |z_h - x_i|,    x training, y generated, z held out,
 
-    with a bootstrap interval over y and z, and the one-sided Mann-Whitney test that the nearest distances of y are smaller:
-    given the training data both are independent draws, with equal law where the generator's law is the data's. A low
-    ratio alone can also mean samples at the safe centre of the data: look at the neighbours (`indices`) before saying
-    that they are copies.
-    Raises EarthworksError for bad clouds, unlike dimensions, k above n. Float64, O((m + held out) n d).
-    Source: Mann and Whitney 1947; the comparison is that of Meehan et al. 2020 without its cells.
+    with a bootstrap interval over y and z, and the one-sided Mann-Whitney test that the nearest distances of y are
+    smaller: given the training data both are independent draws, with the same distribution for a perfect generator. A
+    low ratio can also mean that samples cluster at the centre of the data: inspect the neighbours (`indices`) before
+    calling them copies. Raises EarthworksError for bad clouds, different dimensions, k above n. Float64, O((m + held
+    out) n d). Source: Mann and Whitney 1947; the comparison follows Meehan et al. 2020 without cells.
     """
     from scipy.stats import mannwhitneyu
 
@@ -132,7 +131,8 @@ def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor, *, k: 
 
 
 def nearest(x: Tensor, y: Tensor, k: int, *, same: bool = False) -> tuple[Tensor, Tensor]:
-    """Distances and indices (n, k) of the k nearest y of each x, nearest first. `same`: y is x, and no point its own."""
+    """Distances and indices (n, k) of the k nearest y of each x, nearest first. `same`: y is x, and no point is its own
+    neighbour."""
     found = []
     for rows, squared in squared_distances(x, y):
         if same:

@@ -1,4 +1,4 @@
-"""How good samples are, as pure functions of features or points: kernel distance, and coverage of known modes."""
+"""Sample quality as pure functions of features or points: kernel distance, and coverage of known modes."""
 
 import math
 
@@ -10,8 +10,8 @@ from earthworks.runs import EarthworksError
 from earthworks.transport.clouds import check_clouds
 from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles, share_interval
 
-STANDARD_DEVIATIONS = 3.0  # within which of its centre a sample is of high quality (PacGAN, VEEGAN)
-PART = 1000  # samples in a part of the kernel distance, the published subset size
+STANDARD_DEVIATIONS = 3.0  # a high-quality sample is this near its centre (PacGAN, VEEGAN)
+PART = 1000  # samples per part of the kernel distance, the published subset size
 MOST_PARTS, FEWEST_PARTS = 100, 10
 
 
@@ -20,12 +20,12 @@ def kernel_distance(real: Tensor, generated: Tensor, *, seed: int = 0) -> Measur
 
         MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_ij k(x_i, y_j),  k(x, y) = (x . y / d + 1)^3.
 
-    Both samples are dealt, in an order drawn from `seed`, into as many disjoint parts (10 to 100 of about 1,000, fewer
-    of 2 where samples are few); the value is the mean over parts, details["standard_error"] is their standard
-    deviation / sqrt(parts), the interval Student's. Disjoint, because subsets that share samples, as they are
-    usually drawn, understate the error. Unbiased at every n: values at unlike n do compare, and equal laws give 0
-    on average, negative values half the time. Units: features to the sixth. Float64, O(n^2 d / parts).
-    Raises EarthworksError for bad clouds or fewer than 2 samples. Source: Bińkowski et al. 2018, section 4.
+    Both samples are split, in an order drawn from `seed`, into equally many disjoint parts (10 to 100 of about 1,000,
+    fewer parts of at least 2 where samples are few); the value is the mean over parts, details["standard_error"] is
+    their standard deviation / sqrt(parts), the interval Student's. Disjoint, because the usual subsets, which share
+    samples, understate the error. Unbiased at every n: values at different n are comparable, and equal distributions
+    give 0 on average, negative values half the time. Units: features to the sixth. Float64, O(n^2 d / parts). Raises
+    EarthworksError for bad clouds or fewer than 2 samples. Source: Bińkowski et al. 2018, section 4.
     """
     from scipy.special import stdtrit
 
@@ -64,19 +64,20 @@ def kernel_distance(real: Tensor, generated: Tensor, *, seed: int = 0) -> Measur
 
 
 def mode_coverage(samples: Tensor, centres: Tensor, std: float, *, seed: int = 0) -> dict[str, Measure]:
-    """Which modes of a mixture of Gaussians N(c_k, std^2 I) samples (m, d) reach, and how evenly; centres (K, d).
+    """Coverage of the modes of a mixture of Gaussians N(c_k, std^2 I) by samples (m, d), and its evenness; centres (K,
+    d).
 
     A sample is of high quality within 3 std of its nearest centre, and then counts for that mode.
-    `modes`: how many of the K have at least one. `high_quality`: the share of samples; a perfect generator has
-    1 - exp(-4.5) = 98.89 % of them in two dimensions (details["ceiling"]; more means shrunken modes).
+    `modes`: number of the K with at least one. `high_quality`: the share of samples; a perfect generator has
+    1 - exp(-4.5) = 98.89 % of them in two dimensions (details["ceiling"]; more means modes that are too narrow).
     `reverse_kl`: KL(p | uniform) nats, p the shares of the modes among high-quality samples; a perfect generator has
     (K - 1) / 2m on average (details["floor"]); infinity where no sample is of high quality. O(m K d).
 
     Intervals: Wilson's for the share; for the others 2,000 multinomial resamples of the counts. That of `reverse_kl` is
-    where another m samples would put it, bias included, so hold it against the floor (the resamples have the bias twice
-    and are moved back by it). That of `modes` ends at the count, for modes not met do not reappear: it says how many of
-    those met were met by luck, not how many more there are.
-    Raises EarthworksError for unlike dimensions, bad samples, std not positive.
+    for another m samples, bias included, so compare it with the floor (the resamples have the bias twice and are shifted
+    back by it). That of `modes` ends at the count, because missing modes cannot reappear: it shows how many of the
+    modes found were found by luck, not how many more there are.
+    Raises EarthworksError for different dimensions, bad samples, std not positive.
     Source: Lin et al. 2018 (PacGAN) and its program; Srivastava et al. 2017 (VEEGAN).
     """
     samples, centres = features(samples, centres)
@@ -104,7 +105,8 @@ def mode_coverage(samples: Tensor, centres: Tensor, std: float, *, seed: int = 0
 
 
 def label_coverage(labels: Tensor, num_modes: int, *, seed: int = 0) -> dict[str, Measure]:
-    """`modes` and `reverse_kl` of `mode_coverage` where a classifier names the mode: labels (m,), integers below num_modes.
+    """`modes` and `reverse_kl` of `mode_coverage` where a classifier gives the mode: labels (m,), integers below
+    num_modes.
 
     For stacked MNIST the label is the number its three digits spell, num_modes 1,000: with 26,000 samples a perfect
     generator's divergence is 0.0192 on average, and the classifier's own errors add to it.
@@ -121,7 +123,7 @@ def label_coverage(labels: Tensor, num_modes: int, *, seed: int = 0) -> dict[str
 
 
 def histogram_coverage(counts: np.ndarray, m: int, seed: int) -> dict[str, Measure]:
-    """`modes` and `reverse_kl` of counts (K,) among m samples."""
+    """`modes` and `reverse_kl` from counts (K,) among m samples."""
     total, num_modes = int(counts.sum()), len(counts)
     modes, divergence = int((counts > 0).sum()), math.inf
     modes_interval = divergence_interval = (math.nan, math.nan)
@@ -148,7 +150,7 @@ def histogram_coverage(counts: np.ndarray, m: int, seed: int) -> dict[str, Measu
 
 
 def reverse_kl(counts: np.ndarray) -> np.ndarray:
-    """KL(p | uniform) = log K + sum_k p_k log p_k, nats, of counts (..., K)."""
+    """KL(p | uniform) = log K + sum_k p_k log p_k, nats, from counts (..., K)."""
     shares = counts / counts.sum(-1, keepdims=True)
     return np.log(counts.shape[-1]) + (shares * np.log(np.where(shares > 0, shares, 1.0))).sum(-1)
 
