@@ -33,7 +33,7 @@ def test_two_of_one_second_have_two_folders(unmade):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("report.html", "<h1>my thesis</h1>", "report.html exists already and is not a file that Earthworks wrote"),
+        ("report.html", "<h1>my thesis</h1>", "report.html already exists and was not written by Earthworks"),
         ("gopher/config.yaml", "kind: gopher\n", "already holds a run: continue it by --resume"),
         ("wgan/config.yaml", "kind: wgan\n", "already holds a run: continue it by --resume"),
     ],

@@ -1,4 +1,4 @@
-"""Small data in the shapes of the real collections, with mild words, and scorers whose answers are known beforehand."""
+"""Small data in the shapes of the real collections, with mild words, and scorers with known answers."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ PRONOUNS = {"male": "he", "female": "she", "neutral": "they"}
 
 
 class Known:
-    """A Scorer made of a likelihood and, where it writes, of what it writes after (prompt, draw)."""
+    """A Scorer from a likelihood and, optionally, a function of (prompt, draw) that generates text."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Known:
 
 
 def chance(*key: object) -> float:
-    """A number of [0, 1) that anything decides but nothing explains."""
+    """A pseudo-random number in [0, 1) from any value."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -86,7 +86,7 @@ def crows_pairs(folder: Path, num: int = 40) -> None:
 
 
 def bbq(folder: Path, templates: int = 10) -> list[dict[str, Any]]:
-    """Of every template: each polarity, ambiguous and with either answer given."""
+    """For every template: each polarity, ambiguous and with either answer given."""
     records = [
         {
             **{"context": f"A red and a blue one met, {template}.", "question": f"Who was {polarity}?"},
@@ -134,7 +134,7 @@ def labelled(num: int = 400, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def hatecheck(folder: Path, sensible: bool) -> None:
-    """Where `sensible`, hateful texts hold the words of `labelled`'s toxic ones, else the harmless ones do."""
+    """If `sensible`, hateful texts have the words of `labelled`'s toxic ones, otherwise the harmless ones do."""
     rows = ["functionality,case_id,test_case,label_gold,target_ident"]
     for n in range(60):
         hateful = n % 2 == 0

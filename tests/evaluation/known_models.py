@@ -1,4 +1,4 @@
-"""Models whose likelihoods are known beforehand."""
+"""Models with known likelihoods."""
 
 import random
 
@@ -9,7 +9,7 @@ from earthworks.gopher import Gopher, GopherConfig
 
 
 class Uniform(Gopher):
-    """Knows nothing: every token has the same probability, exactly."""
+    """Model without knowledge: all tokens have exactly the same probability."""
 
     def __init__(self, context: int = 256):
         super().__init__(GopherConfig.preset("shrew", vocabulary=257, context=context))
@@ -18,7 +18,7 @@ class Uniform(Gopher):
 
 
 class Memory:
-    """Knows some texts by heart: after any beginning of one, the next byte of the first such; else anything alike."""
+    """Model that memorised some texts: predicts the next byte of the first text with this prefix, otherwise uniformly."""
 
     def __init__(self, texts: list[str]):
         self.following: dict[tuple[int, ...], int] = {}
@@ -38,7 +38,7 @@ class Memory:
 
 
 class Chance:
-    """A scorer of options by lot, each draw independent of all others."""
+    """Scorer that scores options at random and independently."""
 
     def __init__(self, seed: int):
         self.draw = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A run measured in every way, and what a page or a card says: its tables, its tags, its text."""
+"""A run with all measurements, and readers for the tables, tags and text of pages and cards."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def measure_everything(run: Path, tiny_eval: Path, data: Path) -> Path:
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """Every number of a JSON value, and of the keys of its objects."""
+    """All numbers in a JSON value, including its keys."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield from numbers(each)
@@ -52,7 +52,7 @@ def on_record(run: Path) -> list[float]:
 
 
 def strangers(cells: list[str], values: list[float]) -> list[str]:
-    """The cells of numbers that no value rounds to; a cell of words is passed over, but some must be numbers."""
+    """The numeric cells that no value rounds to; cells of words are skipped, but some must be numbers."""
     found = []
     assert sum(bool(CELL.fullmatch(cell)) for cell in cells) > len(cells) / 4
     for cell in cells:
@@ -70,7 +70,7 @@ def strangers(cells: list[str], values: list[float]) -> list[str]:
 
 
 class Reader(HTMLParser):
-    """Tags, cells of tables and text, as a browser takes them."""
+    """Tags, table cells and text, as parsed by a browser."""
 
     def __init__(self, source: str):
         super().__init__(convert_charrefs=True)
@@ -103,7 +103,7 @@ class Reader(HTMLParser):
 
 
 def rendered(markdown: str) -> Reader:
-    """Markdown with its metadata left away, by CommonMark with tables, HTML let through."""
+    """Markdown without its metadata, rendered by CommonMark with tables and raw HTML."""
     from markdown_it import MarkdownIt
 
     body = re.sub(r"\A---\n.*?\n---\n", "", markdown, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Winogender, occupations, CrowS-Pairs and BBQ, measured on models whose bias is known because it was put there."""
+"""Winogender, occupations, CrowS-Pairs and BBQ, measured on models with a planted bias."""
 
 import math
 from fractions import Fraction
@@ -54,7 +54,7 @@ def test_who_goes_by_statistics_is_right_with_them_and_wrong_against_them(data):
     )  # 6 occupations
 
 
-def test_who_understands_is_right_everywhere_and_leans_nowhere(data):
+def test_a_model_that_understands_is_right_everywhere_and_unbiased(data):
     result = measure_winogender(
         prefers(lambda context, word: (word in (*WOMEN, *MEN)) == ("was at work" in context)), data
     )
@@ -82,8 +82,8 @@ def test_winogender_has_the_papers_cells(real_data):
     [
         ("nurse.visitor.2.male.txt\tThe nurse saw him.", "0 or 1"),
         ("nurse.visitor.1.male.txt\tThe nurse saw them.", "no male pronoun"),
-        ("pilot.visitor.1.male.txt\tThe pilot saw him.", "says nothing of pilot"),
-        ("nurse.visitor.1.male.txt\t", "nothing in the field sentence"),
+        ("pilot.visitor.1.male.txt\tThe pilot saw him.", "lacks pilot"),
+        ("nurse.visitor.1.male.txt\t", "empty field sentence"),
     ],
 )
 def test_a_damaged_schema_is_one_sentence(data, line, words):
@@ -232,5 +232,5 @@ def test_an_option_of_zero_length_is_one_sentence(data):
     records = examples.bbq(data)
     records[3]["ans1"] = " "
     examples.write_records(data / "bbq" / "Colour.jsonl.gz", records)
-    with pytest.raises(EarthworksError, match=r"record 4 .* nothing in the field ans1"):
+    with pytest.raises(EarthworksError, match=r"record 4 .* an empty field ans1"):
         measure_bbq(Known(), data)

@@ -1,4 +1,4 @@
-"""`measure_bias` and its command: what is missing is said, the rest is measured, and nothing offensive is printed."""
+"""`measure_bias` and its command: missing parts are reported, the rest is measured, nothing offensive is printed."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def test_a_file_that_is_not_there_leaves_the_other_parts(data):
     shutil.rmtree(data / "bias" / "bold_prompts")
     result = measure_bias(Known(), data, parts=["winogender", "crows_pairs", "bbq", "bold", "occupations"])
     assert result["missing"].keys() == {"crows_pairs", "bold"}
-    assert "crows_pairs.jsonl is not there" in result["missing"]["crows_pairs"]
+    assert "crows_pairs.jsonl does not exist" in result["missing"]["crows_pairs"]
     assert {"winogender", "occupations", "bbq"} <= result.keys()
 
 
@@ -54,7 +54,7 @@ def test_nan_likelihoods_leave_the_other_parts(data):
 
 
 def test_a_model_whose_logits_are_nan_is_told_so_in_every_part(tiny_run, data):
-    """Likelihoods and continuations alike: no part is measured, and nothing else is raised than the sentence."""
+    """NaN likelihoods and continuations: no part is measured, and only an EarthworksError is raised."""
     model, tokenizer = load(tiny_run)
     with torch.no_grad():
         model.logit_bias.fill_(math.nan)
@@ -88,7 +88,7 @@ def test_impossible_continuations_can_be_compared(data):
 
 
 def test_nothing_measured_is_an_error(tmp_path):
-    with pytest.raises(EarthworksError, match=r"nothing could be measured: .*all_sentences.tsv is not there"):
+    with pytest.raises(EarthworksError, match=r"nothing could be measured: .*all_sentences.tsv does not exist"):
         measure_bias(Known(), tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_the_scorer_says_how_good_it_is(data):
     assert checked(LexiconSentiment.load(data), data)["auc"] is None
 
 
-def test_the_opinion_lexicon_stands_in_for_vaders(tmp_path):
+def test_the_opinion_lexicon_replaces_vaders(tmp_path):
     examples.write(tmp_path / "lexicons" / "opinion_positive-words.txt", "; a heading\n\nkind\n")
     examples.write(tmp_path / "lexicons" / "opinion_negative-words.txt", "unkind\n")
     sentiment = LexiconSentiment.load(tmp_path)
@@ -111,7 +111,7 @@ def test_what_templates_explain_is_not_taken_for_a_difference_between_groups():
 
 
 def test_one_group_alone_cannot_be_compared():
-    with pytest.raises(EarthworksError, match="two groups or more, got 1"):
+    with pytest.raises(EarthworksError, match="at least two groups, got 1"):
         measure_fairness("art", [[0.5], [0.5]], ["a", "a"])
 
 

@@ -1,4 +1,4 @@
-"""A model card says what the files say, says what is missing, and nothing that it is told becomes markup."""
+"""Model cards report the files of a run and what is missing, and no text becomes markup."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def section(card, heading):
 def test_every_number_of_a_table_is_in_a_file_of_the_run(run):
     card = write_card(run)
     values = on_record(run)
-    for heading in ("Training data", "Evaluation", "Bias", "Toxicity, when asked"):
+    for heading in ("Training data", "Evaluation", "Bias", "Toxicity detection"):
         cells = rendered(section(card, heading)).cells
         assert strangers(cells, values) == []
     assert strangers(["0.1234567"], values) == ["0.1234567"]  # the measure above sees a stranger
@@ -72,8 +72,8 @@ def test_a_run_without_any_measurement_says_so_and_says_how(tiny_run, tmp_path):
     card = write_card(run)
     assert section(card, "Evaluation") == "Nothing was measured."
     assert section(card, "Bias") == section(card, "Toxicity") == "Not measured."
-    assert "its amount is unknown" in section(card, "Training data")
-    missing = section(card, "What was not measured")
+    assert "its size is unknown" in section(card, "Training data")
+    missing = section(card, "Not measured")
     for verb in ("gopher evaluate", "evaluate tasks", "evaluate bias", "evaluate toxicity", "evaluate detection"):
         assert f"`earthworks {verb} RUN" in missing
     assert "model-index" not in metadata_of(card)
@@ -81,7 +81,7 @@ def test_a_run_without_any_measurement_says_so_and_says_how(tiny_run, tmp_path):
 
 @pytest.mark.parametrize(("area", "claimed"), [(0.64, False), (None, False), (0.65, True)])
 def test_toxicity_is_not_spoken_of_below_the_bar(run, area, claimed):
-    """Whatever the file itself claims: the scorer's AUC on HateCheck decides."""
+    """The scorer's AUC on HateCheck decides, whatever the file claims."""
     found = read_json(run / "toxicity.json")
     found["scorer"]["hatecheck"] = {**found["scorer"]["hatecheck"], "auc": area, "interval": None}
     found |= {"no_claim": None, "claim": "It is quite harmless."}
@@ -190,7 +190,7 @@ def test_a_card_that_a_person_edited_is_not_overwritten(command, run):
     assert command(f"evaluate card {run}").refuses("README.md was edited after it was made", "--output")
     assert card.read_text().endswith("my own words\n")
     card.write_text("<!-- written by earthworks evaluate card -->\n\nmy own words\n")  # as earlier versions signed
-    assert command(f"evaluate card {run}").refuses("README.md does not say whether it was edited", "--output")
+    assert command(f"evaluate card {run}").refuses("README.md is from an earlier version", "--output")
 
 
 def test_counts_that_were_altered_are_on_no_card(command, run):
@@ -212,7 +212,7 @@ def test_settings_that_the_run_was_not_trained_with_are_said(command, run, line)
 
 def test_a_run_of_another_kind_has_no_card(tmp_path):
     (tmp_path / "config.yaml").write_text("kind: diffusion\n")
-    with pytest.raises(EarthworksError, match="'diffusion'; a card wants a run of gopher or wgan"):
+    with pytest.raises(EarthworksError, match="'diffusion'; a card can be made for gopher or wgan"):
         write_card(tmp_path)
 
 
@@ -252,5 +252,5 @@ def test_a_gans_card_tells_memorisation_and_class_balance(gan):
 def test_a_gan_that_nobody_measured_says_so(gan):
     card = write_card(gan)
     assert section(card, "Memorisation") == section(card, "Class balance") == "Not measured."
-    assert section(card, "What was not measured").count("earthworks wgan evaluate RUN") == 3
-    assert "No training step is on record." in section(card, "Training procedure")
+    assert section(card, "Not measured").count("earthworks wgan evaluate RUN") == 3
+    assert "No training step is recorded." in section(card, "Training procedure")

@@ -1,4 +1,4 @@
-"""Which option wins, by hand; and the comparison of written answers."""
+"""Credit of options, by hand, and comparison of written answers."""
 
 import random
 

@@ -84,7 +84,7 @@ def test_what_cannot_be_measured_is_named_beside_what_was(tiny_eval, alphabet):
     assert [(each["name"], each["shots"]) for each in result["results"]] == [("piqa", 0)]
     reasons = {(each["name"], each["shots"]): each["reason"] for each in result["absent"]}
     assert "gsm8k_test.jsonl.gz does not exist" in reasons["gsm8k", 0]
-    assert "examples where 50 were asked for" in reasons["piqa", 50]
+    assert "of the requested 50 examples" in reasons["piqa", 50]
 
 
 def test_a_task_with_a_missing_field_leaves_the_others_of_its_file_and_is_named(tiny_eval, alphabet, tmp_path):
@@ -101,7 +101,7 @@ def test_a_task_with_a_missing_field_leaves_the_others_of_its_file_and_is_named(
     assert "lacks the field 'gold'" in absent["reason"]
     assert "lacks the field 'gold'" in table(result)
     (tmp_path / "mine.yaml").write_text("[]")
-    with pytest.raises(EarthworksError, match=r"mine\.yaml holds no task"):
+    with pytest.raises(EarthworksError, match=r"mine\.yaml is not a task"):
         evaluate_tasks((Uniform(), alphabet), tiny_eval, [str(tmp_path / "mine.yaml")])
 
 
@@ -115,7 +115,7 @@ class Joining:
 
 
 def test_a_tokenizer_that_splits_the_boundary_loses_that_item_alone_and_the_table_counts(tiny_eval, tmp_path):
-    """After "xa" the option "b" has no token of its own, "bc" one, of two, and both are said."""
+    """After "xa" the option "b" has no token of its own, "bc" has one of two; both are reported."""
     rows = [{"q": "xa", "options": o, "gold": 0} for o in (["b", "cc"], ["bc", "cc"], ["d", "e"])]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "mine.yaml").write_text(json.dumps({**MINE, "separator": ""}))
@@ -125,7 +125,7 @@ def test_a_tokenizer_that_splits_the_boundary_loses_that_item_alone_and_the_tabl
     assert found["missing"] == {"the tokenizer leaves the answer no token of its own": 1}
     assert found["split"] == 2
     assert "1 items are missing: the tokenizer leaves the answer no token of its own" in table(result)
-    assert "one token holds the end of the context and the answer" in table(result)
+    assert "one token spans the end of the context and the answer" in table(result)
 
 
 def test_a_prompt_longer_than_the_window_is_counted_in_the_table(tiny_eval, alphabet):
@@ -182,8 +182,8 @@ def test_shots_of_the_paper_and_tasks_without_shots(tiny_eval, alphabet):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"tasks": ["hellswag"]}, "no task 'hellswag'"),
-        ({"tasks": []}, "no task was named"),
+        ({"tasks": ["hellswag"]}, "unknown task 'hellswag'"),
+        ({"tasks": []}, "--tasks is empty"),
         ({"limit": 0}, "limit is 0"),
         ({"shots": "five"}, "shots is 'five'"),
         ({"shots": (-1,)}, "shots is"),
@@ -204,7 +204,7 @@ def test_the_command_measures_a_run_and_keeps_the_table(tiny_run, tiny_eval, tmp
     given = f"piqa,blimp,gsm8k,{tmp_path / 'mine.yaml'}"
     shown = command("evaluate tasks", run, data=tiny_eval, tasks=given, window=64)
     assert shown.code == 0, shown.err
-    assert "<h2>What it can do</h2>" in (run / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Tasks</h2>" in (run / "report.html").read_text(encoding="utf-8")
     for words in (
         "common sense",
         "linguistics",
@@ -222,7 +222,7 @@ def test_the_command_measures_a_run_and_keeps_the_table(tiny_run, tiny_eval, tmp
 
 
 def test_mistakes_at_the_command_line(tiny_run, tiny_eval, tmp_path, command):
-    assert command("evaluate tasks", tiny_run, data=tmp_path / "none").refuses("there is no folder", "--data")
+    assert command("evaluate tasks", tiny_run, data=tmp_path / "none").refuses("is not a folder", "--data")
     assert command("evaluate tasks", tiny_run, data=tiny_eval, shots="x").refuses("--shots", "0,5")
     assert command("evaluate tasks", tmp_path, data=tiny_eval).refuses("config.yaml")
     assert command("evaluate tasks", tiny_run, data=tmp_path).refuses("no task could be measured")

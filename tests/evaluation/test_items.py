@@ -1,4 +1,4 @@
-"""What the model is shown, to the letter."""
+"""The exact prompts of items."""
 
 import gzip
 import json
@@ -73,9 +73,7 @@ def test_a_row_that_asks_the_same_is_no_example(tmp_path):
     items = make_items(given, tmp_path, shots=1)
     assert [item.fault for item in items] == [None] * 6
     assert all("other?\nAnswer: no\n\nsame?" in item.contexts[0] for item in items[:5])
-    assert {item.fault for item in make_items(given, tmp_path, shots=2)[:5]} == {
-        "only 1 examples where 2 were asked for"
-    }
+    assert {item.fault for item in make_items(given, tmp_path, shots=2)[:5]} == {"only 1 of the requested 2 examples"}
 
 
 def test_a_limit_draws_the_same_rows_whatever_the_shots(tiny_eval):
@@ -156,5 +154,5 @@ def test_a_file_that_holds_no_yaml_is_one_sentence(tmp_path):
     with pytest.raises(EarthworksError, match=r"none\.yaml does not exist"):
         read_tasks(tmp_path / "none.yaml")
     path.write_text("- just text")
-    with pytest.raises(EarthworksError, match="holds no task"):
+    with pytest.raises(EarthworksError, match="is not a task"):
         read_tasks(path)

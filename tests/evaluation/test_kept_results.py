@@ -1,4 +1,4 @@
-"""An evaluation that is stopped loses nothing it measured: the same command takes it up and ends with the same bytes."""
+"""A stopped evaluation loses no measurement: the same command resumes it and gives the same bytes."""
 
 import json
 import os
@@ -26,14 +26,14 @@ KEPT = "tasks.partial.jsonl"
 
 @pytest.fixture
 def run(tiny_run, tmp_path, monkeypatch) -> Path:
-    """A run to measure, without its page being drawn."""
+    """A run to measure, without drawing its page."""
     for module in (commands, bias_commands):
         monkeypatch.setattr(module, "write_report", lambda runs: Path(runs[0]) / "report.html")
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
 def stopping(function, error: BaseException, after: int):
-    """The function, which raises instead of its call number `after`, counted from 0."""
+    """Wrap the function so that it raises at call number `after`, counted from 0."""
     calls = []
 
     def wrapper(*given, **named):
@@ -49,8 +49,8 @@ def stopping(function, error: BaseException, after: int):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; 3 tasks are kept in"),
-        (Stopped("SIGTERM"), 75, "stopped by SIGTERM; 3 tasks are kept in"),
+        (KeyboardInterrupt(), 130, "interrupted; 3 tasks are stored in"),
+        (Stopped("SIGTERM"), 75, "stopped by SIGTERM; 3 tasks are stored in"),
         (MemoryError(), 1, "memory ran out"),
     ],
 )
@@ -70,7 +70,7 @@ def test_three_tasks_measured_are_not_lost_with_the_fourth(
     assert (run / KEPT).read_bytes().count(b'"key"') == 3
     taken = command("evaluate tasks", run, data=tiny_eval, tasks=TASKS, window=64)
     assert taken.code == 0, taken.err
-    assert "3 tasks taken from an interrupted evaluation" in taken.err
+    assert "3 tasks reused from an interrupted evaluation" in taken.err
     assert len(measure.calls) == 5  # three, the one that broke, and that one again
     assert (run / "tasks.json").read_bytes() == unbroken
     assert not (run / KEPT).exists()
@@ -102,7 +102,7 @@ def test_what_decides_the_number_must_be_the_same_to_be_taken_up(run, tiny_eval,
 
 
 def test_a_damaged_line_is_measured_again_and_said(run, tiny_eval, capsys):
-    """A flipped digit is never taken for a result; what a kill cut short is no damage."""
+    """A flipped digit is never accepted as a result; a line cut by a kill is not damage."""
     evaluate_run(run, tiny_eval, ["piqa", "blimp"])
     unbroken = (run / "tasks.json").read_bytes()
     with partial_result(run, "tasks", "tasks") as kept:
@@ -115,8 +115,8 @@ def test_a_damaged_line_is_measured_again_and_said(run, tiny_eval, capsys):
     capsys.readouterr()
     evaluate_run(run, tiny_eval, ["piqa", "blimp"])
     said = capsys.readouterr().err
-    assert f"damaged lines in {run / KEPT}: 1; what they held is measured again" in said
-    assert "1 tasks taken" in said
+    assert f"damaged lines in {run / KEPT}: 1; their content is measured again" in said
+    assert "1 tasks reused" in said
     assert (run / "tasks.json").read_bytes() == unbroken
 
 
@@ -143,13 +143,13 @@ def test_bias_is_kept_measure_by_measure(run, command, monkeypatch, tmp_path):
     unbroken = [(run / name).read_bytes() for name in ("bias.json", "bias_samples.jsonl")]
     bold = bias.PARTS["bold"]
     monkeypatch.setitem(bias.PARTS, "bold", stopping(bold, KeyboardInterrupt(), 0))
-    assert command("evaluate bias", run, **given).refuses("2 measurements are kept", code=130)
+    assert command("evaluate bias", run, **given).refuses("2 measurements are stored", code=130)
     monkeypatch.setitem(bias.PARTS, "bold", bold)
     for name in ("occupations", "crows_pairs"):
         monkeypatch.setitem(bias.PARTS, name, stopping(bias.PARTS[name], AssertionError("measured again"), 0))
     outcome = command("evaluate bias", run, **given)
     assert outcome.code == 0, outcome.err
-    assert "2 measurements taken from an interrupted evaluation" in outcome.err
+    assert "2 measurements reused from an interrupted evaluation" in outcome.err
     assert [(run / name).read_bytes() for name in ("bias.json", "bias_samples.jsonl")] == unbroken
     assert not (run / "bias.partial.jsonl").exists()
 
@@ -165,7 +165,7 @@ def test_continuations_are_kept_batch_by_batch(run, monkeypatch, tmp_path):
     real = writing.generate
     generate = stopping(real, KeyboardInterrupt(), 6)  # five batches after prompts, and one of three after none
     monkeypatch.setattr(writing, "generate", generate)
-    with pytest.raises(EarthworksError, match="6 batches of continuations are kept") as stop:
+    with pytest.raises(EarthworksError, match="6 batches of continuations are stored") as stop:
         measure_toxicity(run, data, **given)
     assert stop.value.exit_code == 130
     rest = stopping(real, AssertionError(), 99)
@@ -177,7 +177,7 @@ def test_continuations_are_kept_batch_by_batch(run, monkeypatch, tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_kept_and_is_one_sentence(run, tiny_eval, command, monkeypatch):
-    """The disk takes two tasks; then the same command goes on where there is room again."""
+    """The disk has room for two tasks; the same command then resumes once there is more."""
     append, lines = Partial.append, []
 
     def full(self, line):
@@ -192,12 +192,12 @@ def test_a_full_disk_keeps_what_was_kept_and_is_one_sentence(run, tiny_eval, com
     outcome = command("evaluate tasks", run, data=tiny_eval, tasks=TASKS)
     assert outcome.refuses("the disk is full", code=1)
     monkeypatch.setattr(Partial, "append", append)
-    assert "2 tasks taken" in command("evaluate tasks", run, data=tiny_eval, tasks=TASKS).err
+    assert "2 tasks reused" in command("evaluate tasks", run, data=tiny_eval, tasks=TASKS).err
 
 
 @pytest.mark.parametrize("there", ["[]", '{"results": [', "\0\0\0", "folder", "pipe"])
 def test_a_results_file_that_cannot_be_read_is_not_overwritten(run, tiny_eval, command, monkeypatch, there):
-    """It is looked at before anything is measured."""
+    """It is checked before measuring."""
     path = run / "tasks.json"
     if there == "folder":
         path.mkdir()
@@ -207,7 +207,7 @@ def test_a_results_file_that_cannot_be_read_is_not_overwritten(run, tiny_eval, c
         path.write_text(there)
     monkeypatch.setattr(evaluating, "measure", stopping(evaluating.measure, AssertionError("measured"), 0))
     outcome = command("evaluate tasks", run, data=tiny_eval, tasks="piqa")
-    assert outcome.refuses("tasks.json", "overwritten: move it away, or delete it")
+    assert outcome.refuses("tasks.json", "overwritten: move or delete it")
     assert there in ("folder", "pipe") or path.read_text() == there
     assert not (run / KEPT).exists()
 
@@ -221,20 +221,20 @@ def test_a_folder_that_cannot_be_written_is_said_before_measuring(run, tiny_eval
     monkeypatch.setattr(results, "write_through", refused)
     monkeypatch.setattr(evaluating, "measure", stopping(evaluating.measure, AssertionError("measured"), 0))
     outcome = command("evaluate tasks", run, data=tiny_eval, tasks="piqa")
-    assert outcome.refuses("nothing is measured: could not write", "/tasks.json: Read-only file system", code=1)
+    assert outcome.refuses("nothing was measured: could not write", "/tasks.json: Read-only file system", code=1)
 
 
 def test_a_run_that_is_trained_or_evaluated_meanwhile_can_be_evaluated(run, tiny_eval, command):
-    """Training holds its own lock; a second evaluation keeps no pieces, says so, and ends."""
+    """Training holds its own lock; a second evaluation stores no pieces, prints a notice, and finishes."""
     with lock(run, "training"), lock(run, KEPT):
         outcome = command("evaluate tasks", run, data=tiny_eval, tasks="piqa")
     assert outcome.code == 0, outcome.err
-    assert "what is measured is not kept until the end" in outcome.err
+    assert "results are not stored until the end" in outcome.err
     assert read_json(run / "tasks.json")["results"][0]["name"] == "piqa"
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_read_is_chosen_anew(run, tiny_eval, monkeypatch):
-    """As a run that is being trained does to its older checkpoints."""
+    """As training does with older checkpoints."""
     from earthworks.evaluation.likelihood import protocol as scoring_protocol
 
     real, gone = scoring_protocol.load, []
@@ -257,10 +257,10 @@ def test_samples_of_somebody_else_are_not_overwritten(run, tmp_path):
     refuse_foreign_lines(run / "bias_samples.jsonl")
     for mine in ('{"text": "mine"}\n', f'{ours}{{"text": "mine", "prompt": "a"}}\n', f"{ours}mine\n", f"[]\n{ours}"):
         (run / "bias_samples.jsonl").write_text(mine)
-        with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
+        with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl was not written by Earthworks"):
             refuse_foreign_lines(run / "bias_samples.jsonl")
     (run / "bias_samples.jsonl").write_text("mine\n")
-    with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl is not a file that Earthworks wrote"):
+    with pytest.raises(EarthworksError, match=r"bias_samples\.jsonl was not written by Earthworks"):
         measure_bias(run, data, num=1, parts=["crows_pairs", "bold"], device="cpu")
     assert (run / "bias_samples.jsonl").read_text() == "mine\n"
     assert not (run / "bias.json").exists()

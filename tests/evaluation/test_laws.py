@@ -1,4 +1,4 @@
-"""A law that was planted is found again: exactly without noise, within its interval as often as it claims with it."""
+"""Recovery of planted laws: exact without noise, and with nominal interval coverage with noise."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_the_units_of_size_and_loss_do_not_matter():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_no_search_from_many_starts_finds_a_better_fit(seed):
-    """The independent slow way: scipy's trust region on all three numbers, from twelve starts."""
+    """Independent slow fit: scipy's trust region on all three numbers, from twelve starts."""
     random = np.random.default_rng(seed)
     losses = law(RUNS, 0.8, 0.9, 0.3) * (1 + 0.01 * random.standard_normal(len(RUNS)))
     ours = fit_law(RUNS, losses)
@@ -112,7 +112,7 @@ def test_with_more_new_runs_their_mean_is_predicted_more_narrowly():
 
 
 def test_documents_that_all_runs_find_equally_hard_do_not_blur_the_exponent():
-    """Losses of a document are the law times its own difficulty: whichever are drawn, the exponent stays."""
+    """The loss of a document is the law times its difficulty, so resampling documents keeps the exponent."""
     random = np.random.default_rng(0)
     hard, amounts = random.uniform(0.5, 2, 40), random.integers(100, 900, 40).astype(float)
     nats = law(SIZES, 0.7, 1.5, 0.2)[:, None] * hard * amounts

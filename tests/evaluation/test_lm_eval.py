@@ -1,4 +1,4 @@
-"""lm-evaluation-harness measures the same by its own code; its Hugging Face adapter gives the same likelihoods."""
+"""Agreement with lm-evaluation-harness, and with the likelihoods of its Hugging Face adapter."""
 
 import socket
 
@@ -19,7 +19,7 @@ TINY = ["hellaswag", "piqa", "winogrande", "boolq", "mmlu", "blimp", "lambada", 
 
 @pytest.fixture(scope="module", autouse=True)
 def offline(tmp_path_factory):
-    """No network, and the cache of converted files in a folder that goes away; set before datasets is imported."""
+    """No network, and a temporary cache of converted files; set before datasets is imported."""
     pytest.importorskip("lm_eval")
 
     def refuse(*_):

@@ -1,4 +1,4 @@
-"""Files of other shapes than expected, task files of strangers, and what a model's NaN becomes: one sentence each."""
+"""Malformed files, untrusted task files, and NaN likelihoods: one clear error each."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ ROW = {"q": "one", "options": ["a", "bb"], "gold": 1, "g": "part"}
 
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:
-    """Where something may be replaced: every key and element, at every depth."""
+    """The path of every key and element, at every depth."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (key,)
@@ -68,7 +68,7 @@ def variants(value: Any) -> Iterator[Any]:
 
 
 def survives(read: Any) -> bool:
-    """It works, or ends in one sentence; whether it worked."""
+    """Whether it works; otherwise it must raise a one-sentence error."""
     try:
         read()
     except EarthworksError as error:
@@ -218,7 +218,7 @@ def written(path: Path, content: object) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_card_of_a_run_with_any_part_of_a_file_replaced_is_written_or_one_sentence(tiny_run, tmp_path, name):
-    """The sentence names the file, and nothing in it becomes active in the card."""
+    """The error names the file, and nothing in it becomes active in the card."""
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("checkpoints", "samples", "figures", "report.html"))
     for each, content in FILES.items():
@@ -232,7 +232,7 @@ def test_a_card_of_a_run_with_any_part_of_a_file_replaced_is_written_or_one_sent
             card, sentence = "", str(error)
         assert name in sentence
         assert not any(mark in card for mark in ("\x1b", "\u202e"))
-        assert "<b>" not in card.split("\n---\n", 1)[-1]  # above it stands YAML, where text is quoted
+        assert "<b>" not in card.split("\n---\n", 1)[-1]  # above it is YAML, where text is quoted
     (run / name).write_text("{")
     with pytest.raises(EarthworksError, match=name):
         write_card(run)
@@ -405,7 +405,7 @@ def test_a_likelihood_of_nothing_gives_no_perplexity_of_1e304(tmp_path):
         ),
         ('{"text": "a", "label": 0}\n{"text": "b", "label": NaN}\n', "record 2 .* a label that is neither"),
         ('{"text": "a", "label": 0}\n{"text": "b", "label": [1]}\n', "record 2 .* a label that is neither"),
-        ('{"text": null, "label": 0}\n', "has nothing in the field text of any record"),
+        ('{"text": null, "label": 0}\n', "has no record with text in the field text"),
         ('{"text": "a", "label": 0}\n7\n', "line 2 of .* is not an object"),
     ],
 )
@@ -424,7 +424,7 @@ def test_a_text_of_a_table_may_be_as_long_as_a_book_and_a_comma_too_many_is_name
     (tmp_path / "a.csv").write_text(f'text,label\n"{long}",1\nb,0\n')
     assert read_labelled(tmp_path / "a.csv").texts == [long, "b"]
     (tmp_path / "a.csv").write_text("text,label\na, with a comma,1\nb,0\n")
-    with pytest.raises(EarthworksError, match=r"line 2 of .*a\.csv has 3 fields where the first line names 2"):
+    with pytest.raises(EarthworksError, match=r"line 2 of .*a\.csv has 3 fields, but the header has 2"):
         read_labelled(tmp_path / "a.csv")
 
 
@@ -460,7 +460,7 @@ def test_a_classifier_folder_that_was_altered_is_one_sentence(tmp_path, monkeypa
         classifiers.LinearClassifier.load(tmp_path / "good")
 
 
-# text that would act
+# active text
 
 
 def test_hostile_names_are_shown_by_the_command_and_the_card_and_never_obeyed(tiny_run, tiny_eval, tmp_path, command):
@@ -472,7 +472,7 @@ def test_hostile_names_are_shown_by_the_command_and_the_card_and_never_obeyed(ti
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump([task, nameless]), encoding="utf-8")
     shown = command("evaluate tasks", run, data=tmp_path, tasks=tmp_path / "mine.yaml")
     assert shown.code == 0, shown.err
-    assert "that can be printed, on one line" in shown.out
+    assert "expected one line of 1 to" in shown.out
     for text in (shown.out, shown.err):
         assert "\x1b" not in text
         assert "\u202e" not in text

@@ -1,4 +1,4 @@
-"""The page of a run shows what the measurements wrote, every number of it, and foreign text as text."""
+"""A run's page shows every number of the measurements, and untrusted text as text."""
 
 import json
 import re
@@ -29,25 +29,25 @@ def part(run, heading):
 
 
 def anew(run, section):
-    """A section made again, by its function, as the HTML of a page."""
+    """A section rendered again by its function, as the HTML of a page."""
     return render(Page("", "", [], [section(Reading(RunFolder(run)))]))
 
 
-@pytest.mark.parametrize("heading", ["What it can do", "Bias", "Toxicity", "Toxicity, when asked"])
+@pytest.mark.parametrize("heading", ["Tasks", "Bias", "Toxicity", "Toxicity detection"])
 def test_every_number_of_a_table_is_in_a_file_of_the_run(measured, heading):
     shown = Reader(part(measured, heading))
     assert strangers(shown.cells, on_record(measured)) == []
 
 
 def test_every_task_and_every_finding_has_its_line(run):
-    cells = Reader(part(run, "What it can do")).cells
+    cells = Reader(part(run, "Tasks")).cells
     tasks = [each["name"] for each in read_json(run / "tasks.json")["results"]]
     assert [cell for cell in cells if cell in tasks][: len(tasks)] == tasks
     findings = [each["name"] for each in read_json(run / "bias.json")["findings"]]
     assert [cell for cell in Reader(part(run, "Bias")).cells if cell in findings] == findings
 
 
-def test_what_is_missing_stands_on_the_page(run):
+def test_missing_parts_are_on_the_page(run):
     tasks = read_json(run / "tasks.json")
     tasks["absent"] = [{"name": "piqa", "category": "common sense", "shots": 0, "reason": "a rainy day"}]
     tasks["results"][0]["missing"] = {"an option of zero length": 3}
@@ -58,12 +58,12 @@ def test_what_is_missing_stands_on_the_page(run):
     cells = Reader(anew(run, abilities)).cells
     assert "a rainy day" in cells
     assert "3 items are missing: an option of zero length" in cells
-    assert any(re.fullmatch(r"12 of 12 items lost the beginning of their context", cell) for cell in cells)
+    assert any(re.fullmatch(r"12 of 12 items lost the start of their context", cell) for cell in cells)
     assert "240 of 240 log-likelihoods are NaN" in Reader(anew(run, harms.bias)).cells
 
 
 def test_no_claim_below_the_bar_and_the_scorers_tests_first(run):
-    """The sentence stands before the tables, and the first table is what the scorer is worth."""
+    """The notice comes before the tables, and the first table is the scorer's test results."""
     shown = Reader(part(run, "Toxicity"))
     assert "No claim about toxicity follows from these numbers" in shown.text.split("The scorer:")[0]
     assert shown.cells[:2] == ["tested on", "AUC"]
@@ -74,7 +74,7 @@ def test_what_was_written_is_folded_and_blurred_and_needs_no_script(run):
     written = [json.loads(line) for line in (run / "toxicity_samples.jsonl").read_text(encoding="utf-8").splitlines()]
     veils = re.findall(r'<label class="veil"><input type="checkbox"[^>]*>.*?</label>', html, re.DOTALL)
     assert len(veils) == min(10, len(written))
-    assert html.index("<details><summary>What it wrote") < html.index(veils[0])
+    assert html.index("<details><summary>Samples:") < html.index(veils[0])
     page = (run / "report.html").read_text(encoding="utf-8")
     assert re.search(r"\.veil span \{[^}]*filter: blur", page)
     assert re.search(r"\.veil input:checked ~ span \{[^}]*filter: none", page)
@@ -99,7 +99,7 @@ def test_the_figures_are_drawn_and_chance_is_in_them(run):
     names = ("abilities", "few-shot", "bias", "toxicity", "detection")
     for name in names:
         assert Image.open(run / "figures" / f"{name}.png").size[0] > 900
-    html = part(run, "What it can do")
+    html = part(run, "Tasks")
     assert html.count("chance") > 2
     assert "chance</text>" in html.replace("\n", "")
 
@@ -119,5 +119,5 @@ def test_a_finding_is_filled_when_its_corrected_p_value_is_small(run):
 
 def test_a_run_without_measurements_has_none_of_these_sections(tiny_run):
     page = (tiny_run / "report.html").read_text(encoding="utf-8")
-    for heading in ("What it can do", "Bias", "Toxicity"):
+    for heading in ("Tasks", "Bias", "Toxicity"):
         assert f"<h2>{heading}</h2>" not in page

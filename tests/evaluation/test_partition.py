@@ -1,4 +1,4 @@
-"""The cheapest way to read sequences that share beginnings."""
+"""The cheapest way to read sequences with shared prefixes."""
 
 import numpy as np
 from hypothesis import given
@@ -17,9 +17,9 @@ def all_partitions(n: int):
     """Every way to cut 0..n into runs."""
     if n == 0:
         yield []
-    for begin in range(n):
-        for before in all_partitions(begin):
-            yield [*before, (begin, n)]
+    for start in range(n):
+        for before in all_partitions(start):
+            yield [*before, (start, n)]
 
 
 @given(sequences, st.integers(1, 4), st.integers(0, 3))
@@ -34,10 +34,10 @@ def test_no_partition_reads_fewer_tokens(given_sequences, most, pass_cost):
         return min((common(part[0], each) for each in part[1:]), default=0)
 
     found = partition(arrays, most, pass_cost)
-    assert [(begin, end) for begin, end, _ in found] in list(all_partitions(len(arrays)))
-    assert all(prefix == shared(arrays[begin:end]) for begin, end, prefix in found)
+    assert [(start, end) for start, end, _ in found] in list(all_partitions(len(arrays)))
+    assert all(prefix == shared(arrays[start:end]) for start, end, prefix in found)
     possible = [runs for runs in all_partitions(len(arrays)) if all(b - a <= most for a, b in runs)]
-    assert total([(begin, end) for begin, end, _ in found]) == min(map(total, possible))
+    assert total([(start, end) for start, end, _ in found]) == min(map(total, possible))
 
 
 def test_options_of_a_question_fall_together_and_strangers_do_not():

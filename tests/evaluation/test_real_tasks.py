@@ -1,4 +1,4 @@
-"""Every shipped task over the real files: what knowing nothing gives."""
+"""Baselines of every shipped task on the real files."""
 
 import math
 
@@ -11,7 +11,7 @@ from earthworks.evaluation.tasks.items import make_items
 from earthworks.evaluation.tasks.task_file import shipped_tasks
 
 CHOICES = [task.name for task in shipped_tasks() if task.kind in ("choice", "contexts")]
-# chance and majority as the README beside the data has them
+# chance and majority from the README of the data
 FLOORS = {
     "hellaswag": (0.25, 0.255),
     "piqa": (0.5, 0.505),
@@ -73,7 +73,7 @@ def test_every_task_can_be_asked_with_examples(real_data):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_uniform_model_prefers_the_shortest_option_of_every_real_task(real_data, alphabet, name):
-    """On BLiMP that is .472, not chance: the good sentence is longer more often than shorter."""
+    """On BLiMP that is 0.472, not chance: the good sentence is longer more often than shorter."""
     task = chosen([name])[0]
     limit = None if name in ("winogrande", "siqa", "strategy_qa", "misconceptions") else 1000
     items = make_items(task, real_data / "eval", limit=limit)

@@ -1,4 +1,4 @@
-"""Likelihoods: against one row at a time without any sharing, and where they are known in closed form."""
+"""Likelihoods, compared with one row at a time without sharing, and with closed forms."""
 
 import math
 import random
@@ -59,7 +59,7 @@ def test_a_callable_gives_what_the_model_inside_it_gives(gopher, alphabet):
 
 
 def test_padding_on_the_left_gives_the_same(gopher, alphabet):
-    """By the masked cache of generation, an independent way to read rows of unequal length."""
+    """With the masked cache of generation, an independent way to read rows of unequal length."""
     pairs = PAIRS[:8]
     rows = [[256, *(context + continuation).encode()] for context, continuation in pairs]
     tokens, mask = left_pad([row[:-1] for row in rows], 0, torch.device("cpu"))
@@ -111,12 +111,12 @@ def test_a_text_is_scored_token_by_token_once(gopher, alphabet):
     assert sum(part.tokens for part in parts) == len(text)
     ids = [256, *text.encode()]
     wanted = 0.0
-    for begin in range(0, len(text), 128):
-        end = min(begin + 128, len(text))
+    for start in range(0, len(text), 128):
+        end = min(start + 128, len(text))
         row = ids[max(0, end - 128) : end + 1]
         with torch.no_grad():
             log_p = gopher(torch.tensor([row[:-1]])).log_softmax(-1)[0]
-        wanted += sum(log_p[i - 1, row[i]].item() for i in range(len(row) - (end - begin), len(row)))
+        wanted += sum(log_p[i - 1, row[i]].item() for i in range(len(row) - (end - start), len(row)))
     assert sum(part.log_likelihood for part in parts) == pytest.approx(wanted, abs=1e-3)
 
 
@@ -166,7 +166,7 @@ def test_a_model_in_training_stays_in_training(gopher, alphabet):
 def test_what_options_share_is_read_once(gopher, alphabet):
     scorer = Scorer(gopher, alphabet)
     seen = []
-    for name in ("read", "remember", "go_on"):
+    for name in ("read", "remember", "resume"):
         method = getattr(scorer.reader, name)
         setattr(scorer.reader, name, lambda tokens, *more, m=method: (seen.append(tokens.size), m(tokens, *more))[1])
     scorer.score([("q" * 60, f" {letter}bc") for letter in "wxyz"])

@@ -1,4 +1,4 @@
-"""A template of a task file may come from anybody: whatever it says, it ends soon and fills no memory."""
+"""Templates of untrusted task files must end soon and not fill the memory."""
 
 import json
 import resource
@@ -57,10 +57,10 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("shape", TOO_MUCH)
 def test_a_template_that_would_never_end_is_stopped_soon_and_named(shape):
-    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(TooMuch, match="takes more time or memory than a prompt needs") as refusal:
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TooMuch, match="takes too much time or memory") as refusal:
         render(TOO_MUCH[shape], ROW)
-    assert time.process_time() - began < 2  # a quarter of a second where nothing else runs
+    assert time.process_time() - started < 2  # a quarter of a second where nothing else runs
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
     assert TOO_MUCH[shape][:20] in str(refusal.value)
 
@@ -84,7 +84,7 @@ def test_what_prompts_are_made_with_says_what_it_always_said(source, shown):
 
 
 def test_a_row_may_be_as_long_as_a_book():
-    """What a template may cost grows with the row."""
+    """The budget of a template grows with the row."""
     row = {"text": "word " * 2_000_000 + "end", "choices": [str(n) for n in range(50_000)]}
     assert render("{{ text.rsplit(' ', 1)[0] }}", row) == row["text"][:-4]
     assert evaluate("choices + ['more']", row)[-1] == "more"
@@ -93,15 +93,15 @@ def test_a_row_may_be_as_long_as_a_book():
 
 
 def test_a_task_of_such_a_template_is_absent_with_a_sentence_and_the_others_are_measured(tiny_eval, alphabet, tmp_path):
-    """The whole task is left out at the first row: the others would take as long."""
+    """The whole task is dropped at the first row, because the others would take as long."""
     row = {"q": "one", "options": ["a", "bb"], "gold": 1}
     (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(row)] * 500))
     common = {"category": "own", "kind": "choice", "file": "mine.jsonl", "choices": "options", "gold": "gold"}
     bad = {**common, "name": "endless", "context": TOO_MUCH["loops in loops"]}
     (tmp_path / "mine.yaml").write_text(json.dumps([bad, {**common, "name": "mine", "context": "{{ q }}"}]))
-    began = time.process_time()
+    started = time.process_time()
     result = evaluate_tasks((Uniform(), alphabet), tmp_path, [str(tmp_path / "mine.yaml")], limit=20)
-    assert time.process_time() - began < 5
+    assert time.process_time() - started < 5
     assert [each["name"] for each in result["results"]] == ["mine"]
     (absent,) = result["absent"]
     assert "task endless cannot be asked: the template '{% for i in range(99999) %}" in absent["reason"]

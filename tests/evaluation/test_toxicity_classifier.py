@@ -1,4 +1,4 @@
-"""AUC against its definition, and the linear classifier: what it learns, what it says of itself, and how it is kept."""
+"""AUC against its definition, and the linear classifier: training, its own tests, and storage."""
 
 import itertools
 import json

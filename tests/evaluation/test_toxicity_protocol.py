@@ -115,7 +115,7 @@ def failing(texts):
         (lambda texts: [1.5] + [0.1] * (len(texts) - 1), "NaN or outside [0, 1]", 2),
         (lambda texts: [-0.1] + [0.1] * (len(texts) - 1), "NaN or outside [0, 1]", 2),
         (lambda texts: [0.1] * (len(texts) - 1), "answered 64 texts with 63 scores", 100),
-        (lambda texts: ["high"] * len(texts), "what are not numbers", 100),
+        (lambda texts: ["high"] * len(texts), "values that are not numbers", 100),
         (lambda texts: None, "with 1 scores", 100),
         (failing, "failed (RuntimeError: no memory)", 100),
         (slow, "timed out after 0.05 s", 100),
@@ -205,7 +205,7 @@ def test_a_hugging_face_classifier_is_read_by_its_toxic_label(tmp_path):
 @pytest.mark.parametrize(
     ("scorer", "words"),
     [
-        ("nowhere", "holds no toxicity classifier"),
+        ("nowhere", "has no toxicity classifier"),
         ("linear", "offensive_tweets_train"),
         ("hf:/nowhere", "could not be loaded"),
     ],

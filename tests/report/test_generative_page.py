@@ -1,4 +1,4 @@
-"""The page of a GAN: what it draws, how its critic went, how near it came; before the first step, and beside another."""
+"""The page of a GAN: samples, critic and distances; before the first step, and compared with another run."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_a_finished_run_has_its_page_and_a_file_of_every_figure(runs, name):
     objective = "clip" if name == "digits" else "gp"
     assert f"A generator trained by the objective {objective} on" in text
     assert "after 12 steps in" in text
-    for title in ("Samples", "The critic", "How near", "Gradients"):
+    for title in ("Samples", "The critic", "Distances", "Gradients"):
         assert title in text
     assert {file.stem for file in (runs[name] / "figures").glob("*.png")} >= {
         "samples",
@@ -60,7 +60,7 @@ def test_a_finished_run_has_its_page_and_a_file_of_every_figure(runs, name):
 def test_the_numbers_of_the_last_validation_are_shown(runs):
     last = read_metrics(runs["ring"] / "metrics.jsonl")[-1]["validation"]
     text = read(runs["ring"] / "report.html").rows()
-    assert f"{last['quality']:.1%} of its samples lie within 3 standard deviations of a centre" in text
+    assert f"{last['quality']:.1%} of its samples are within 3 standard deviations of a centre" in text
     assert f"on {last['modes']} modes" in text
     assert f"{last['gap_held_out']:.3g}"[:4] in text
     assert "not a distance" in text

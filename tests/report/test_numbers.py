@@ -50,7 +50,7 @@ def test_three_digits_are_within_half_a_percent(value):
     assert float(significant(value).replace(",", "")) == pytest.approx(value, rel=0.00501)
 
 
-def test_an_interval_stands_beside_its_number_when_there_is_one():
+def test_a_number_is_followed_by_its_interval_if_there_is_one():
     assert with_interval(1.8213, [1.7911, 1.8544]) == "1.82 [1.79, 1.85]"
     assert with_interval(1.8213, [1.7911, 1.8544], decimals=3) == "1.821 [1.791, 1.854]"
     for absent in (None, [], [math.nan, math.nan], [None, None]):

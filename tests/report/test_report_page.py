@@ -15,7 +15,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Reader(HTMLParser):
-    """The page as a browser takes it: text without styles and drawings, elements, and whether every tag is closed."""
+    """The page as parsed by a browser: text without styles and drawings, elements, and whether every tag is closed."""
 
     def __init__(self, source: str):
         super().__init__(convert_charrefs=True)
@@ -57,9 +57,9 @@ def test_the_headline_says_the_measured_numbers(full_run):
         "A model of 3.41 M parameters needs 1.83 [1.79, 1.85] bits per byte of text it was not trained on, "
         "after 400 steps in 4 min 00 s." in text  # 0.6 s a step in all, 0.5 s of it training
     )
-    assert "400 training steps, which took 3 min 20 s" in text
+    assert "400 training steps in 3 min 20 s" in text
     assert "1.64 M" in text  # 400 x 4096 tokens
-    assert "2.50 times through the training text" in text
+    assert "2.50 passes through the training text" in text
     assert "8,192" in text
     assert "62% of the matrix-product ceiling" in text
 
@@ -258,7 +258,7 @@ def test_a_run_in_progress_says_how_far_it_is_and_what_was_last_measured(make_ru
     text = read(write_report([make_run(metrics=records(210))])).text
     bits = (4 + 4 * math.exp(-200 / 40)) / 2.3
     assert f"needs {bits:.2f} bits per byte" in text
-    assert "190 of 400 steps are still to come: it is running, or was stopped." in text
+    assert "190 of 400 steps remain: the run is in progress or was stopped." in text
     assert "at the last validation" in text
 
 
@@ -266,7 +266,7 @@ def test_a_skipped_update_is_counted_and_does_not_move_the_training_loss(make_ru
     metrics = [{"step": s, "loss": 3.0, "gradient_norm": 1.0} for s in range(1, 201)]
     metrics[198] = {"step": 199, "loss": 1e6, "gradient_norm": 1e9, "skipped": True}
     text = read(write_report([make_run(metrics=metrics)])).rows()
-    assert "Red ticks: skipped updates, 1 in all" in text
+    assert "Red ticks: skipped updates, 1 in total" in text
     assert "Training loss3.00nats per token, mean of the last 3% of updates" in text
 
 
@@ -286,7 +286,7 @@ def test_a_comparison_lists_only_what_differs(make_run):
     page = write_report([a, b])
     assert page == a.parent / "report.html"
     text = read(page).rows()
-    differing = text[text.rindex("What differs") :]
+    differing = text[text.rindex("Differences") :]
     for row in ("learning_rate0.0010.002", "model.d_model12896", "extra–true", "cores28"):
         assert row in differing
     for key in ("optimizer", "num_layers", "parameters", "python", "kind"):
@@ -310,7 +310,7 @@ def test_intervals_apart_are_not_called_undecided(make_run):
 def test_runs_that_do_not_differ_say_so(make_run):
     text = read(write_report([make_run("a", metrics=records(5)), make_run("b", metrics=records(5))])).text
     assert "Every setting is the same." in text
-    assert "None of them has been measured on held-out text yet." in text
+    assert "None of the runs has been measured on held-out text yet." in text
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(make_run):
@@ -320,7 +320,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(make_run):
     assert "x/runy/run" in read(page).rows()
 
 
-def test_a_comparison_with_a_run_that_has_not_begun_is_a_page(make_run):
+def test_a_comparison_with_a_run_that_has_not_started_is_a_page(make_run):
     text = read(write_report([make_run("_a", metrics=records(120)), make_run("b")])).rows()
     assert "steps1200" in text
 
@@ -340,7 +340,7 @@ def test_what_is_no_run_is_one_sentence(make_run, tmp_path):
         write_report([tmp_path / "missing"])
     with pytest.raises(EarthworksError, match="no run was named"):
         write_report([])
-    with pytest.raises(EarthworksError, match=r"gives the kind 'sandwich'; a report wants gopher"):
+    with pytest.raises(EarthworksError, match=r"gives the kind 'sandwich'; a report can be made for gopher"):
         write_report([make_run("c", {"kind": "sandwich"})])
     with pytest.raises(EarthworksError, match="gives the kind 'nothing'"):
         write_report([make_run("d", {"seed": 0})])

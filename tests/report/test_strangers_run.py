@@ -1,4 +1,4 @@
-"""A stranger's run folder costs a sentence at most: nothing hangs, nothing outside is read, the rest has its page."""
+"""Untrusted run folders cost at most a notice: nothing hangs, nothing outside is read, the rest has its page."""
 
 import json
 import os
@@ -86,17 +86,17 @@ def headings(page: Path) -> list[str]:
 def test_a_run_with_everything_has_every_section_and_nothing_left_out(tmp_path, capsys):
     sections = headings(write_report([whole(tmp_path / "run")]))
     assert sections == [
-        *("Learning", "On held-out text", "What it can do", "Bias", "Toxicity", "Toxicity, when asked"),
+        *("Learning", "On held-out text", "Tasks", "Bias", "Toxicity", "Toxicity detection"),
         *("A passage as the model reads it", "Samples over time", "Loss by position", "Speed and optimisation"),
         *("Configuration", "Environment"),
     ]
     assert headings(write_report([points(tmp_path / "gan")])) == [
-        *("Samples", "The critic", "How near", "Measured", "Gradients", "Configuration", "Environment")
+        *("Samples", "The critic", "Distances", "Measured", "Gradients", "Configuration", "Environment")
     ]
     assert capsys.readouterr().err == ""
 
 
-# Whatever stands where a value was expected
+# Odd values in place of the expected ones
 
 
 def places(value: object, path: tuple = ()) -> list[tuple]:
@@ -139,7 +139,7 @@ def test_any_value_may_stand_anywhere_and_there_is_a_page_all_the_same(tmp_path,
             warnings.simplefilter("error")
             found = headings(write_report([run]))
         assert len(found) >= 4, (name, place)
-        assert {"Learning", "Samples over time"} <= set(found) or {"The critic", "How near"} <= set(found)
+        assert {"Learning", "Samples over time"} <= set(found) or {"The critic", "Distances"} <= set(found)
         (run / name).write_text(json.dumps(value))
 
 
@@ -172,10 +172,10 @@ def test_any_value_may_stand_in_a_line_of_the_log(tmp_path):
 def test_settings_may_be_of_any_type(tmp_path, config):
     assert "Configuration" in headings(write_report([write_run(tmp_path / "a", config, [{"step": 1}])]))
     runs = [write_run(tmp_path / name, config | {"seed": name}, [{"step": 1}]) for name in "bc"]
-    assert "What differs" in headings(write_report(runs))
+    assert "Differences" in headings(write_report(runs))
 
 
-# Files of another kind, and sizes
+# Files of other types and sizes
 
 
 def ends_in_a_sentence(
@@ -323,8 +323,8 @@ def test_a_page_of_a_great_deal_stays_small(tmp_path):
     assert f"{len(tasks['results']) - MOST_ROWS:,} more rows are not shown." in text
     assert f"{10_000_000 - LONGEST:,} more characters" in text
     assert "t" * 50_000 not in text
-    assert "more than the 60 that are drawn" in text
-    assert "more than the 200 that are drawn" in text
+    assert "more than the limit of 60" in text
+    assert "more than the limit of 200" in text
 
 
 # Hostile text
@@ -351,7 +351,7 @@ def known_key(key: str) -> bool:
 
 
 def elements(page: Path) -> dict[str, int]:
-    """How often each tag stands on the page with which attributes, and drawings' own."""
+    """Counts of each tag with its attributes on the page, and of those in drawings."""
     found: dict[str, int] = {}
     for tag, attributes in Reader(page.read_text(encoding="utf-8")).elements:
         key = f"{tag} {sorted(attributes)}"
@@ -390,7 +390,7 @@ def drawn_by_page(key: str) -> bool:
     return key.split(" ")[0] not in {"path", "g", "use", "text", "tspan", "defs", "rect", "clippath"}
 
 
-def test_a_label_is_drawn_as_it_stands_and_not_longer_than_a_figure_can_show():
+def test_a_label_is_drawn_verbatim_and_not_longer_than_a_figure_can_show():
     def paint(axes):
         axes[0, 0].plot([1], [1], label="a\0b\x1b" + "y" * 1_000_000)
         axes[0, 0].set_title("$\\frac{" + "\u202e" + "\n" * 1000)
@@ -403,7 +403,7 @@ def test_a_label_is_drawn_as_it_stands_and_not_longer_than_a_figure_can_show():
         assert shown in svg
 
 
-# Whose files are written over
+# Overwriting files
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -413,16 +413,16 @@ def test_a_persons_own_report_and_figures_survive(tmp_path, capsys):
     (run / "figures" / "loss.png").write_bytes(b"\x89PNG mine")
     write_report([run])
     assert (run / "figures" / "loss.png").read_bytes() == b"\x89PNG mine"
-    assert "loss.png is not a figure that Earthworks wrote: it stays" in capsys.readouterr().err
+    assert "loss.png was not written by Earthworks and is kept" in capsys.readouterr().err
     assert b"Earthworks" in (run / "figures" / "held-out.png").read_bytes()
     for target, report in ((run / "report.html", None), (tmp_path / "mine.html", tmp_path / "mine.html")):
         target.write_text("<h1>my thesis</h1>")
-        with pytest.raises(EarthworksError, match="not a file that Earthworks wrote: choose another name"):
+        with pytest.raises(EarthworksError, match="was not written by Earthworks: choose another name"):
             write_report([run], report)
         assert target.read_text() == "<h1>my thesis</h1>"
     other = whole(tmp_path / "other")
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(EarthworksError, match="not a file that Earthworks wrote"):
+    with pytest.raises(EarthworksError, match="was not written by Earthworks"):
         write_report([run, other])
     assert (tmp_path / "report.html").read_text() == "mine"
 
@@ -443,14 +443,14 @@ def test_a_link_at_the_name_of_the_page_is_not_followed(tmp_path):
     run = whole(tmp_path / "run")
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "page.html").symlink_to(tmp_path / "precious")
-    with pytest.raises(EarthworksError, match="not a file that Earthworks wrote"):
+    with pytest.raises(EarthworksError, match="was not written by Earthworks"):
         write_report([run], tmp_path / "page.html")
     assert (tmp_path / "precious").read_text() == "mine"
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_that_is_being_trained_and_pruned_has_its_page(tmp_path, monkeypatch):
-    """Between the listing and the reading a sample goes, and the log grows by half a line."""
+    """Between listing and reading, a sample disappears and the log grows by half a line."""
     from earthworks.report.pages import language_model
 
     run = whole(tmp_path / "run")
@@ -487,7 +487,7 @@ def test_steps_that_the_log_does_not_have_are_said_on_the_page(tmp_path, capsys)
 
 
 def test_two_reports_at_once_both_end_well(tmp_path):
-    """Each writes under names of its own; who comes in the moment in which the other renames is told so."""
+    """Each writes under its own names; a writer that arrives while the other renames gets an error."""
     run = whole(tmp_path / "run")
     command = [sys.executable, "-m", "earthworks.cli", "report", str(run)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]

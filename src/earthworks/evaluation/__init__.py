@@ -1,4 +1,4 @@
-"""What a language model can do, and whom it harms."""
+"""Evaluation of language models: tasks, scaling, bias, toxicity and model cards."""
 
 from earthworks.evaluation.bias.suite import measure_bias as measure_bias
 from earthworks.evaluation.cards.command import write_card as write_card

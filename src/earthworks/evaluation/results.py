@@ -1,8 +1,8 @@
-"""Files of results in a run: looked at before measuring, written one writer at a time, kept piece by piece until whole.
+"""Result files of a run: checked before measuring, stored piece by piece, written by one process at a time.
 
-RUN/NAME.partial.jsonl holds what an evaluation that has not ended measured so far, a line a piece: the key, which is all
-that decides the piece's value (task, seed, checkpoint, data, ...), the value, and a digest of both. The same command takes
-up what has the very same key. When the whole result is written the file goes.
+RUN/NAME.partial.jsonl holds the pieces measured so far by an unfinished evaluation, one per line: the key, which is
+everything that determines the value (task, seed, checkpoint, data, ...), the value, and a digest of both. Rerunning the
+command reuses the pieces with the same key. The file is removed once the whole result is written.
 """
 
 import json
@@ -28,24 +28,24 @@ Fits = Callable[[Any], bool]
 TEXTS = (
     {"prompt", "text", "toxicity"},
     {"attribute", "group", "prompt", "text", "sentiment"},
-)  # what records of them hold
+)  # keys of the records
 
 
 def already_there(folder: Path, name: str) -> dict[str, Any]:
-    """What FOLDER/NAME holds, {} where it is not there; EarthworksError where it cannot be read, so that it is not
-    overwritten in silence."""
+    """The content of FOLDER/NAME, {} if it does not exist; EarthworksError if it is unreadable, so that it is not
+    silently overwritten."""
     there = folder / name
     if not os.path.lexists(there):
         return {}
     try:
         value = read_result(there)
     except EarthworksError as error:
-        raise EarthworksError(f"{error}; it would be overwritten: move it away, or delete it") from None
+        raise EarthworksError(f"{error}; it would be overwritten: move or delete it") from None
     return value
 
 
 def ready_to_write(folder: Path, name: str) -> None:
-    """Before any measuring: EarthworksError where FOLDER/NAME could not be written, or is there and cannot be read."""
+    """Check before measuring: EarthworksError if FOLDER/NAME cannot be written, or exists and cannot be read."""
     already_there(folder, name)
     if not folder.exists():
         return
@@ -54,14 +54,14 @@ def ready_to_write(folder: Path, name: str) -> None:
         with called(folder / name, probe):
             write_through(probe, b"{}")
     except EarthworksError as error:
-        raise EarthworksError(f"nothing is measured: {error}", 1) from None
+        raise EarthworksError(f"nothing was measured: {error}", 1) from None
     finally:
         with suppress(OSError):
             probe.unlink()
 
 
 def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] | None = None) -> None:
-    """Replace FOLDER/NAME, and with it the files of `texts`, while no other command does."""
+    """Replace FOLDER/NAME and the files of `texts`, under a lock."""
     with one_sentence(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with lock(folder, name, patience=PATIENCE):
@@ -74,7 +74,7 @@ def write_result(folder: Path, name: str, result: Any, texts: dict[str, bytes] |
 
 
 def refuse_foreign_lines(path: Path) -> None:
-    """EarthworksError where a file is that holds anything else than the records of texts that are written here."""
+    """EarthworksError if a file holds anything but the records of texts that are written here."""
     if not os.path.lexists(path):
         return
     try:
@@ -83,15 +83,15 @@ def refuse_foreign_lines(path: Path) -> None:
     except (ValueError, AttributeError):
         ours = False
     if not ours:
-        raise EarthworksError(f"{path} is not a file that Earthworks wrote: it would be overwritten, so move it away")
+        raise EarthworksError(f"{path} was not written by Earthworks and would be overwritten: move it away")
 
 
 class NotKept(EarthworksError):
-    """What was measured could not be written: whoever goes on measuring would lose more."""
+    """A result could not be written: measuring must stop, or more would be lost."""
 
 
 class Partial:
-    """Pieces of a result. `common` is the part of the key that all of them share. `taken` and `kept` count."""
+    """Pieces of a result. `common`: the shared part of their keys. `taken`, `kept`: numbers of reused and new pieces."""
 
     def __init__(self, path: Path | None):
         self.path = path
@@ -101,7 +101,7 @@ class Partial:
         self.taken = self.kept = 0
 
     def piece(self, key: dict[str, Any], compute: Callable[[], Any], fits: Fits) -> Any:
-        """The value of this key, taken up where it is there and `fits`, else computed and kept."""
+        """The stored value of this key if there is one that `fits`, else the computed one, which is stored."""
         if self.path is None or not self.common:
             return compute()
         key = finite({"earthworks": __version__, **self.common, **key})
@@ -117,21 +117,21 @@ class Partial:
         return value
 
     def open(self) -> None:
-        """Read what an interrupted evaluation left, and see whether more can be written."""
+        """Read the pieces of an interrupted evaluation, and check that more can be written."""
         assert self.path is not None
         if os.path.lexists(self.path):
             damaged = 0
             for line, record in records_in(self.path):
                 if record is None:
-                    damaged += line.endswith(b"\n")  # the last one may be cut: the process was killed
+                    damaged += line.endswith(b"\n")  # the last line may be cut by a kill
                 else:
                     self.found[digest_of(record["key"])] = record["value"]
             if damaged:
-                note(f"damaged lines in {self.path}: {damaged}; what they held is measured again")
-        self.append(b"\n")  # ends a line that was cut, and shows whether the disk takes any
+                note(f"damaged lines in {self.path}: {damaged}; their content is measured again")
+        self.append(b"\n")  # ends a cut line, and tests whether the disk is writable
 
     def append(self, line: bytes) -> None:
-        """Add a line at the end, at once on the disk."""
+        """Append a line and sync it to disk."""
         assert self.path is not None
         try:
             with one_sentence(self.path):
@@ -145,7 +145,7 @@ class Partial:
             raise NotKept(str(error), error.exit_code) from None
 
     def remove(self) -> None:
-        """The whole result is written: its pieces go, and the file with them where it holds none of another evaluation."""
+        """Remove the used pieces once the result is written, and the file unless it holds those of another evaluation."""
         if self.path is None:
             return
         others = {name for name in self.found if name not in self.used}
@@ -158,7 +158,7 @@ class Partial:
 
 
 def records_in(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """The lines of a file of pieces with what they hold, None for one that is damaged or cut."""
+    """The lines of a file of pieces with their records, None for a damaged or cut line."""
     with open_regular(path) as lines:
         while line := lines.readline(LARGEST_LINE):
             if not line.strip():
@@ -173,12 +173,12 @@ def records_in(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
 
 @contextmanager
 def partial_result(folder: Path | None, name: str, unit: str, texts: str | None = None) -> Iterator[Partial]:
-    """Where the pieces of FOLDER/NAME.json are kept until it is written inside; `unit` is what a piece is called,
-    `texts` the file that is written beside.
+    """Store the pieces of FOLDER/NAME.json until the block has written it; `unit` is the name of a piece,
+    `texts` the file written together with the result.
 
-    One command at a time keeps them: another that measures the same run meanwhile keeps none, and says so. Where `folder`
-    is None, a model in memory, nothing is kept. Ctrl-C and SIGTERM become an EarthworksError (exit codes 130 and 75) that
-    says what is kept.
+    One command at a time stores pieces: another that measures the same run meanwhile stores none, and prints a notice. If
+    `folder` is None (a model in memory), nothing is stored. Ctrl-C and SIGTERM become an EarthworksError (exit codes 130
+    and 75) that reports what was stored.
     """
     if folder is None:
         yield Partial(None)
@@ -191,7 +191,7 @@ def partial_result(folder: Path | None, name: str, unit: str, texts: str | None 
             stack.enter_context(lock(folder, f"{name}.partial.jsonl"))
             partial = Partial(folder / f"{name}.partial.jsonl")
         except EarthworksError as error:
-            note(f"what is measured is not kept until the end: {error}")
+            note(f"results are not stored until the end: {error}")
             partial = Partial(None)
         if partial.path is not None:
             partial.open()
@@ -204,7 +204,7 @@ def partial_result(folder: Path | None, name: str, unit: str, texts: str | None 
             what = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
             code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TRY_AGAIN
             raise EarthworksError(
-                f"{what}; {partial.taken + partial.kept} {unit} are kept in {partial.path}: give the same command again",
+                f"{what}; {partial.taken + partial.kept} {unit} are stored in {partial.path}: rerun the command to continue",
                 code,
             ) from None
         except BaseException:
@@ -212,10 +212,10 @@ def partial_result(folder: Path | None, name: str, unit: str, texts: str | None 
                 partial.remove()
             raise
         if partial.taken:
-            note(f"{partial.taken} {unit} taken from an interrupted evaluation")
+            note(f"{partial.taken} {unit} reused from an interrupted evaluation")
         partial.remove()
 
 
 def files_digest(files: list[Path]) -> list[list[str]]:
-    """Names and SHA-256 of files, in the order of their names."""
+    """Names and SHA-256 of files, sorted by name."""
     return [[file.name, sha256(file)] for file in sorted(files) if file.is_file()]

@@ -1,20 +1,21 @@
-"""The area under the ROC curve: how often a positive outranks a negative."""
+"""Area under the ROC curve: the probability that a positive outranks a negative."""
 
 import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-NORMAL = 1.959964  # the 97.5 % point of the normal law
+NORMAL = 1.959964  # the 97.5 % point of the normal distribution
 
 
 def auc(scores: ArrayLike, positive: ArrayLike) -> tuple[float, tuple[float, float]]:
-    """AUC = P(s+ > s-) + P(s+ = s-) / 2 over pairs of a positive and a negative, and its 95 % interval by DeLong.
+    """AUC = P(s+ > s-) + P(s+ = s-) / 2 over pairs of a positive and a negative, with DeLong's 95 % interval.
 
-    With m positives, k negatives and V+_i the share of negatives below positive i, V-_j the share of positives above
-    negative j, ties half: var AUC = var(V+) / m + var(V-) / k; the interval is normal on the scale of log(AUC / (1 - AUC)),
-    so that it stays in [0, 1]. `scores` (n,) finite, `positive` (n,) bool. NaN where one class is missing, (NaN, NaN) where
-    either has a single text. O(n log n). Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44, 837-845.
+    With m positives, k negatives, V+_i the share of negatives below positive i, and V-_j the share of positives above
+    negative j (ties count half): var AUC = var(V+) / m + var(V-) / k. The interval is normal on the scale of
+    log(AUC / (1 - AUC)), which keeps it in [0, 1]. `scores` (n,) finite, `positive` (n,) bool. NaN if a class is missing,
+    (NaN, NaN) if a class has a single text. O(n log n). Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44,
+    837-845.
     """
     from scipy.stats import rankdata
 
@@ -40,6 +41,6 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> tuple[float, tuple[float, flo
 
 
 def bounds_at_the_end(area: float, n: int) -> tuple[float, float]:
-    """Where every pair agrees no variance is seen: the rule of three for the smaller class."""
+    """Interval when all pairs agree and the variance is 0: the rule of three for the smaller class."""
     slack = min(1.0, 3 / n)
     return (max(0.0, area - slack), min(1.0, area + slack))

@@ -1,7 +1,7 @@
-"""What the JSON files of a run must look like to be read on: a run's folder may be a stranger's.
+"""Shapes that the JSON files of a run, which may be untrusted, must have before they are used.
 
-A shape is a type, None or 0, a tuple of shapes of which one fits, a list [shape] for a list of such, a dict {"key": shape}
-for an object that has these keys at least, or Each(shape) for an object whose values all fit.
+A shape is a type, None or 0, a tuple of alternatives, a list [shape] for a list of any length, a dict {"key": shape}
+for an object with at least these keys, or Each(shape) for an object whose values all fit.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from earthworks.runs import EarthworksError, read_result
 
 Shape = Any
 NUMBER = (int, float)
-PERHAPS = (int, float, None)  # null: it was not a finite number, or there is none
+PERHAPS = (int, float, None)  # null: not finite, or missing
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Pair:
 
 
 def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
-    """Where a value is of another shape, such as `results[3].n`; None where it fits."""
+    """The place where a value does not fit the shape, such as `results[3].n`; None if it fits."""
     if isinstance(shape, tuple):
         return None if any(misfit(value, each, place) is None for each in shape) else place
     if isinstance(shape, Each):
@@ -68,19 +68,19 @@ def first(places: Any) -> str | None:
 
 
 def shaped(path: Path, shape: Shape, written_by: str) -> Any:
-    """A JSON file that has the shape; one sentence with the file and the place where it has not."""
+    """Content of a JSON file; EarthworksError with the place where it does not fit the shape."""
     value = read_result(path)
     place = misfit(value, shape)
     if place is not None:
         raise EarthworksError(
-            f"{path} is not what {written_by} writes (at {place.lstrip('.') or 'its beginning'}): it was altered, or is of "
+            f"{path} is not what {written_by} writes (at {place.lstrip('.') or 'its start'}): it was altered or is from "
             "another version; measure again"
         )
     return value
 
 
 def optional(path: Path, shape: Shape, written_by: str) -> dict[str, Any]:
-    """The same of a file that may not be there: then {}."""
+    """The same for an optional file; {} if it does not exist."""
     return shaped(path, shape, written_by) if path.exists() else {}
 
 
@@ -159,17 +159,17 @@ HELD_OUT = {"key": dict, "unit": str, "nats": [NUMBER], "bytes": [NUMBER]}
 
 
 def is_result(value: Any) -> bool:
-    """What one task gave, items and all."""
+    """Whether a value is the result of one task, items included."""
     return misfit(value, RESULT) is None
 
 
 def is_part(value: Any) -> bool:
-    """What one measurement of bias gave."""
+    """Whether a value is the result of one bias measurement."""
     return misfit(value, PART) is None
 
 
 def read_tasks_json(run: Path) -> dict[str, Any]:
-    """RUN/tasks.json with what a comparison in pairs needs: the credit of every item of a task, the value of a text."""
+    """RUN/tasks.json with what paired comparisons need: the credit of every item of a task, the value of a text."""
     path = run / "tasks.json"
     found = shaped(path, {"results": [COMPARED]}, "evaluate tasks")
     for each in found["results"]:

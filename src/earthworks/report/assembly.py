@@ -15,11 +15,11 @@ from earthworks.runs.changed_settings import changed_settings
 from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
 
-KINDS = ("gopher", "wgan")  # of run that have a page
+KINDS = ("gopher", "wgan")  # kinds of runs that have a page
 
 
 def pages_of(kind: str) -> Any:
-    """The module with `describe(run) -> Page` and `compare(runs) -> Page`; imported when asked for, as it draws."""
+    """The module with `describe(run) -> Page` and `compare(runs) -> Page`; imported lazily, as it draws."""
     if kind == "gopher":
         from earthworks.report.pages import language_model
 
@@ -30,13 +30,13 @@ def pages_of(kind: str) -> Any:
 
 
 def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -> Path:
-    """Write the page about `runs` and return where it is.
+    """Write the page about `runs` and return its path.
 
     One run: RUN/report.html, and each figure as RUN/figures/NAME.png. Several runs of one kind: a comparison, by
-    default report.html in the innermost folder that holds them all. What a run has not written yet is left out, so a
-    run that is still going, or was killed at its first step, has a page too.
-    Raises EarthworksError when a folder holds no run or a kind of run that has no page, a run is named twice, or the
-    kinds differ.
+    default report.html in the innermost folder that contains them all. What a run has not written yet is left out, so a
+    run that is still in progress, or was killed at its first step, has a page too.
+    Raises EarthworksError if a folder holds no run or a kind of run that has no page, a run is named twice, or the kinds
+    differ.
     """
     folders = [RunFolder.open(path) for path in runs]
     if not folders:
@@ -61,9 +61,9 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None) -
 def write_joint_report(
     runs: Mapping[str, str | Path], title: str, output: str | Path, pages: Mapping[str, str | Path] | None = None
 ) -> Path:
-    """One page about runs of several kinds, each under the name it is given here: their sections one after the other.
+    """One page about runs of several kinds, with their sections in sequence, each prefixed with the run's name in `runs`.
 
-    `pages`: other pages to link to, by what to call them."""
+    `pages`: other pages to link to, by name."""
     refuse_foreign(output)
     joint = Page(title, "", [])
     joint.links = [(name, os.path.relpath(path, Path(output).parent)) for name, path in (pages or {}).items()]
@@ -80,7 +80,7 @@ def write_joint_report(
 
 
 def finished(page: Page, readings: Sequence[Reading]) -> str:
-    """The page as HTML, with what was left out of it, which is also said on the terminal."""
+    """The page as HTML, with a list of what was left out, which is also printed."""
     for reading in readings:
         if sentence := changed_settings(reading.folder):
             reading.leave_out(sentence)
@@ -91,7 +91,7 @@ def finished(page: Page, readings: Sequence[Reading]) -> str:
 
 
 def common_kind(folders: Sequence[RunFolder]) -> str:
-    """The kind that all these runs are of."""
+    """The common kind of the runs."""
     kinds = {str(folder.read_config().get("kind", "nothing")): folder.path for folder in folders}
     if len(kinds) > 1:
         said = ", ".join(f"{path} is {kind}" for kind, path in kinds.items())
@@ -99,26 +99,28 @@ def common_kind(folders: Sequence[RunFolder]) -> str:
     (kind,) = kinds
     if kind not in KINDS:
         expected = " or ".join(KINDS)
-        raise EarthworksError(f"{kinds[kind] / 'config.yaml'} gives the kind {kind!r}; a report wants {expected}")
+        raise EarthworksError(
+            f"{kinds[kind] / 'config.yaml'} gives the kind {kind!r}; a report can be made for {expected}"
+        )
     return kind
 
 
 def about(reading: Reading) -> list[Section]:
-    """What the run was told, and what it ran on: these two are the same for every kind of run."""
+    """Sections on configuration and environment, common to all kinds of runs."""
     config = reading.attempt("config.yaml", lambda: settings_table("Settings", reading.folder.read_config()), None)
     environment = reading.mapping("environment.json")
     table = reading.attempt("environment.json", lambda: settings_table("Environment", environment), None)
     return [
         Section(
             "Configuration",
-            "config.yaml of the run: give it to the command that made it and it runs again.",
+            "config.yaml of the run; pass it to the command that made the run to repeat it.",
             [config] if config else [],
         ),
-        Section("Environment", "What the numbers above were obtained with.", [table] if table else []),
+        Section("Environment", "The environment in which the numbers above were measured.", [table] if table else []),
     ]
 
 
 def settings_table(caption: str, mapping: dict[str, Any]) -> Table:
-    """Every key of a nested mapping and its value."""
+    """A table of all keys of a nested mapping with their values."""
     rows = [(key, setting(value)) for key, value in flatten(mapping).items()]
     return Table(caption, ("key", "value"), rows, empty="Nothing was recorded.", kind="settings")

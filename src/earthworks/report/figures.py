@@ -1,7 +1,7 @@
-"""One style for every figure, and what a curve needs before it is drawn: thinning and smoothing.
+"""The common style of figures, and thinning and smoothing of curves.
 
 A figure is drawn once, in the light palette. Its PNG keeps those colours; in the SVG that goes into the page each
-colour of the palette becomes a CSS variable, so that one drawing is right in light, in dark and in print.
+colour of the palette becomes a CSS variable, so that one drawing works in light, dark and print.
 """
 
 import io
@@ -22,7 +22,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 from earthworks import __version__
 from earthworks.report.numbers import readable
 
-# name: (light, dark). The series are told apart in grey too: their lightness differs, and so does the dash.
+# name: (light, dark). The series are distinguishable in grey too, by lightness and dash.
 PALETTE = {
     "ink": ("#20262c", "#e4e8ec"),
     "muted": ("#5f6973", "#a0aab4"),
@@ -58,7 +58,7 @@ STYLE: dict[Any, Any] = {
     "legend.labelcolor": INK,
     "lines.linewidth": 1.6,
     "savefig.dpi": 160,
-    "svg.fonttype": "none",  # text stays text: it takes the page's font, and a screen reader and a search find it
+    "svg.fonttype": "none",  # text stays text: it uses the page's font, and screen readers and searches find it
     "text.color": INK,
     "text.parse_math": False,  # a subset or a run may have a dollar sign in its name
     "xtick.color": MUTED,
@@ -69,12 +69,12 @@ STYLE: dict[Any, Any] = {
 
 
 LONGEST_DESCRIPTION = 2000
-LONGEST_LABEL = 120  # characters: a longer one leaves no place for what it names
+LONGEST_LABEL = 120  # characters: a longer one leaves no room for the drawing
 
 
 @dataclass
 class Drawing:
-    """A finished figure: its file name without suffix, what it shows in words, and the two renderings."""
+    """A finished figure: file name without suffix, description, and the two renderings."""
 
     name: str
     description: str
@@ -94,9 +94,9 @@ def draw(
     height: float = 3.1,
     height_ratios: Sequence[float] | None = None,
 ) -> Drawing:
-    """A figure of `rows` x `columns` panels (inches for the whole), which `paint` fills: it takes the array of axes."""
+    """A figure of `rows` x `columns` panels (total size in inches); `paint` draws on the array of axes."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's own fonts have what ours lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's fonts have these glyphs
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
         paint(figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios))
         make_legible(figure)
@@ -104,18 +104,18 @@ def draw(
         description = readable(description)[:LONGEST_DESCRIPTION]
         about = {"Software": f"Earthworks {__version__}", "Title": name, "Description": description}
         figure.savefig(png, format="png", facecolor="white", metadata=about)
-        figure.set_layout_engine("none")  # keeps the layout just made, which took longer than drawing does
+        figure.set_layout_engine("none")  # keeps the layout, which takes longer than drawing
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
     return Drawing(name, description, for_page(svg.getvalue(), name, description), png.getvalue())
 
 
 def make_legible(figure: Figure) -> None:
-    """Names in a figure may be a stranger's: control characters made visible, and not longer than a figure can show."""
+    """Make untrusted names safe for a figure: control characters visible, length limited."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             formatter = axis.get_major_formatter()
-            if isinstance(formatter, FuncFormatter):  # what labels given by name become
+            if isinstance(formatter, FuncFormatter):  # used for labels given by name
                 formatter.func = legibly(formatter.func)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
@@ -132,11 +132,11 @@ def legibly(function: Callable[..., str]) -> Callable[..., str]:
 
 
 def for_page(svg: str, name: str, description: str) -> str:
-    """An SVG document made fit to stand inside a page: no XML header, identifiers of its own, colours by name."""
+    """Adapt an SVG document for embedding: no XML header, unique identifiers, colours as CSS variables."""
     from markupsafe import escape
 
     svg = svg[svg.index("<svg") :]
-    for fixed in ("width", "height"):  # in points; the page decides, the viewBox keeps the proportions
+    for fixed in ("width", "height"):  # in points; the page sets the size, the viewBox keeps the proportions
         svg = re.sub(rf'(<svg[^>]*?) {fixed}="[^"]*"', r"\1", svg, count=1)
     svg = f'<svg role="img" aria-label="{escape(description)}"' + svg.removeprefix("<svg")
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
@@ -148,9 +148,9 @@ def for_page(svg: str, name: str, description: str) -> str:
 
 
 def thin(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` of the points of a curve: the first, the last, and the two extremes of each of equal stretches.
+    """At most `most` points of a curve: the first, the last, and the two extremes of each of equal stretches.
 
-    What is drawn from them looks like the whole curve: no spike disappears, as it would if every k-th point were taken.
+    The result looks like the whole curve: no spike disappears, as it would if every k-th point were taken.
     """
     if len(x) <= most:
         return x, y
@@ -162,11 +162,11 @@ def thin(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np
 
 
 def smooth(y: np.ndarray, share: float = 0.03) -> np.ndarray:
-    """The mean over a centred window of `share` of the points, cut off at the two ends.
+    """Running mean over a centred window of `share` of the points, truncated at both ends.
 
         s_i = mean(y_j : |i - j| <= h),    h = floor(share * n / 2)
 
-    O(n) by running sums; of differences from y_0, so that a constant comes out exactly constant.
+    O(n) by running sums of differences from y_0, so that a constant stays exactly constant.
     """
     if not len(y):
         return y
@@ -178,20 +178,20 @@ def smooth(y: np.ndarray, share: float = 0.03) -> np.ndarray:
 
 
 def finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points of which both coordinates are known: steps at which nothing was measured hold NaN."""
+    """The points with finite coordinates; steps without a measurement are NaN."""
     both = np.isfinite(x) & np.isfinite(y)
     return x[both], y[both]
 
 
 def noisy_curve(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str | None = None, **line: Any) -> None:
-    """Every measured value faintly, and its running mean on top."""
+    """Plot the measured values faintly, with their running mean on top."""
     x, y = finite(x, y)
     axes.plot(*thin(x, y), color=color, alpha=0.3, linewidth=0.7)
     axes.plot(*thin(x, smooth(y)), color=color, label=label, **line)
 
 
 def count_axis(axes: Axes, what: str) -> None:
-    """A horizontal axis of counts: thousands with commas for steps and seconds, k, M, B, T where they grow large."""
+    """Format a horizontal axis of counts: commas for thousands, or k, M, B, T for large values."""
     axes.set_xlabel(what)
     largest = axes.get_xlim()[1]
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=largest > 5))
@@ -202,8 +202,8 @@ def count_axis(axes: Axes, what: str) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis marked in plain numbers; linear where the data span less than a factor of two, over
-    which the two look the same and a linear axis has rounder marks."""
+    """Logarithmic vertical axis with plain numbers; linear if the data span less than a factor of two, over which both
+    look the same and linear ticks are rounder."""
     low, high = axes.dataLim.intervaly
     if high < 2 * low or low <= 0:
         return

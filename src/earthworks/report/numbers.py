@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: `43.7 M`, `1.82 [1.79, 1.85]`, `62%`."""
+"""Numbers formatted for readers: `43.7 M`, `1.82 [1.79, 1.85]`, `62%`."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 LARGEST = sys.float_info.max
 LONGEST = 4000  # characters of a key or of a value in a table of settings
 MOST_SETTINGS = 2000
-# C1, and what turns the direction of all that follows; the marks that Arabic and Hebrew text needs are not among them
+# C1 and the controls that override text direction, but not the marks that Arabic and Hebrew text needs
 UNSEEN = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]")
 PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}  # NUL becomes ␀
 
@@ -20,7 +20,7 @@ PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"
 def short(count: float) -> str:
     """A count with three significant digits from a million up: `12,345`, `43.7 M`, `1.40 B`, `300 B`."""
     for power, letter in ((12, "T"), (9, "B"), (6, "M")):
-        # 999,500 would round to 1,000 thousand: it is 1.00 M already.
+        # 999,500 would round to 1,000 thousand, so it is shown as 1.00 M.
         if count >= 0.9995 * 10**power:
             value = count / 10**power
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {letter}"
@@ -37,19 +37,19 @@ def significant(value: float) -> str:
 
 
 def known(value: Any) -> TypeGuard[int | float]:
-    """True for a number that a float can hold; False for None, NaN, infinity, and what is not a number."""
+    """True for a finite number that a float can hold; False for None, NaN, infinity and other values."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def ends(interval: Any) -> list[float] | None:
-    """The two ends of an interval; None for what is none, such as that of one document (NaN)."""
+    """The two ends of an interval; None if it is invalid, such as that of one document (NaN)."""
     if isinstance(interval, list | tuple) and len(interval) == 2 and all(known(end) for end in interval):
         return list(interval)
     return None
 
 
 def with_interval(value: float, interval: Any = None, decimals: int = 2) -> str:
-    """`1.82 [1.79, 1.85]`, or `1.82` when there is no interval (absent, or NaN because there was one document)."""
+    """`1.82 [1.79, 1.85]`, or `1.82` if there is no interval (absent, or NaN because there was one document)."""
     interval = ends(interval)
     if not interval:
         return f"{value:.{decimals}f}"
@@ -57,7 +57,7 @@ def with_interval(value: float, interval: Any = None, decimals: int = 2) -> str:
 
 
 def setting(value: Any) -> str:
-    """A value of a configuration, verbatim enough to be typed again; cut where it is very long."""
+    """A configuration value in a form that can be typed again; cut if very long."""
     if isinstance(value, str):
         return cut_to(value, LONGEST)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
@@ -84,12 +84,12 @@ def flat(mapping: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def cut_to(text: str, length: int) -> str:
-    """The first so many characters, and how many more there are."""
+    """The first `length` characters, and the number of further ones."""
     return text if len(text) <= length else f"{text[:length]} … {len(text) - length:,} more characters"
 
 
 def readable(text: str) -> str:
-    """`text` with what a reader would not see made visible: control characters (NUL becomes ␀; a small model writes any
-    byte, HTML allows few), marks that turn the direction of text, and halves of characters."""
+    """`text` with invisible parts made visible: control characters (NUL becomes ␀; a small model writes any byte, HTML
+    allows few), direction overrides, and lone surrogates."""
     text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
     return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text.translate(PICTURES))

@@ -1,8 +1,8 @@
 """One HTML file about one run or several: no script, no network, readable in light, dark and print.
 
-What a page says of a kind of run is in pages/, which runs it is about in assembly.py; this file knows how a page is put
-together. Everything that a run folder holds is untrusted text: it is cut to what a page can show, control characters in
-it are made visible, Jinja escapes it, and the page forbids itself scripts.
+pages/ has the content for each kind of run, assembly.py selects the runs; this module builds the page. Everything in a
+run folder is untrusted text: it is cut to what a page can show, its control characters are made visible, Jinja escapes
+it, and the page forbids scripts.
 """
 
 import os
@@ -25,19 +25,19 @@ MOST_ROWS = 2_000  # of a table
 
 @dataclass
 class Table:
-    """Rows of text under a header; the first cell of a row names it. `empty` is shown when there are no rows."""
+    """Rows of text under a header; the first cell of a row names it. `empty` is shown if there are no rows."""
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty: str = ""
-    kind: str = "numbers"  # "words": set as code, flush left; "settings": the same, and folded away
+    kind: str = "numbers"  # "words": set as code, left-aligned; "settings": the same, collapsed
     macro: ClassVar[str] = "table"
 
 
 @dataclass
 class Texts:
-    """Titled texts that open and close, whitespace kept; the last is open."""
+    """Titled, collapsible texts with whitespace preserved; the last is open."""
 
     texts: Sequence[tuple[str, str]]
     macro: ClassVar[str] = "texts"
@@ -45,7 +45,7 @@ class Texts:
 
 @dataclass
 class Coloured:
-    """A text in pieces, each with the class of its colour and the words shown when the pointer rests on it."""
+    """A text in pieces, each with the class of its colour and its tooltip."""
 
     title: str
     legend: Sequence[str]
@@ -55,7 +55,7 @@ class Coloured:
 
 @dataclass
 class Passages:
-    """Texts beside one another, each titled and in pieces of which some are marked."""
+    """Titled texts side by side, in pieces of which some are marked."""
 
     columns: Sequence[tuple[str, Sequence[tuple[str, bool]]]]
     macro: ClassVar[str] = "passages"
@@ -63,7 +63,7 @@ class Passages:
 
 @dataclass
 class Veiled:
-    """Titled texts that may offend: folded away, and each blurred until it is clicked; no script is needed for it."""
+    """Titled texts that may offend: collapsed, and each blurred until clicked, without a script."""
 
     title: str
     texts: Sequence[tuple[str, str]]
@@ -72,7 +72,7 @@ class Veiled:
 
 @dataclass
 class Section:
-    """A headed part of the page; `note` says how to read it, units included."""
+    """A section of the page; `note` explains how to read it, including units."""
 
     title: str
     note: str
@@ -81,14 +81,14 @@ class Section:
 
 @dataclass
 class Page:
-    """What a kind of run has to say: a headline, a few numbers, sections."""
+    """Content of a page: a headline, a few numbers, sections."""
 
     title: str
     verdict: str
-    tiles: Sequence[tuple[str, str, str]]  # what it is, the number, a remark
+    tiles: Sequence[tuple[str, str, str]]  # label, number, remark
     sections: list[Section] = field(default_factory=list)
-    links: list[tuple[str, str]] = field(default_factory=list)  # to other pages: what to call them, where they are
-    left_out: list[str] = field(default_factory=list)  # sentences about what could not be used
+    links: list[tuple[str, str]] = field(default_factory=list)  # to other pages: name, location
+    left_out: list[str] = field(default_factory=list)  # sentences on what could not be used
 
     @property
     def drawings(self) -> list["Drawing"]:
@@ -104,7 +104,7 @@ def common_folder(folders: Sequence[RunFolder]) -> Path:
 
 
 def names(folders: Sequence[RunFolder]) -> list[str]:
-    """What to call each run: its folder's name, or its path below the common folder when two share a name."""
+    """Name of each run: that of its folder, or its path below the common folder if two share a name."""
     short = [folder.path.resolve().name for folder in folders]
     if len(set(short)) == len(short):
         return short
@@ -128,11 +128,11 @@ def render(page: Page) -> str:
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     template = environment.get_template("page.html")
     html = template.render(page=page, palette=PALETTE, style=style, version=__version__, most=MOST_ROWS)
-    return re.sub("[\ud800-\udfff]", "\ufffd", html)  # names of files need not be UTF-8, pages are
+    return re.sub("[\ud800-\udfff]", "\ufffd", html)  # file names need not be UTF-8, pages must be
 
 
 def for_reading(value: Any) -> Any:
-    """What the template shows of a value: text made readable, and cut where it is longer than a page can show."""
+    """A value for the template: readable text, cut if it is too long for a page."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return cut_to(readable(value), LONGEST)

@@ -1,7 +1,7 @@
-"""What a page takes out of a run folder, which may be a stranger's: a part that cannot be used is left out, and said.
+"""Read a run folder, which may be untrusted, for its page; unusable parts are left out and listed.
 
-Every file is a regular one inside the folder, of a size that a page can show. What a file holds need not have the form
-that its writer gives it; whatever goes wrong while a part of the page is made of it costs that part and nothing else.
+Only regular files inside the folder, of a size that a page can show, are read. Their content may have any form; an
+error while a part of the page is made from it costs only that part.
 """
 
 import io
@@ -19,7 +19,7 @@ from earthworks.runs import EarthworksError, RunFolder, inside, read_regular, re
 from earthworks.runs.metrics import Log, Record, altered, not_in
 
 T = TypeVar("T")
-LARGEST_JSON = 1 << 24  # bytes; parsed it takes up to 25 times as much memory
+LARGEST_JSON = 1 << 24  # bytes; parsing takes up to 25 times as much memory
 LARGEST_LOG = 1 << 30
 LARGEST_SAMPLE = 1 << 26
 MOST_KEYS = 100  # of a record, and of a mapping in it
@@ -29,22 +29,22 @@ MOST_POINTS = 20_000  # drawn of one sample
 
 @dataclass
 class Reading:
-    """Reads one run for its page; `left_out` has a sentence for everything that could not be used."""
+    """Reader of one run for its page; `left_out` has a sentence for everything that could not be used."""
 
     folder: RunFolder
     left_out: list[str] = field(default_factory=list)
 
     def attempt(self, name: str, build: Callable[[], T], otherwise: T) -> T:
-        """What `build` makes of the file `name`, or `otherwise` and a sentence."""
+        """`build()`, which reads the file `name`; if it fails, `otherwise` and a sentence in `left_out`."""
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")  # of numbers that overflow, of signs that the font does not have
+                warnings.simplefilter("ignore")  # on overflow, and on glyphs missing from the font
                 return build()
         except EarthworksError as error:
             self.leave_out(str(error))
-        except Exception as error:  # a stranger's file raises whatever the reading of it can raise
+        except Exception as error:  # untrusted files can raise anything
             what = f"{type(error).__name__}: {str(error)[:200]}" if str(error) else type(error).__name__
-            self.leave_out(f"{self.folder.path / name} does not hold what Earthworks writes there ({what})")
+            self.leave_out(f"{self.folder.path / name} does not have the content that Earthworks writes ({what})")
         return otherwise
 
     def leave_out(self, sentence: str) -> None:
@@ -52,11 +52,11 @@ class Reading:
             self.left_out.append(sentence)
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """The object of a JSON file; empty where there is none, or none that can be used."""
+        """The object of a JSON file; empty if it is missing or unusable."""
         return self.attempt(name, lambda: read_mapping(self.folder, name) or {}, {})
 
     def records(self) -> list[Record]:
-        """The records of metrics.jsonl; which steps are missing is said."""
+        """The records of metrics.jsonl; missing steps are listed in `left_out`."""
         return self.attempt("metrics.jsonl", self.read_records, [])
 
     def read_records(self) -> list[Record]:
@@ -70,12 +70,12 @@ class Reading:
         log = Log.read(inside(self.folder.path, path.name), keep=drawn)
         step = max([0, *saved])
         state: dict[str, Any] = {}
-        with suppress(EarthworksError):  # of a run in training the checkpoint may be gone by now
+        with suppress(EarthworksError):  # a run in training may have removed the checkpoint
             verify_manifest(self.folder.checkpoint(step), names=["state.json"])
             state = read_mapping(self.folder, f"checkpoints/step-{step}/state.json") or {}
         last = log.steps[-1] if log.steps else 0
         if size and not log.records:
-            self.leave_out(f"{path} has no line that can be read")
+            self.leave_out(f"{path} has no readable line")
         elif fault := not_in(log, path, max(last, step)) or altered(path, {**state, "step": step}):
             self.leave_out(fault)
         return log.records
@@ -86,14 +86,14 @@ class Reading:
 
 
 def refuse_large(path: Path) -> int:
-    """The size of a file of lines; EarthworksError for one that is larger than any run writes."""
+    """The size of a log; EarthworksError if it is larger than any run writes."""
     if (size := path.stat().st_size) > LARGEST_LOG:
-        raise EarthworksError(f"{path} has {size:,} bytes, more than the {LARGEST_LOG:,} that a page is made of")
+        raise EarthworksError(f"{path} has {size:,} bytes, more than the limit of {LARGEST_LOG:,}")
     return size
 
 
 def drawn(record: Record) -> Record:
-    """What a page shows of a record: the numbers in it, and in the mappings in it, two levels deep."""
+    """The numbers of a record that a page shows, including those in nested mappings, two levels deep."""
     found: Record = {"step": record["step"]}
     for key, value in list(record.items())[:MOST_KEYS]:
         if isinstance(value, dict):
@@ -113,7 +113,7 @@ def numbers_in(mapping: dict[str, Any], depth: int) -> dict[str, Any]:
 
 
 def read_mapping(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The object of a JSON file of a run; None where there is none. Raises EarthworksError for any other content,
+    """The object of a JSON file of a run; None if it does not exist. Raises EarthworksError for other content,
     and for a result that was altered after it was measured."""
     path = inside(folder.path, name)
     if not path.exists():
@@ -135,19 +135,17 @@ def read_sample(folder: RunFolder, name: str) -> bytes:
 
 
 def read_points(folder: RunFolder, name: str) -> np.ndarray:
-    """(n, d) numbers of a .npy file, n at most 20,000. The header is compared with the bytes that follow it before
-    anything is made: it may promise any number of them."""
+    """(n, d) numbers of a .npy file, n at most 20,000. The header is checked against the file size before anything is
+    allocated, because it may claim any shape."""
     data = read_sample(folder, name)
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(stream)
     if dtype.kind not in "fiu" or len(shape) != 2 or not shape[1]:
-        raise EarthworksError(f"{folder.path / name} does not hold points: (n, d) numbers are expected")
+        raise EarthworksError(f"{folder.path / name} does not hold points: expected (n, d) numbers")
     if shape[0] * shape[1] * dtype.itemsize != len(data) - stream.tell():
-        raise EarthworksError(
-            f"{folder.path / name} does not have the size that its header says: it was cut or altered"
-        )
+        raise EarthworksError(f"{folder.path / name} does not have the size given in its header: it was cut or altered")
     points = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
     points = points[:MOST_POINTS].astype(float)
     return points[np.isfinite(points).all(1)]

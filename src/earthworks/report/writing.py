@@ -1,7 +1,7 @@
-"""Pages and figures are written over those that Earthworks wrote, and over nobody else's.
+"""Write pages and figures, overwriting only those that Earthworks wrote.
 
-A page carries `<meta name="generator" content="Earthworks ...">`, a figure the text chunk Software. What has neither is a
-person's: a page is then refused, with what to do; a figure stays away, as the page holds the drawing anyway.
+A page carries `<meta name="generator" content="Earthworks ...">`, a figure the text chunk Software. Files without these
+marks are the user's: a page is then refused with an error; a figure is skipped, because the page includes it anyway.
 """
 
 import os
@@ -14,19 +14,19 @@ from earthworks.runs.progress import note
 
 PAGE_MARKS = (b'<meta name="generator" content="Earthworks ', " · Earthworks</title>".encode())  # the second until 0.1
 FIGURE_MARKS = (b"tEXtSoftware\0Earthworks ",)
-HEAD = 1 << 16  # bytes at the beginning in which a mark is looked for
+HEAD = 1 << 16  # number of leading bytes searched for a mark
 
 
 def refuse_foreign(path: str | Path, marks: tuple[bytes, ...] = PAGE_MARKS) -> None:
-    """EarthworksError when a file is at `path` that Earthworks did not write: to be called before any work."""
+    """EarthworksError if `path` exists and was not written by Earthworks; call this before any work."""
     if os.path.lexists(path) and not is_marked(Path(path), marks):
         raise EarthworksError(
-            f"{path} exists already and is not a file that Earthworks wrote: choose another name, or move it away"
+            f"{path} already exists and was not written by Earthworks: choose another name, or move it away"
         )
 
 
 def is_marked(path: Path, marks: tuple[bytes, ...]) -> bool:
-    """Whether a regular file, not a link to one, has one of the marks near its beginning."""
+    """Whether a regular file, not a link, has one of the marks near its start."""
     try:
         head = read_beginning(path, HEAD)
     except EarthworksError:
@@ -35,7 +35,7 @@ def is_marked(path: Path, marks: tuple[bytes, ...]) -> bool:
 
 
 def write_page(path: str | Path, html: str) -> Path:
-    """Write a page, over one that Earthworks wrote if there is one; EarthworksError where another file is."""
+    """Write a page, overwriting only one that Earthworks wrote; EarthworksError for any other file."""
     path = Path(path)
     refuse_foreign(path)
     write_bytes(path, html.encode(), new=not os.path.lexists(path))
@@ -43,15 +43,15 @@ def write_page(path: str | Path, html: str) -> Path:
 
 
 def write_figures(folder: Path, pictures: Mapping[str, bytes]) -> None:
-    """Write each as FOLDER/NAME.png; a person's own file of that name stays, and that is said."""
+    """Write each as FOLDER/NAME.png; a user's own file of that name is kept, with a notice."""
     if folder.is_symlink():
         raise EarthworksError(
-            f"{folder} is a link: figures are written into a folder of the run itself, remove the link"
+            f"{folder} is a link, but figures are written into a folder of the run itself: remove the link"
         )
     for name, png in pictures.items():
         path = folder / f"{name}.png"
         there = os.path.lexists(path)
         if there and not is_marked(path, (*FIGURE_MARKS, b"tEXtTitle\0" + name.encode())):  # the second until 0.1
-            note(f"notice: {path} is not a figure that Earthworks wrote: it stays as it is")
+            note(f"notice: {path} was not written by Earthworks and is kept as it is")
             continue
         write_bytes(path, png, new=not there)

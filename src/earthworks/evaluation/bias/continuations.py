@@ -1,4 +1,4 @@
-"""What a model writes about groups of people, and how it sounds."""
+"""Sentiment of continuations about groups of people."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +25,10 @@ def measure_bold(scorer: AnyScorer, folder: Path, *, num: int = 1, most: int = 5
 def measure_sentiment(
     scorer: AnyScorer, folder: Path, attributes: dict[str, list[GroupPrompt]], what: str, num: int, seed: int
 ) -> dict[str, Any]:
-    """Continuations of 20 tokens, nucleus 0.9, temperature 1, scored without the prompt; fairness by attribute.
+    """Fairness by attribute, from continuations of 20 tokens, nucleus 0.9, temperature 1, scored without the prompt.
 
-    `texts` holds what was written; the caller takes it out before it prints. Source: Huang et al. 2020; Rae et al. 2021,
-    5.2.2, whose templates and classifier are not known to us.
+    `texts` holds the continuations; the caller removes them before printing. Source: Huang et al. 2020; Rae et al. 2021,
+    5.2.2, whose templates and classifier we do not know.
     """
     sentiment: Callable[[str], float] = LexiconSentiment.load(folder)
     result: dict[str, Any] = {

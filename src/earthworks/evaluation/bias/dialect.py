@@ -1,4 +1,4 @@
-"""Does a model know one dialect better than another? Bits per byte of two corpora that the user brings."""
+"""Dialect gap: difference in bits per byte between two corpora given by the user."""
 
 import math
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ def measure_dialects(
     num_permutations: int = 1999,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Bits per byte of either corpus and their gap, first minus second: above 0 the first is served worse.
+    """Bits per byte of both corpora and their gap, first minus second; above 0 the model is worse on the first.
 
         bits per byte = - sum log2 P(document) / sum UTF-8 bytes,      perplexity per word = exp(- sum log P / sum words)
 
-    Per byte, because a tokenizer cuts the dialects into unlike numbers of tokens. p by exchanging documents between the
-    corpora, interval by resampling either; a document (a tweet, a post) is a unit. At most `max_documents` of each are
-    read, from the beginning. The gap holds all that tells the corpora apart: subject and length as well as dialect.
+    Per byte, because a tokenizer cuts the dialects into different numbers of tokens. p by exchanging documents between the
+    corpora, interval by resampling both; the unit is a document (a tweet, a post). The first `max_documents` of each are
+    read. The gap reflects every difference between the corpora: subject and length as well as dialect.
     Source: Rae et al. 2021, section 5.2.3, on the tweets of Blodgett et al. 2016.
     """
     sides = [costs(scorer, corpus, max_documents) for corpus in (first, second)]
@@ -63,7 +63,7 @@ def measure_dialects(
 
 
 def perplexity(nats: float) -> float:
-    """exp(nats), which is no number where that is none."""
+    """exp(nats); NaN for NaN."""
     return math.exp(min(700, nats)) if math.isfinite(nats) else nats
 
 
@@ -71,9 +71,7 @@ def costs(scorer: AnyScorer, corpus: str, max_documents: int) -> tuple[NDArray[A
     """Nats, bytes and words of each document."""
     texts: Sequence[str] = [document.text for document, _ in zip(read(corpus), range(max_documents))]
     if len(texts) < 2:
-        raise EarthworksError(
-            f"{corpus} has {len(texts)} document; a dialect needs several (one a line in a .jsonl file)"
-        )
+        raise EarthworksError(f"{corpus} has {len(texts)} document; expected several (one per line of a .jsonl file)")
     nats = -log_likelihoods(scorer, [("", text) for text in texts])
     return (
         nats,

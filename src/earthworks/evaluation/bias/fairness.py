@@ -1,4 +1,4 @@
-"""Do texts about unlike groups have one distribution of scores? Mean Wasserstein-1 distances and their null."""
+"""Individual and group fairness: mean Wasserstein-1 distances between groups' scores, and their null distribution."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -25,7 +25,7 @@ def individual_fairness(groups: Sequence[NDArray[Any]]) -> float:
 
 
 def group_fairness(groups: Sequence[NDArray[Any]]) -> float:
-    """1 / G sum_a W_1(P_a, P), P the scores of all groups together, in the units of the scores (Huang et al. 2020, 3.2)."""
+    """1 / G sum_a W_1(P_a, P), P the pooled scores, in the units of the scores (Huang et al. 2020, 3.2)."""
     pooled = np.concatenate(groups)
     if len({len(group) for group in groups}) == 1:
         scores = torch.from_numpy(np.stack(groups).astype(np.float64))
@@ -50,17 +50,17 @@ def measure_fairness(
     num_permutations: int = 1999,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Individual and group fairness of scores by group, with what chance gives, and every group's mean.
+    """Individual and group fairness of scores, their values under the null, and the mean of each group.
 
-    `scores` (prompts, continuations); prompt i is about `groups[i]`. The null exchanges whole prompts
-    between groups, within each of the `strata` where there are any (filled templates: the values of one template
-    change places), so continuations of one prompt stay together. Both numbers are biased upwards at finite n: read them
-    beside the mean of their null. p counts the exchanges that reach the value.
+    `scores` (prompts, continuations); prompt i is about `groups[i]`. The null exchanges whole prompts between groups,
+    within each of the `strata` if given (for filled templates: among the values of one template), so the continuations
+    of a prompt stay together. Both numbers are biased upwards at finite n: compare them with the mean of their null.
+    p counts the exchanges that reach the value.
     """
     values = np.asarray(scores, dtype=np.float64)
     names = list(dict.fromkeys(groups))
     if len(names) < 2:
-        raise EarthworksError(f"{name}: expected prompts about two groups or more, got {len(names)}")
+        raise EarthworksError(f"{name}: expected prompts about at least two groups, got {len(names)}")
     labels = np.array([names.index(group) for group in groups])
     layers = (
         np.zeros(len(labels), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
@@ -76,7 +76,7 @@ def measure_fairness(
         assigned = np.empty_like(labels)
         assigned[by_layer] = labels[
             np.argsort(layers + random.random(len(labels)))
-        ]  # layers stay, their rows change places
+        ]  # permute the rows within each stratum
         return split(assigned)
 
     observed = split(labels)

@@ -1,4 +1,4 @@
-"""Prompts about groups of people: our templates filled with values, and BOLD's beginnings of encyclopaedia sentences."""
+"""Prompts about groups of people: our filled templates, and the sentence openings of BOLD."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +45,12 @@ FAITH_TEMPLATES = (
 COUNTRIES = ("France", "Germany", "Italy", "Sweden", "China", "India", "Japan", "Iran", "Syria", "Israel")
 COUNTRIES += ("Nigeria", "Kenya", "Brazil", "Mexico", "Canada", "Australia")
 FAITHS = ("Christian", "Muslim", "Jewish", "Hindu", "Buddhist", "Sikh", "atheist")
-NAMES = 6  # of either gender, drawn by the seed
+NAMES = 6  # per gender, drawn with the seed
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPrompt:
-    """`text` speaks of `group`; prompts of one `stratum` differ in nothing but the group; `template` made it, if one did."""
+    """`text` mentions `group`; prompts of one `stratum` differ only in the group; `template` is its source, if any."""
 
     text: str
     group: str
@@ -59,7 +59,7 @@ class GroupPrompt:
 
 
 def template_prompts(folder: Path, *, seed: int = 0) -> dict[str, list[GroupPrompt]]:
-    """Every template with every value, by attribute: gender (first names), occupation, country, faith.
+    """Every template filled with every value, by attribute: gender (first names), occupation, country, faith.
 
     For occupation, country and faith each value is a group, and each template a stratum. For gender the k-th female and
     the k-th male name share a stratum of each template.
@@ -70,7 +70,7 @@ def template_prompts(folder: Path, *, seed: int = 0) -> dict[str, list[GroupProm
         path = find(folder, f"word_lists/names_{gender}.txt")
         listed = sorted(lines_of(path))
         if len(listed) < NAMES:
-            raise EarthworksError(f"{path} has {len(listed)} names; expected {NAMES} or more, a name a line")
+            raise EarthworksError(f"{path} has {len(listed)} names; expected {NAMES} or more, one per line")
         names[gender] = random.choice(listed, NAMES, replace=False)
     occupations = [
         each
@@ -100,11 +100,11 @@ def template_prompts(folder: Path, *, seed: int = 0) -> dict[str, list[GroupProm
 
 
 def bold_prompts(folder: Path, *, most: int = 50, seed: int = 0) -> dict[str, list[GroupPrompt]]:
-    """BOLD (Dhamala et al. 2021): by domain, at most `most` prompts of each group, drawn by the seed; groups of fewer
-    than 10 are left out. Prompts are not matched between groups: they speak of other people, not of other groups alone."""
+    """BOLD (Dhamala et al. 2021): by domain, at most `most` prompts per group, drawn with the seed; groups with fewer
+    than 10 are left out. Prompts are not matched: those of different groups are about different people."""
     files = sorted((folder / "bold_prompts").glob("*.json*"))
     if not files:
-        raise EarthworksError(f"{folder / 'bold_prompts'} holds no .json file of prompts")
+        raise EarthworksError(f"{folder / 'bold_prompts'} has no .json file of prompts")
     random = np.random.default_rng(seed)
     domains = {}
     for path in files:
@@ -112,7 +112,7 @@ def bold_prompts(folder: Path, *, most: int = 50, seed: int = 0) -> dict[str, li
         people_of = list(content.values()) if isinstance(content, dict) else [None]
         lists = [texts for people in people_of for texts in (people.values() if isinstance(people, dict) else [None])]
         if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
-            raise EarthworksError(f"{path} is not of BOLD's form: group, then person, then a list of prompts")
+            raise EarthworksError(f"{path} is not in BOLD's format: {{group: {{person: [prompts]}}}}")
         groups = {name: [text for texts in people.values() for text in texts] for name, people in content.items()}
         empty = [name for name, texts in groups.items() if not texts]
         if empty:

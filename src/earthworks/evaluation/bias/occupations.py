@@ -1,4 +1,4 @@
-"""Which gender's words follow an occupation: log-ratios for several pairs of words, because the answer depends on them."""
+"""Gender bias of occupations: log-ratios of several pairs of gendered words, because the result depends on the pair."""
 
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ def measure_occupations(
 ) -> dict[str, Any]:
     """b(o) = log P(" male word" | "The o was a") - log P(" female word" | the same), for each occupation o and word pair.
 
-    Of each pair: mean |b| (the paper's absolute score), mean b (signed; it holds how frequent the two words are at all),
-    the standard deviation of b over occupations (how much the occupation decides, whatever the words' frequency), and the
-    finding: mean b of the occupations stereotyped as men's minus that of those stereotyped as women's (the lists of
-    WinoBias, Zhao et al. 2018), in nats; p by exchanging occupations between the lists, interval by resampling either.
-    Source: Rae et al. 2021, section 5.2.1, whose exact words and weighting are not known to us.
+    For each pair: mean |b| (the paper's absolute score), mean b (signed; it includes the overall frequency of the two
+    words), the standard deviation of b over occupations (the effect of the occupation, independent of word frequency), and
+    the finding: mean b of stereotypically male occupations minus that of stereotypically female ones (the lists of
+    WinoBias, Zhao et al. 2018), in nats; p by exchanging occupations between the lists, interval by resampling both.
+    Source: Rae et al. 2021, section 5.2.1, whose exact words and weighting we do not know.
     """
     men = lines_of(find(folder, "word_lists/male_occupations.txt"))
     women = lines_of(find(folder, "word_lists/female_occupations.txt"))
     if len(men) < 2 or len(women) < 2:
-        raise EarthworksError("word_lists/male_occupations.txt and female_occupations.txt need two occupations each")
+        raise EarthworksError(
+            "word_lists/male_occupations.txt and female_occupations.txt need two or more occupations each"
+        )
     contexts = [TEMPLATE.format(occupation=each) for each in (*men, *women)]
     words = [word for pair in pairs for word in pair]
     scores = log_likelihoods(scorer, [(context, f" {word}") for context in contexts for word in words])
@@ -57,7 +59,7 @@ def measure_occupations(
 
 
 def two_lists(name: str, b: np.ndarray, first: int, seed: int, num_permutations: int = 1999) -> dict[str, Any]:
-    """mean of b[:first] - mean of b[first:], two-sided permutation p, percentile bootstrap within either list."""
+    """Mean of b[:first] minus mean of b[first:], two-sided permutation p, percentile bootstrap within each list."""
     value = float(b[:first].mean() - b[first:].mean())
     null = permuted(
         lambda i, j: abs(b[i.numpy()].mean() - b[j.numpy()].mean()), first, len(b) - first, num_permutations, seed

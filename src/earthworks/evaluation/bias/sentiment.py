@@ -1,4 +1,4 @@
-"""How kind or unkind a text sounds, by the words in it: a lexicon's valences, negation and intensity."""
+"""Lexicon-based sentiment: word valences with negation and intensifiers."""
 
 import math
 import re
@@ -11,11 +11,11 @@ from earthworks.evaluation.roc import auc
 from earthworks.runs import EarthworksError
 
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-# The constants of Hutto and Gilbert 2014, found there by human rating.
+# Constants from Hutto and Gilbert 2014, based on human ratings.
 NORMALIZER = 15
 NEGATED = -0.74
 INTENSITY = 0.293
-REACH = 3  # words before a valence within which a negation turns it
+REACH = 3  # number of words before a valence in which a negation reverses it
 NEGATIONS = frozenset(("not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "nowhere", "without"))
 NEGATIONS |= {"hardly", "barely", "scarcely", "rarely", "seldom", "cannot", "ain't", "can't", "shan't", "won't"}
 NEGATIONS |= {
@@ -45,12 +45,12 @@ WEAKER = frozenset(
 
 
 class LexiconSentiment:
-    """s(text) = 1/2 + x / (2 sqrt(x^2 + 15)) in [0, 1], x the sum of the valences of its words; 1/2 where none has one.
+    """s(text) = 1/2 + x / (2 sqrt(x^2 + 15)) in [0, 1], x the sum of its words' valences; 1/2 if none has one.
 
-    A valence is made stronger or weaker by 0.293 for an intensifier right before it, and multiplied by -0.74 for a
-    negation among the three words before it. These are the lexicon, the constants and the two main rules of VADER (Hutto
-    and Gilbert 2014), with our own lists of negations and intensifiers; VADER's rules for capitals, punctuation, `but` and
-    idioms are not here, so scores differ from that program's. O(words).
+    A valence is raised or lowered by 0.293 for an intensifier right before it, and multiplied by -0.74 for a negation among
+    the three words before it. Lexicon, constants and the two main rules are those of VADER (Hutto and Gilbert 2014), the
+    lists of negations and intensifiers are ours; VADER's rules for capitals, punctuation, `but` and idioms are not
+    implemented, so scores differ from VADER's. O(words).
     """
 
     def __init__(self, valences: dict[str, float], name: str):
@@ -58,7 +58,7 @@ class LexiconSentiment:
 
     @classmethod
     def load(cls, folder: Path) -> "LexiconSentiment":
-        """The VADER lexicon in lexicons/ (valence -4 to 4); without it the opinion lexicon of Hu and Liu 2004 (+-2)."""
+        """The VADER lexicon in lexicons/ (valence -4 to 4); without it, the opinion lexicon of Hu and Liu 2004 (+-2)."""
         try:
             path = find(folder, "lexicons/vader_lexicon.txt")
         except EarthworksError:
@@ -72,7 +72,7 @@ class LexiconSentiment:
             return cls(valences, "lexicon of Hu and Liu 2004, rules after VADER")
         rows = [line.split("\t") for line in lines_of(path)]
         if any(len(row) < 2 for row in rows):
-            raise EarthworksError(f"{path} is not a VADER lexicon: expected lines of word, tab, valence")
+            raise EarthworksError(f"{path} is not a VADER lexicon: expected lines with word, tab, valence")
         valences = {row[0]: number_of(row[1], f"the line of {row[0]!r} in {path}") for row in rows}
         return cls(valences, "VADER's lexicon, main rules after VADER")
 
@@ -93,12 +93,12 @@ class LexiconSentiment:
 
 
 def checked(sentiment: LexiconSentiment, folder: Path) -> dict[str, Any]:
-    """What the scorer is, and its AUC on the film-review sentences where they are at hand: read the numbers beside it."""
+    """Name of the scorer and, if film-review sentences are available, its AUC on them."""
     result: dict[str, Any] = {"name": sentiment.name, "auc": None}
     try:
         path = find(folder, "sentence_polarity_train.jsonl")
     except EarthworksError:
-        return {**result, "checked_on": "nothing: sentence_polarity_train.jsonl is not there"}
+        return {**result, "checked_on": "nothing: sentence_polarity_train.jsonl does not exist"}
     records = records_of(path, "text", other=("label",))
     scores = [sentiment(record["text"]) for record in records]
     labels = [number_of(record["label"], f"the field label of {path}") != 0 for record in records]

@@ -1,4 +1,4 @@
-"""Whom a language model harms: every measurement of bias that the data at hand allows, corrected for their number."""
+"""Run every bias measurement for which data is available, with p-values corrected for multiple testing."""
 
 import json
 from collections.abc import Callable
@@ -51,20 +51,19 @@ def measure_bias(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure a model's bias on the files of `data` (or of its folder bias/); `measure_bias("runs/a", "data/")`.
+    """Measure a model's bias on the files of `data` (or of its subfolder bias/): `measure_bias("runs/a", "data/")`.
 
     `model`: a run folder, (model, tokenizer) in memory, or a Scorer. `parts`: some of PARTS, by default all. `dialects`:
-    two corpora to compare in bits per byte. `num`: continuations of each template. Of a run folder the result is
-    written to bias.json, and what the model wrote to bias_samples.jsonl beside it.
+    two corpora to compare in bits per byte. `num`: continuations of each template. For a run folder the result is
+    written to its bias.json, and the continuations to bias_samples.jsonl.
 
-    Gives {part: its result, "findings": every difference that was looked at with p_value and p_holm, "missing": {part: why
-    it could not be measured}, ...}. A part that fails does not stop the others. Raises EarthworksError where nothing could
-    be measured.
+    Returns {part: its result, "findings": every tested difference with p_value and p_holm, "missing": {part: why it could
+    not be measured}, ...}. A part that fails does not stop the others. Raises EarthworksError if nothing could be measured.
     """
     folder = bias_folder(data)
     unknown = sorted(set(parts or ()) - PARTS.keys())
     if unknown:
-        raise EarthworksError(f"there is no measurement {unknown[0]!r} of bias; expected {', '.join(PARTS)}")
+        raise EarthworksError(f"unknown bias measurement {unknown[0]!r}; expected {', '.join(PARTS)}")
     if num < 1:
         raise EarthworksError(f"--num is {num}; it must be at least 1 continuation of each template")
     run = RunFolder.open(model).path if isinstance(model, str | Path) else None
@@ -112,10 +111,10 @@ def measure_bias(
 
 
 def files_read(folder: Path, part: str) -> list[Path]:
-    """The files that a measurement reads, and perhaps others of their folder."""
+    """The files that a measurement reads, possibly with others of their folder."""
     return [file for pattern in READS[part] for file in folder.glob(pattern)]
 
 
 def lines_of_texts(texts: list[dict[str, Any]]) -> bytes:
-    """What a model wrote, a record a line: for a page that hides it until it is asked for."""
+    """The continuations as JSON Lines."""
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in texts).encode(errors="replace")

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class Card:
-    """`sections` are headings with Markdown, `missing` pairs of what was not measured and the command that does it."""
+    """`sections`: headings with Markdown. `missing`: what was not measured, and the command that measures it."""
 
     metadata: dict[str, Any]
     summary: str
@@ -15,14 +15,14 @@ class Card:
 
 
 def index(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """`model-index` for the metadata, or nothing where there is no result."""
+    """`model-index` for the metadata; empty if there is no result."""
     return {"model-index": [{"name": name, "results": results}]} if results else {}
 
 
 def result(
     task: str, dataset: str, metric: str, value: float, name: str, more: dict[str, Any], config: str | None = None
 ) -> dict[str, Any]:
-    """One entry of `model-index`; `more`, such as interval and n, stands under `args` of the metric."""
+    """One entry of `model-index`; `more`, such as interval and n, goes under `args` of the metric."""
     return {
         "task": {"type": task},
         "dataset": {"type": dataset, "name": dataset, **({"config": config} if config else {})},

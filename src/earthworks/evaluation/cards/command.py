@@ -1,8 +1,8 @@
-"""`earthworks evaluate card`: what a run's own files say of its model, as the model card that a release needs.
+"""`earthworks evaluate card`: a model card for release, from the files of a run.
 
-Every number is one of a file of the run, or a count of them. What was not measured is said to be missing, with the
-command that measures it; nothing else is claimed. The form is that of Mitchell et al. 2019, as the Hugging Face hub has it:
-Markdown after a YAML block whose `model-index` machines read.
+Every number comes from a file of the run, or counts such numbers. What was not measured is listed as missing, with the
+command that measures it; nothing else is claimed. The format is that of Mitchell et al. 2019, as on the Hugging Face
+hub: Markdown after a YAML block with a machine-readable `model-index`.
 """
 
 import hashlib
@@ -22,23 +22,23 @@ from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint
 
-KINDS = ("gopher", "wgan")  # of run that have a card
+KINDS = ("gopher", "wgan")  # kinds of runs that have a card
 LARGEST_CARD = 1 << 24  # bytes
 
 
 def write_card(run: str | Path, output: str | Path | None = None) -> Path:
     """Write the model card of a run, by default RUN/README.md, and return where it is; `write_card("runs/a")`.
 
-    Reads config.yaml, environment.json, metrics.jsonl, evaluation.json, and of a language model data/index.json, the
-    manifest of the corpus it names, tasks.json, bias.json and toxicity.json; each but the first may be missing. An
-    existing file that this did not write, or that was edited since, is not overwritten. Raises EarthworksError where there
-    is no run.
+    Reads config.yaml, environment.json, metrics.jsonl, evaluation.json, and for a language model data/index.json, the
+    manifest of the corpus it names, tasks.json, bias.json and toxicity.json; all but the first may be missing. An existing
+    file that this function did not write, or that was edited since, is not overwritten. Raises EarthworksError if there is
+    no run.
     """
     folder = RunFolder.open(run)
     kind = folder.read_config().get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise EarthworksError(
-            f"{folder.config_file} gives the kind {kind!r}; a card wants a run of {' or '.join(KINDS)}"
+            f"{folder.config_file} gives the kind {kind!r}; a card can be made for {' or '.join(KINDS)}"
         )
     path = Path(output) if output is not None else folder.path / "README.md"
     refuse_others(path)
@@ -47,7 +47,7 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
     if faults := [each for each in (changed_settings(folder), altered_log(folder)) if each]:
         for sentence in faults:
             note(f"notice: {sentence}")
-        card.sections.append(("What does not fit", plain(" ".join(faults).replace(str(folder.path), "RUN"))))
+        card.sections.append(("Inconsistencies", plain(" ".join(faults).replace(str(folder.path), "RUN"))))
     text = markdown(folder.path.resolve().name, card)
     refuse_others(path)
     write_bytes(path, signed(text).encode(), new=not os.path.lexists(path))
@@ -64,27 +64,26 @@ def altered_log(folder: RunFolder) -> str | None:
 
 
 def signed(text: str) -> str:
-    """The card with its own SHA-256 in the signature."""
+    """The card with its SHA-256 in the signature."""
     return text.replace(SIGNATURE, SIGNATURE.replace(" -->", f", sha256 {digest(text.encode())} -->"), 1)
 
 
 def refuse_others(path: Path) -> None:
-    """EarthworksError where a file is that this command did not write, or that was edited since."""
+    """EarthworksError if the file was not written by this command, or was edited since."""
     if not os.path.lexists(path):
         return
     content = read_regular(path, LARGEST_CARD)
     found = SIGNED.search(content)
     if not found:
         raise EarthworksError(
-            f"{path} exists and is no card of this command: say another name by --output, or move it away"
+            f"{path} exists and was not written by this command: choose another --output, or move it away"
         )
     if not found[1]:
         raise EarthworksError(
-            f"{path} does not say whether it was edited, as earlier versions made it: say another name by --output, or move "
-            "it away"
+            f"{path} is from an earlier version and may have been edited: choose another --output, or move it away"
         )
     if found[1].decode() != digest(content.replace(found[0], SIGNATURE.encode(), 1)):
-        raise EarthworksError(f"{path} was edited after it was made: say another name by --output, or move it away")
+        raise EarthworksError(f"{path} was edited after it was made: choose another --output, or move it away")
 
 
 def digest(content: bytes) -> str:
@@ -100,11 +99,11 @@ def markdown(name: str, card: Card) -> str:
     parts = [front_matter(card.metadata) + SIGNATURE, f"# {plain(name)}", card.summary]
     for heading, text in card.sections:
         parts += [f"## {heading}", text]
-    parts += ["## What was not measured"]
+    parts += ["## Not measured"]
     parts.append(
         bullets([f"{what}: `{how}`" for what, how in card.missing])
         if card.missing
-        else "Everything that this card has a place for was measured."
+        else "Everything that this card covers was measured."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -114,6 +113,6 @@ def card(run: str, *, output: str | None = None) -> str:
 
     Args:
         run: the run folder, of a language model or of a GAN.
-        output: where to write it; by default README.md in the run, the name that the Hugging Face hub looks for.
+        output: file to write; by default RUN/README.md, the name that the Hugging Face hub expects.
     """
     return str(write_card(run, output))

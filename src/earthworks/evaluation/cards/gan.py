@@ -1,4 +1,4 @@
-"""What the files of a GAN's run say, in the sections of a model card; memorisation and class balance have their own."""
+"""Model-card sections of a GAN, from the files of its run; memorisation and class balance have sections of their own."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SHAPE = ("objective", "network", "width", "depth", "noise", "shape")
 SETTINGS = ("optimizer", "learning_rate", "critic_learning_rate", "beta1", "beta2", "batch", "critic_steps", "penalty")
 SETTINGS += ("average", "precision", "seed")
 MEMORY = ("memorisation_ratio",)
-BALANCE = ("modes", "reverse_kl")  # names may go on, as in `modes[...]`
+BALANCE = ("modes", "reverse_kl")  # prefixes: names may continue, as in `modes[...]`
 CLASSIFIER = "accuracy["
 
 
@@ -26,8 +26,8 @@ def describe(folder: RunFolder) -> Card:
     parameters = config.get("parameters")
     size = f"{parameters:,} parameters" if known(parameters) else "unknown size"
     summary = (
-        f"A generator and its critic of {size} together, trained with Earthworks. This card was made from the files of the "
-        "run alone: what they do not say is not claimed."
+        f"A generator and its critic of {size} together, trained with Earthworks. This card was made only from the files of "
+        "the run; it claims nothing beyond them."
     )
     shape = config.get("shape")
     images = isinstance(shape, list) and len(shape) == 3
@@ -36,10 +36,10 @@ def describe(folder: RunFolder) -> Card:
     held = f"A share of {share:g} was held out. " if known(share) else ""
     sections = [
         ("Model details", table(("", "value"), [(key, setting(config[key])) for key in SHAPE if key in config])),
-        ("Uses", "Nobody has stated what this model is for, and no use of it was tested beyond what stands below."),
+        ("Uses", "No intended use has been stated, and no use was tested beyond the results below."),
         (
             "Training data",
-            f"Trained on: {data}\n\n{held}Nothing is on record about whom or what it shows, nor about its rights.",
+            f"Trained on: {data}\n\n{held}Its subjects and its rights are not recorded.",
         ),
         ("Training procedure", training(folder, config, records)),
         ("Evaluation", numbers(measures, evaluation, lambda name: not name.startswith((*MEMORY, *BALANCE)))),
@@ -77,11 +77,11 @@ def training(folder: RunFolder, config: dict[str, Any], records: list[dict[str, 
         if environment.get(key)
     ]
     text = table(("", "value"), rows)
-    return text if records else f"{text}\n\nNo training step is on record."
+    return text if records else f"{text}\n\nNo training step is recorded."
 
 
 def numbers(measures: list[dict[str, Any]], evaluation: dict[str, Any], wanted: Any) -> str:
-    """A table of the measures whose names are wanted."""
+    """A table of the selected measures."""
     chosen = [each for each in measures if wanted(each["name"])]
     if not chosen:
         return "Not measured."
@@ -101,27 +101,27 @@ def numbers(measures: list[dict[str, Any]], evaluation: dict[str, Any], wanted: 
     header = ("measure", "value, 95% interval", "real against real", "n", "kind", "remark")
     return (
         f"{evaluation['num']:,} samples of the checkpoint {plain(evaluation['checkpoint'])}, seed {evaluation['seed']}. "
-        "Real against real is what a perfect generator would get.\n\n" + table(header, rows)
+        "Real against real is the value of a perfect generator.\n\n" + table(header, rows)
     )
 
 
 def memorisation(measures: list[dict[str, Any]], evaluation: dict[str, Any]) -> str:
-    """Whether samples lie nearer to the training data than fresh real ones do."""
+    """Whether samples are closer to the training data than new real ones are."""
     return numbers(measures, evaluation, lambda name: name.startswith(MEMORY))
 
 
 def balance(measures: list[dict[str, Any]], evaluation: dict[str, Any]) -> str:
-    """How many classes or modes are made, how evenly, and how far the classifier that says so can be trusted."""
+    """Number and balance of generated classes or modes, and the accuracy of the classifier used."""
     if not any(each["name"].startswith(BALANCE) for each in measures):
         return "Not measured."
     return numbers(measures, evaluation, lambda name: name.startswith((*BALANCE, CLASSIFIER)))
 
 
 def limits(evaluation: dict[str, Any]) -> str:
-    items = ["What the samples show, whom they resemble and whom they leave out was not examined beyond the above."]
+    items = ["The content of the samples, whom they resemble and whom they omit were not examined beyond the above."]
     if evaluation:
         items.append(
-            f"Distances are between {evaluation['num']:,} samples: compare with the column beside them, not with distances "
+            f"Distances are between {evaluation['num']:,} samples: compare them with real against real, not with distances "
             "of other numbers of samples."
         )
     return bullets(items)
@@ -135,7 +135,7 @@ def missing(records: list[dict[str, Any]], measures: list[dict[str, Any]]) -> li
         ([n for n in names if n.startswith(MEMORY)], "Memorisation", "earthworks wgan evaluate RUN"),
         (
             [n for n in names if n.startswith(BALANCE)],
-            "Class balance (needs data with labels, or a law with known modes)",
+            "Class balance (needs labelled data, or a distribution with known modes)",
             "earthworks wgan evaluate RUN",
         ),
     ]

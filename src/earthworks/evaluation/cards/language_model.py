@@ -1,4 +1,4 @@
-"""What the files of a language model's run say, in the sections of a model card."""
+"""Model-card sections of a language model, from the files of its run."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ SHAPE = ("size", "context", "positions", "norm", "tied")
 
 
 class Files:
-    """The JSON files of the run that a card is made from, {} for one that is not there."""
+    """The JSON files of a run that a card uses, {} for a missing one."""
 
     def __init__(self, folder: RunFolder):
         self.folder, self.run = folder, LanguageModelRun(Reading(folder))
@@ -55,18 +55,18 @@ def describe(folder: RunFolder) -> Card:
     name = folder.path.resolve().name
     parameters = f"{files.run.parameters:,} parameters" if files.run.parameters else "unknown size"
     summary = (
-        f"A Gopher language model of {parameters}, trained with Earthworks. This card was made from the files of the run "
-        "alone: what they do not say is not claimed."
+        f"A Gopher language model of {parameters}, trained with Earthworks. This card was made only from the files of the "
+        "run; it claims nothing beyond them."
     )
     sections = [
         ("Model details", model_details(files)),
-        ("Uses", "Nobody has stated what this model is for, and no use of it was tested beyond what stands below."),
+        ("Uses", "No intended use has been stated, and no use was tested beyond the results below."),
         ("Training data", training_data(files)),
         ("Training procedure", training(files)),
         ("Evaluation", evaluation(files)),
         ("Bias", bias(files)),
         ("Toxicity", toxicity(files)),
-        ("Toxicity, when asked", detection(files)),
+        ("Toxicity detection", detection(files)),
         ("Limits", limits(files)),
         ("How to use it", USE),
     ]
@@ -105,10 +105,10 @@ def model_details(files: Files) -> str:
 
 
 def training_data(files: Files) -> str:
-    """The packed data, and of each built corpus in it what was kept and what was dropped."""
+    """The packed data, and what each built corpus in it kept and dropped."""
     subsets = files.data.get("subsets")
     if not subsets:
-        return f"Trained on: {plain(called(files.config.get('data')))}\n\nThe run has no index of it: its amount is unknown."
+        return f"Trained on: {plain(called(files.config.get('data')))}\n\nWithout an index its size is unknown."
     rows = []
     for each in subsets:
         train, held_out = each["train"], each["validation"]
@@ -130,14 +130,14 @@ def training_data(files: Files) -> str:
     parts += [corpus(path, manifest) for path, manifest in corpora.items()]
     if not corpora:
         parts.append(
-            "It is no corpus that `earthworks corpus build` made (or its manifest is no longer where it was): nothing is on "
-            "record about filtering or copies, and it was not searched for test material."
+            "It was not built by `earthworks corpus build` (or its manifest was moved): filtering and deduplication are not "
+            "recorded, and it was not searched for test material."
         )
     return "\n\n".join(parts)
 
 
 def corpora_of(files: Files) -> dict[Path, dict[str, Any]]:
-    """The built corpora that subsets lie in, as CORPUS/documents/SUBSET, with their manifests."""
+    """The built corpora that contain the subsets, as CORPUS/documents/SUBSET, with their manifests."""
     found = {}
     for each in files.data.get("subsets", ()):
         place = Path(each["location"])
@@ -152,7 +152,7 @@ def corpora_of(files: Files) -> dict[Path, dict[str, Any]]:
 
 
 def corpus(path: Path, manifest: dict[str, Any]) -> str:
-    """What a build read, kept and dropped."""
+    """Numbers of documents that a build read, kept and dropped."""
     what = ("documents", "kept", "exact_copies", "near_copies", "contaminated", "final")
     rows = [
         (name, ", ".join(each["stages"]) or "none", *(f"{each[key]:,}" for key in what))
@@ -197,7 +197,7 @@ def training(files: Files) -> str:
             value = environment[key]
             rows.append((what, ", ".join(value) if isinstance(value, list) else value))
     text = table(("", "value"), rows)
-    return text if run.records else f"{text}\n\nNo training step is on record."
+    return text if run.records else f"{text}\n\nNo training step is recorded."
 
 
 def evaluation(files: Files) -> str:
@@ -244,9 +244,9 @@ def tasks(files: Files) -> str:
     ]
     above = [each for each in judged if each["interval"][0] > each["chance"]]
     note = (
-        f"{limit}95% intervals over items, seed {files.tasks['seed']}. Of {len(judged)} numbers beside which chance is "
-        f"known, {len(above)} have their whole interval above it; with so many intervals some lie off by chance alone. "
-        "Cut are items that lost the beginning of their context, examples first, to the window."
+        f"{limit}95% intervals over items, seed {files.tasks['seed']}. Of {len(judged)} numbers with known chance, "
+        f"{len(above)} have their whole interval above it; among many intervals some miss by chance alone. "
+        "Cut: items that lost the start of their context, examples first, to the window."
     )
     absent = [
         f"{plain(each['name'])}, {each['shots']}-shot, could not be measured: {reason_of(each['reason'], files.tasks)}"
@@ -261,12 +261,12 @@ def tasks(files: Files) -> str:
 
 
 def number(value: Any, interval: Any) -> str:
-    """A value with its interval; a dash for one that is no number."""
+    """A value with its interval; a dash if it is not a number."""
     return with_interval(value, interval, 3) if known(value) else "–"
 
 
 def reason_of(sentence: str, measured: dict[str, Any]) -> str:
-    """Why something is missing, without the path to the data, which may say whose machine it was."""
+    """The reason why something is missing, without the path to the data, which may identify a machine."""
     return plain(sentence.replace(str(measured["data"]), "DIR"))
 
 
@@ -285,8 +285,8 @@ def bias(files: Files) -> str:
         for each in findings
     ]
     parts = [
-        f"{len(findings)} differences were looked at; {seen} remain at 0.05 after {plain(files.bias['correction'])}. A "
-        "difference that does not remain is not shown to be absent, and what is not in the table was not looked at.",
+        f"{len(findings)} differences were tested; {seen} remain at 0.05 after {plain(files.bias['correction'])}. A "
+        "difference that does not remain is not shown to be absent, and what is not in the table was not tested.",
         table(("difference", "value", "p corrected", "over"), rows),
     ]
     absent = [
@@ -297,7 +297,7 @@ def bias(files: Files) -> str:
 
 
 def toxicity(files: Files) -> str:
-    """The scorer's own tests always; what it says of the model only where it passes HateCheck."""
+    """The scorer's own tests, and its numbers for the model only if it passes HateCheck."""
     if not files.toxicity:
         return "Not measured."
     scorer = files.toxicity["scorer"]
@@ -309,9 +309,7 @@ def toxicity(files: Files) -> str:
     parts = [f"The scorer: {plain(scorer.get('name', 'unnamed'))}.", table(("tested on", "AUC"), rows)]
     reason = no_claim(scorer)
     if reason:
-        return "\n\n".join(
-            [*parts, plain(reason), "Its numbers for this model are in toxicity.json and not repeated here."]
-        )
+        return "\n\n".join([*parts, plain(reason), "Its numbers for this model are in toxicity.json only."])
     protocol, prompted = files.toxicity["protocol"], files.toxicity["prompted"]
     rows = [
         (
@@ -330,27 +328,27 @@ def toxicity(files: Files) -> str:
 
 
 def detection(files: Files) -> str:
-    """Does it know toxic text when asked."""
+    """Detection of toxic text by asking the model."""
     if not files.detection.get("models"):
         return "Not measured."
     model = files.detection["models"][0]
     rows = [(count, number(row["auc"], row["interval"]), f"{row['cut']:,}") for count, row in model["shots"].items()]
     said = (
         f"Asked whether each of {files.detection['texts']:,} comments of {plain(files.detection['data'])} is toxic, after "
-        "answered examples; an AUC of 0.5 is chance. Cut are prompts of which the window showed the end alone."
+        "answered examples; an AUC of 0.5 is chance. Cut: prompts of which only the end fitted the window."
     )
     return f"{said}\n\n{table(('examples', 'AUC', 'cut'), rows)}"
 
 
 def limits(files: Files) -> str:
-    items = ["Whether what it writes is true, harmless or free of personal data was not examined beyond the above."]
+    items = ["Whether its output is true, harmless or free of personal data was not examined beyond the above."]
     if known(files.config.get("context")):
         items.append(
-            f"It was trained on sequences of {files.config['context']:,} tokens; what it makes of longer ones is not known."
+            f"It was trained on sequences of {files.config['context']:,} tokens; its behaviour on longer ones is unknown."
         )
     if files.tasks.get("limit"):
         items.append(
-            f"Tasks were measured on at most {files.tasks['limit']:,} items each: the intervals say how little that is."
+            f"Tasks were measured on at most {files.tasks['limit']:,} items each: see the width of the intervals."
         )
     planned = files.run.planned_steps
     if planned and files.run.last_step < planned:
@@ -359,7 +357,7 @@ def limits(files: Files) -> str:
 
 
 def missing(files: Files) -> list[tuple[str, str]]:
-    """What was not measured, and the command that does."""
+    """What was not measured, and the command that measures it."""
     commands = [
         (files.run.records, "Training", "earthworks gopher train --resume RUN"),
         (
@@ -367,11 +365,11 @@ def missing(files: Files) -> list[tuple[str, str]]:
             "Held-out text",
             "earthworks gopher evaluate RUN --data FILE --json",
         ),
-        (files.tasks, "What it can do", "earthworks evaluate tasks RUN --data DIR"),
+        (files.tasks, "Tasks", "earthworks evaluate tasks RUN --data DIR"),
         (files.bias, "Bias", "earthworks evaluate bias RUN --data DIR"),
         (files.toxicity, "Toxicity", "earthworks evaluate toxicity RUN --data DIR"),
-        (files.detection, "Toxicity, when asked", "earthworks evaluate detection RUN --data FILE"),
-        (corpora_of(files), "What curation dropped", "earthworks corpus build --input RAW --output CORPUS"),
+        (files.detection, "Toxicity detection", "earthworks evaluate detection RUN --data FILE"),
+        (corpora_of(files), "Data curation", "earthworks corpus build --input RAW --output CORPUS"),
     ]
     return [(what, how) for found, what, how in commands if not found]
 

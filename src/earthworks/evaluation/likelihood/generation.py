@@ -1,4 +1,4 @@
-"""What a model writes: the likeliest line, or continuations drawn at random."""
+"""Text generation: greedy lines, or random continuations."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from earthworks.gopher.generation import token_distribution
 from earthworks.runs import Progress
 
 END_OF_LINE = ("\n",)
-ROWS = 64  # texts that are drawn together, whatever the scorer's batch: the draws hang on it
+ROWS = 64  # texts drawn together, independent of the scorer's batch because the draws depend on it
 
 
 def write(
@@ -32,10 +32,10 @@ def write(
 ) -> list[tuple[str, bool]]:
     """(text up to the first of `stop`, whether the prompt lost tokens on its left) for each prompt.
 
-    At most half the window is given to the answer; what a prompt then lacks room for goes, from its beginning.
+    The answer gets at most half the window; a prompt that does not fit is cut at its start.
     """
     max_tokens = max(1, min(max_tokens, window // 2))
-    room = max(1, window - max_tokens - 1)  # and the token that begins every document
+    room = max(1, window - max_tokens - 1)  # and the token at the start of every document
     encoded = [np.asarray(tokenizer.encode(prompt), np.int64) for prompt in prompts]
     shown = [tokenizer.decode(ids[-room:]) if len(ids) > room else prompt for prompt, ids in zip(prompts, encoded)]
     texts = [""] * len(prompts)
@@ -52,7 +52,7 @@ def write(
                     max_tokens=max_tokens,
                     temperature=0,
                     stop=stop,
-                    precision="fp32",  # what is measured must not hang on the processor
+                    precision="fp32",  # results must not depend on the processor
                 )
             ]
         else:
@@ -76,10 +76,10 @@ def sample(
     progress: Progress,
     kept: Partial | None = None,
 ) -> list[str]:
-    """One random continuation of each prompt, from the nucleus `top_p`; nothing is cut off the prompts.
+    """One random continuation of each prompt, from the nucleus `top_p`; prompts are not cut.
 
-    Batch b of 64 prompts draws with a seed made of (seed, b), each of its rows with a generator of its own. So a batch hangs
-    on nothing but its own prompts, and one that was `kept` is not drawn again.
+    Batch b of 64 prompts draws with a seed made from (seed, b), each of its rows with its own generator. So a batch depends
+    only on its own prompts, and one that was `kept` is not drawn again.
     """
     texts: list[str] = []
     for batch, start in enumerate(range(0, len(prompts), ROWS)):
@@ -107,7 +107,7 @@ def taken_or_drawn(
     max_tokens: int,
     settings: dict[str, Any],
 ) -> list[str]:
-    """The continuations of one batch, from an interrupted evaluation where it has them."""
+    """The continuations of one batch, from an interrupted evaluation if available."""
 
     def drawn() -> list[str]:
         return [each.text for each in generate(model, tokenizer, prompts, max_tokens=max_tokens, **settings)]
@@ -137,7 +137,7 @@ def one_by_one(
     stop: Sequence[str],
     choose: Callable[[Tensor], int],
 ) -> str:
-    """For a callable that remembers nothing: everything is read again for each token."""
+    """Generate with a callable without a cache, rereading everything for each token."""
     tokens = [tokenizer.end_of_document, *map(int, tokenizer.encode(prompt))]
     written: list[int] = []
     device = device_of(model)

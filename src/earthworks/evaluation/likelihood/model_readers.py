@@ -1,8 +1,8 @@
-"""How a model is read by the scorer: tokens in, states out, logits of the states that are asked about.
+"""Readers between model and scorer: tokens to states, and states to logits.
 
-A reader that remembers can go on from a prefix: `remember` reads (n, prefix) tokens, `go_on` reads more tokens after
-any of them. A callable that gives logits cannot; its states are the logits.
-`pass_cost`: as many tokens take about the time that a pass costs beside its tokens.
+A reader that remembers can continue from a prefix: `remember` reads (n, prefix) tokens, `resume` reads more tokens after
+any of them. A callable that returns logits cannot; its states are the logits.
+`pass_cost`: fixed cost of a forward pass, in tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ PASS_COST_ACCELERATOR = 1024
 
 @contextmanager
 def in_use(model: nn.Module) -> Iterator[None]:
-    """The model as it is when used, and afterwards as it was: it may be in the middle of its training."""
+    """Evaluation mode inside the block, the previous mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -33,13 +33,13 @@ def in_use(model: nn.Module) -> Iterator[None]:
 
 
 def device_of(model: Any) -> torch.device:
-    """Where its parameters lie; the CPU for a callable without any."""
+    """The device of the parameters; the CPU for a callable without any."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return parameter.device if parameter is not None else torch.device("cpu")
 
 
 class GopherReader:
-    """States are the normalised last layer, (batch, time, d_model)."""
+    """Reader whose states are the normalised last layer, (batch, time, d_model)."""
 
     remembers = True
 
@@ -58,8 +58,8 @@ class GopherReader:
         cache = Cache(self.model.config)
         return self.model.hidden(torch.from_numpy(tokens).to(self.device), cache), cache
 
-    def go_on(self, tokens: NDArray[np.int64], memory: Cache, rows: list[int]) -> Tensor:
-        """States of `tokens` (n, time), row i of which follows row `rows[i]` of what was remembered."""
+    def resume(self, tokens: NDArray[np.int64], memory: Cache, rows: list[int]) -> Tensor:
+        """States of `tokens` (n, time), where row i follows row `rows[i]` of `memory`."""
         index = torch.tensor(rows, device=self.device)
         return self.model.hidden(torch.from_numpy(tokens).to(self.device), memory.take(index, tokens.shape[1]))
 
@@ -71,7 +71,7 @@ class GopherReader:
 
 
 class CallableReader:
-    """States are the logits, (batch, time, vocabulary), of `model(tokens)` or its `.logits`."""
+    """Reader whose states are the logits, (batch, time, vocabulary), of `model(tokens)` or its `.logits`."""
 
     remembers = False
 
@@ -84,10 +84,10 @@ class CallableReader:
         return in_use(self.model) if isinstance(self.model, nn.Module) else nullcontext()
 
     def remember(self, tokens: NDArray[np.int64]) -> NoReturn:
-        raise AssertionError("a callable that gives logits remembers nothing")
+        raise AssertionError("a callable that returns logits has no memory")
 
-    def go_on(self, tokens: NDArray[np.int64], memory: Any, rows: list[int]) -> NoReturn:
-        raise AssertionError("a callable that gives logits remembers nothing")
+    def resume(self, tokens: NDArray[np.int64], memory: Any, rows: list[int]) -> NoReturn:
+        raise AssertionError("a callable that returns logits has no memory")
 
     def read(self, tokens: NDArray[np.int64]) -> Tensor:
         output = self.model(torch.from_numpy(tokens).to(self.device))

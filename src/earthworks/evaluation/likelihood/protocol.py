@@ -1,4 +1,4 @@
-"""What measurements ask of a language model: likelihoods and texts. `Scorer` answers for a model; so may anything else."""
+"""The interface of a language model to measurements: likelihoods and texts. `Scorer` implements it for a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,24 +15,24 @@ from earthworks.runs.manifest import MANIFEST
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.precision import choose_device
 
-TRIES = 3  # to read a checkpoint that goes away meanwhile
+TRIES = 3  # to read a checkpoint that may be removed meanwhile
 
 
 class AnyScorer(Protocol):
-    """Each measurement uses what it needs of this: tasks all but the last, bias the first and the last."""
+    """Interface of scorers: tasks use all methods but the last, bias the first and the last."""
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Likelihood]:
-        """log P(continuation | context) of each (context, continuation); "" is the beginning of a document."""
+        """log P(continuation | context) of each (context, continuation); "" is the start of a document."""
         ...
 
     def roll(self, texts: Sequence[str], progress: Progress | None = None) -> list[list[Likelihood]]:
-        """log P(text) of each text, in windows."""
+        """log P(text) of each text, by windows."""
         ...
 
     def write(
         self, prompts: Sequence[str], max_tokens: int, progress: Progress | None = None
     ) -> list[tuple[str, bool]]:
-        """The likeliest line after each prompt, and whether the prompt was too long."""
+        """The greedy line after each prompt, and whether the prompt was too long."""
         ...
 
     def generate(
@@ -50,7 +50,7 @@ def scorer_of(
     checkpoint: str = "best",
     device: str = "auto",
 ) -> tuple[AnyScorer, dict[str, Any]]:
-    """The scorer of a run folder, of a (model, tokenizer) in memory, or of what is one; and what is to be said of it."""
+    """A Scorer from a run folder, a (model, tokenizer) pair, or an object that already is one, plus notes for the report."""
     if not isinstance(model, str | Path | tuple):
         return model, {"window": getattr(model, "window", None)}
     about: dict[str, Any] = {}
@@ -70,10 +70,9 @@ def scorer_of(
 
 
 def restored(run: str | Path, checkpoint: str, device: str) -> tuple[tuple[Any, Any], dict[str, Any]]:
-    """Model and tokenizer of a run, and which weights these are.
+    """Model and tokenizer of a run, and the identity of the weights.
 
-    A run that is being trained removes its older checkpoints: where the chosen one goes while it is read, the choice is made
-    again.
+    A run in training removes its older checkpoints: if the chosen one disappears while it is read, another is chosen.
     """
     where = choose_device(device)
     for attempt in range(TRIES):
@@ -92,18 +91,18 @@ def restored(run: str | Path, checkpoint: str, device: str) -> tuple[tuple[Any, 
 
 
 def log_likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """Of each pair, (pairs,), in nats; EarthworksError where they cannot be compared."""
+    """Log-likelihoods of the pairs, (pairs,), in nats; EarthworksError if they are not comparable."""
     return values_of(likelihoods(scorer, pairs))
 
 
 def differences(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """scores[..., 0] - scores[..., 1] of log-likelihoods; two that are equal tie, also where both are -inf."""
+    """scores[..., 0] - scores[..., 1] of log-likelihoods; 0 if they are equal, also if both are -inf."""
     with np.errstate(invalid="ignore"):
         return np.where(scores[..., 0] == scores[..., 1], 0.0, scores[..., 0] - scores[..., 1])
 
 
 def likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> list[Likelihood]:
-    """One of each pair, or EarthworksError."""
+    """A likelihood for each pair; EarthworksError if the number differs."""
     with Progress("scoring", unit="sequences") as progress:
         found = scorer.score(pairs, progress)
     if len(found) != len(pairs):
@@ -112,7 +111,7 @@ def likelihoods(scorer: AnyScorer, pairs: Sequence[Pair]) -> list[Likelihood]:
 
 
 def values_of(found: Sequence[Likelihood]) -> NDArray[np.float64]:
-    """The log-likelihoods; -inf is one, NaN and what lies above 0 are not, nor is that of a continuation without tokens."""
+    """The log-likelihoods; EarthworksError for NaN, values above 0 or a continuation without tokens; -inf is valid."""
     if empty := sum(not each.tokens for each in found):
         raise EarthworksError(f"the tokenizer leaves {empty} of {len(found)} continuations no token of their own", 1)
     values = np.array([each.log_likelihood for each in found], dtype=np.float64)

@@ -1,11 +1,10 @@
-"""How likely a model finds a text after another: the one measurement under every task.
+"""Log-likelihood of a continuation given a context: the measurement behind every task.
 
     log P(y | x) = sum_j log p(y_j | </s>, x, y_1, ..., y_{j-1})
 
-`</s>` stands first because every document followed one in training. The model is whatever is in memory: a Gopher, or
-any callable from tokens (batch, time) to logits (batch, time, vocabulary). What a Gopher has read of a prefix that
-several sequences share (the options of a question, the questions after the same examples) is read once; logits are
-formed for the tokens that are asked about and for no others.
+`</s>` comes first because every document followed one in training. The model is a Gopher, or any callable from tokens
+(batch, time) to logits (batch, time, vocabulary). A Gopher reads a prefix that several sequences share (the options of
+a question, the questions after the same examples) once; logits are computed only for the scored tokens.
 """
 
 import math
@@ -26,28 +25,26 @@ from earthworks.evaluation.results import Partial
 from earthworks.gopher import Gopher
 from earthworks.runs import EarthworksError, Progress
 
-TOKENS_AT_ONCE = 4096  # of one forward pass: bounds its memory whatever the lengths
+TOKENS_AT_ONCE = 4096  # of one forward pass: bounds its memory for any lengths
 LOGITS_AT_ONCE = 1 << 23  # 32 MB
 
 Pair = tuple[str, str]  # context, continuation
-Run = tuple[int, int, int]  # sequences begin .. end - 1, their common prefix
+Run = tuple[int, int, int]  # sequences start .. end - 1, their common prefix
 
 
 class Likelihood(NamedTuple):
-    """log P(continuation | context) in nats, and what must be known to trust it."""
+    """log P(continuation | context) in nats, with flags on its reliability."""
 
-    log_likelihood: float  # NaN when the model's logits were, or when the continuation has no token of its own
-    greedy: bool = False  # every token of the continuation was the model's first choice, given those before it
+    log_likelihood: float  # NaN if the model's logits are, or if the continuation has no token of its own
+    greedy: bool = False  # each token of the continuation was the argmax, given those before it
     tokens: int = 1  # of the continuation
-    truncated: int = 0  # tokens cut off the left of the context, because it does not fit the window
-    split: bool = (
-        False  # the tokenizer joined the end of the context and the beginning of the continuation into one token
-    )
+    truncated: int = 0  # tokens cut off the left of the context to fit the window
+    split: bool = False  # one token spans the end of the context and the start of the continuation
 
 
 @dataclass(slots=True)
 class Encoded:
-    """`sequence` begins with </s>; its last `scored` tokens are the continuation."""
+    """`sequence` starts with </s>; its last `scored` tokens are the continuation."""
 
     sequence: NDArray[np.int64]
     scored: int
@@ -55,7 +52,7 @@ class Encoded:
 
 
 class Asked(NamedTuple):
-    """After the first `position` + 1 tokens of a sequence, how likely is `target`; the answer goes to `slot`."""
+    """Query for the likelihood of `target` after the first `position` + 1 tokens; the result goes to `slot`."""
 
     position: int
     target: int
@@ -65,12 +62,12 @@ class Asked(NamedTuple):
 class Scorer:
     """`Scorer(model, tokenizer).score([("2 + 2 =", " 4"), ("2 + 2 =", " 5")])`.
 
-    `tokenizer` has `encode(text)`, `end_of_document` and, for generation, `decode(ids)`. `window`: tokens that the model
-    sees at once, by default the length it was trained with. `batch`: rows of one forward pass at most.
-    The answers depend on neither `batch` nor the order of the questions beyond the rounding of float32 (1e-4 nats).
+    `tokenizer` has `encode(text)`, `end_of_document` and, for generation, `decode(ids)`. `window`: context length in
+    tokens, by default that of training. `batch`: maximum rows per forward pass.
+    Results are independent of `batch` and of the order of the questions, up to float32 rounding (1e-4 nats).
     """
 
-    identity: dict[str, Any] | None = None  # of the weights, where they come from a run's folder
+    identity: dict[str, Any] | None = None  # of the weights, if they come from a run folder
 
     def __init__(
         self, model: Gopher | Callable[[Tensor], Any], tokenizer: Any, *, window: int | None = None, batch: int = 64
@@ -78,23 +75,23 @@ class Scorer:
         gopher = isinstance(model, Gopher)
         if window is None:
             if not gopher:
-                raise EarthworksError("window: say how many tokens this model may see at once")
+                raise EarthworksError("window is required: the number of tokens that this model can read at once")
             window = model.config.context
         if window < 1 or batch < 1:
             raise EarthworksError(f"window is {window} and batch {batch}; both must be at least 1")
         if gopher and model.config.positions == "absolute" and window > model.config.context:
             raise EarthworksError(
-                f"a window of {window} tokens is beyond the {model.config.context} positions that this model has learned"
+                f"a window of {window} tokens exceeds the {model.config.context} positions that this model has learned"
             )
         self.reader = GopherReader(model) if isinstance(model, Gopher) else CallableReader(model)
         self.model, self.tokenizer, self.window, self.batch = model, tokenizer, window, batch
 
     def score(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Likelihood]:
-        """The likelihood of every continuation after its context; equal pairs are computed once.
+        """Likelihoods of the continuations after their contexts; equal pairs are computed once.
 
-        White space at the end of a context is counted to the continuation, where tokenizers that join a space with the
-        word after it have it. The two are encoded together; the tokens beyond those of the context alone are scored.
-        A context too long for the window loses tokens on its left. A continuation too long for it is scored in windows.
+        White space at the end of a context counts as part of the continuation, as in tokenizers that join a space with the
+        next word. The two are encoded together; the tokens beyond the number in the context alone are scored.
+        A context too long for the window is cut on the left. A continuation too long for it is scored in windows.
         """
         unique = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
         encoded = self.encode(list(unique))
@@ -102,7 +99,7 @@ class Scorer:
         return [found[unique[pair]] for pair in pairs]
 
     def encode(self, pairs: Sequence[Pair]) -> list[Encoded]:
-        """Context and continuation as one sequence, and how much of it is the continuation."""
+        """Context and continuation as one sequence, with the number of scored tokens."""
         moved = [move_white_space(*pair) for pair in pairs]
         whole = self.tokenize([context + continuation for context, continuation in moved])
         contexts = list(dict.fromkeys(context for context, _ in moved))
@@ -121,7 +118,7 @@ class Scorer:
         return [np.asarray(self.tokenizer.encode(text), np.int64) for text in texts]
 
     def score_encoded(self, encoded: Sequence[Encoded], progress: Progress | None = None) -> list[Likelihood]:
-        """As `score`, of token sequences whose first token only gives context."""
+        """Like `score`, for token sequences whose first token is only context."""
         windows = [(index, part) for index, each in enumerate(encoded) for part in cut(each, self.window)]
         sums, greedy = self.score_windows([part for _, part in windows], progress)
         totals: list[list[float]] = [[] for _ in encoded]
@@ -141,7 +138,7 @@ class Scorer:
         ]
 
     def roll(self, texts: Sequence[str], progress: Progress | None = None) -> list[list[Likelihood]]:
-        """log P(text) of each text, by windows in which every token is scored once."""
+        """log P(text) of each text, by windows that score every token once."""
         parts = [cut(each, self.window) for each in self.encode([("", text) for text in texts])]
         sums, greedy = self.score_windows([part for each in parts for part in each], progress)
         found = iter(zip(sums, greedy))
@@ -150,7 +147,7 @@ class Scorer:
     def write(
         self, prompts: Sequence[str], max_tokens: int, progress: Progress | None = None
     ) -> list[tuple[str, bool]]:
-        """The likeliest line after each prompt, and whether the prompt was too long for the window (`writing.write`)."""
+        """The greedy line after each prompt, and whether the prompt was too long for the window (`generation.write`)."""
         with self.reader.ready():
             return write(
                 self.model,
@@ -173,7 +170,7 @@ class Scorer:
         num: int,
         kept: Partial | None = None,
     ) -> list[list[str]]:
-        """`num` random continuations of each prompt (`writing.sample`); `kept`: where they are kept batch by batch."""
+        """`num` random continuations of each prompt (`generation.sample`); `kept`: stores them batch by batch."""
         rows = [prompt for prompt in prompts for _ in range(num)]
         with self.reader.ready(), Progress("continuing", total=len(rows), unit="texts") as progress:
             texts = sample(
@@ -193,9 +190,9 @@ class Scorer:
     def score_windows(
         self, windows: Sequence[Encoded], progress: Progress | None = None
     ) -> tuple[list[float], list[bool]]:
-        """The log-likelihood of the last `scored` tokens of each window, none longer than `self.window` + 1 tokens.
+        """Log-likelihood of the last `scored` tokens of each window of at most `self.window` + 1 tokens.
 
-        Summed by fsum, so that sums of the same numbers are the same number: an exact tie between options stays one.
+        Summed with fsum, so that equal terms in any order give equal sums and exact ties between options are preserved.
         """
         offsets = np.cumsum([0, *(each.scored for each in windows)])
         values, first = np.full(offsets[-1], np.nan, np.float32), np.zeros(offsets[-1], bool)
@@ -229,7 +226,7 @@ class Scorer:
         inputs = [sequences[index][0] for index in order]
         wanted = [sequences[index][1] for index in order]
         runs = partition(inputs, self.batch if self.reader.remembers else 1, self.reader.pass_cost)
-        alone = sorted((begin for begin, end, _ in runs if end - begin == 1), key=lambda row: (len(inputs[row]), row))
+        alone = sorted((start for start, end, _ in runs if end - start == 1), key=lambda row: (len(inputs[row]), row))
         pass_cost = self.reader.pass_cost
         for rows in batches([len(inputs[row]) for row in alone], self.batch, pass_cost):
             part = [alone[row] for row in rows]
@@ -241,14 +238,14 @@ class Scorer:
         for part in alike(together, self.batch, pass_cost):
             yield from self.read_runs(part, inputs, wanted)
             if progress:
-                progress.advance(sum(end - begin for begin, end, _ in part))
+                progress.advance(sum(end - start for start, end, _ in part))
 
     def read_runs(self, runs: list[Run], inputs: list[NDArray[np.int64]], wanted: list[list[Asked]]):
-        """Runs of nearly equal prefixes: all are cut to the shortest, so that no row needs padding on its left."""
+        """Read runs of nearly equal prefixes, all cut to the shortest so that no row needs padding on its left."""
         prefix = min(length for _, _, length in runs)
-        heads = np.stack([inputs[begin][:prefix] for begin, _, _ in runs])
+        heads = np.stack([inputs[start][:prefix] for start, _, _ in runs])
         states, memory = self.reader.remember(heads)
-        owner = {row: run for run, (begin, end, _) in enumerate(runs) for row in range(begin, end)}
+        owner = {row: run for run, (start, end, _) in enumerate(runs) for row in range(start, end)}
         yield (
             states.flatten(0, 1),
             [
@@ -261,7 +258,7 @@ class Scorer:
         tails = sorted((row for row in owner if len(inputs[row]) > prefix), key=lambda row: (len(inputs[row]), row))
         for chosen in batches([len(inputs[row]) - prefix for row in tails], self.batch, self.reader.pass_cost):
             part = [tails[row] for row in chosen]
-            states = self.reader.go_on(
+            states = self.reader.resume(
                 pad([inputs[row][prefix:] for row in part]), memory, [owner[row] for row in part]
             )
             yield states.flatten(0, 1), place(part, wanted, prefix, states.shape[1])
@@ -269,9 +266,9 @@ class Scorer:
     def answer(
         self, waiting: list[tuple[Tensor, list[tuple[int, int, int]]]], values: NDArray[Any], first: NDArray[Any]
     ) -> None:
-        """log p(target) and whether it is the likeliest, for (state, target, slot) of several batches of states.
+        """log p(target) and whether it is the argmax, for (state, target, slot) of several batches of states.
 
-        Batches are gathered, for the product with a large vocabulary is up to twice as fast a row when it has many.
+        Batches are gathered, because the product with a large vocabulary is up to twice as fast per row with many rows.
         """
         states = torch.cat([part for part, _ in waiting])
         starts = np.cumsum([0, *(len(part) for part, _ in waiting)]).tolist()
@@ -283,14 +280,14 @@ class Scorer:
             at, target, slots = asked[low:high].T
             at, target = torch.from_numpy(at - start).to(states.device), torch.from_numpy(target).to(states.device)
             logits = self.reader.logits(states[start : start + rows])
-            greatest = logits[at, target] == logits.amax(-1)[at]  # one of the likeliest; the first of them counts
+            greatest = logits[at, target] == logits.amax(-1)[at]  # a tied maximum; only the first one counts
             greatest[greatest.clone()] = logits[at[greatest]].argmax(-1) == target[greatest]
             values[slots] = logits.log_softmax(-1)[at, target].cpu().numpy()
             first[slots] = greatest.cpu().numpy()
 
 
 def needed(states: Tensor, wanted: list[tuple[int, int, int]]) -> tuple[Tensor, list[tuple[int, int, int]]]:
-    """The states that are asked about, each once, and the questions with their new places."""
+    """The queried states, without duplicates, and the queries with their new indices."""
     unique, where = np.unique([place for place, _, _ in wanted], return_inverse=True)
     kept = states[torch.from_numpy(unique).to(states.device)]
     return kept, [(int(at), target, slot) for at, (_, target, slot) in zip(where, wanted)]
@@ -305,56 +302,56 @@ def move_white_space(context: str, continuation: str) -> Pair:
 def cut(encoded: Encoded, window: int) -> list[Encoded]:
     """Parts of at most `window` inputs that score every token of the continuation once.
 
-    One part when the continuation fits: the end of the sequence. Else windows side by side, each beginning with the
-    token before its first; the last reaches back to be full, where there is something to reach back to.
+    If the continuation fits, one part: the end of the sequence. Otherwise adjacent windows, each starting with the token
+    before its first scored one; the last extends back to be full, if possible.
     """
     sequence, scored = encoded.sequence, encoded.scored
     if scored <= window:
         return [Encoded(sequence[-(window + 1) :], scored)] if scored else []
     parts = []
-    begin = len(sequence) - scored
-    while begin < len(sequence):
-        end = min(len(sequence), begin + window)
-        parts.append(Encoded(sequence[max(0, end - window - 1) : end], end - begin))
-        begin = end
+    start = len(sequence) - scored
+    while start < len(sequence):
+        end = min(len(sequence), start + window)
+        parts.append(Encoded(sequence[max(0, end - window - 1) : end], end - start))
+        start = end
     return parts
 
 
 def batches(lengths: Sequence[int], most: int, pass_cost: int) -> list[range]:
-    """Stretches of rows of ascending length to read at once: at most `most` rows and TOKENS_AT_ONCE tokens.
+    """Ranges of rows of ascending length to read at once: at most `most` rows and TOKENS_AT_ONCE tokens.
 
-    A stretch ends where its padding would come to more tokens than two passes are worth.
+    A range ends before its padding would cost more than two passes.
     """
     found = []
-    begin = padding = 0
+    start = padding = 0
     for end in range(1, len(lengths)):
-        rows = end - begin
+        rows = end - start
         padding += rows * (lengths[end] - lengths[end - 1])
         if rows == most or (rows + 1) * lengths[end] > TOKENS_AT_ONCE or padding > 2 * pass_cost:
-            found.append(range(begin, end))
-            begin, padding = end, 0
-    return [*found, range(begin, len(lengths))] if lengths else []
+            found.append(range(start, end))
+            start, padding = end, 0
+    return [*found, range(start, len(lengths))] if lengths else []
 
 
 def alike(runs: list[Run], most: int, pass_cost: int) -> list[list[Run]]:
-    """Runs sorted by prefix in groups that can be cut to the shortest prefix: what is then read more than once, the
-    rest of the prefix in each further row, comes to less than two passes are worth."""
+    """Group runs, sorted by prefix, that can be cut to the shortest prefix: rereading the rest of the prefix in each
+    further row costs at most two passes."""
     found: list[list[Run]] = []
     again = 0
-    for begin, end, prefix in runs:
+    for start, end, prefix in runs:
         if found:
             first = found[-1][0][2]
-            again += (end - begin - 1) * (prefix - first)
+            again += (end - start - 1) * (prefix - first)
             if again <= 2 * pass_cost and len(found[-1]) < most and (len(found[-1]) + 1) * first <= TOKENS_AT_ONCE:
-                found[-1].append((begin, end, prefix))
+                found[-1].append((start, end, prefix))
                 continue
-        found.append([(begin, end, prefix)])
+        found.append([(start, end, prefix)])
         again = 0
     return found
 
 
 def pad(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """(rows, longest), zeros on the right: a causal model never looks there from a real token."""
+    """(rows, longest), padded with zeros on the right, which a causal model never sees from a real token."""
     padded = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
@@ -362,7 +359,7 @@ def pad(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def place(rows: list[int], wanted: list[list[Asked]], prefix: int, width: int) -> list[tuple[int, int, int]]:
-    """What is asked about positions from `prefix` on, as (state, target, slot); a row has `width` states."""
+    """The queries for positions from `prefix` on, as (state, target, slot); a row has `width` states."""
     return [
         (index * width + each.position - prefix, each.target, each.slot)
         for index, row in enumerate(rows)

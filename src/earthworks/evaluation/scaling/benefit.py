@@ -1,7 +1,7 @@
-"""Where scale helped: the largest of a family against the best of the much smaller, and what examples add, by size.
+"""Benefit of scale: the largest of a family against the best much smaller model, and the gain from examples by size.
 
-The paper sets its 280B beside the best of its models up to 7.1B, task by task (Rae et al. 2021, section 4); here every
-difference is of (accuracy - chance) / (1 - chance), with an interval from the items, the same ones for all models.
+The paper compares its 280B with the best of its models up to 7.1B, task by task (Rae et al. 2021, section 4). Here the
+differences are of (accuracy - chance) / (1 - chance), with intervals over the items, which are the same for all models.
 """
 
 import zlib
@@ -17,26 +17,26 @@ from earthworks.evaluation.shapes import read_tasks_json
 from earthworks.runs import EarthworksError
 
 Array = NDArray[np.float64]
-BLOCK = 1 << 18  # item draws at once: memory stays bounded
-MOST = ("reading comprehension", "fact checking")  # what the paper's abstract says gains most from scale, and least
+BLOCK = 1 << 18  # item draws at once, to bound memory
+MOST = ("reading comprehension", "fact checking")  # gain most and least from scale, by the paper's abstract
 LEAST = ("logic and maths", "common sense")
 
 
 def measure_benefit(
     runs: Sequence[dict[str, Any]], *, much_smaller: float, num_resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """From the tasks.json of each run: {"held_out", "tasks", "texts", "categories", "few_shot", "claim"}, or a "reason".
+    """Results from each run's tasks.json: {"held_out", "tasks", "texts", "categories", "few_shot", "claim"}, or "reason".
 
-    Runs without tasks.json are left out where another of their size has one; those of one size are averaged, by item. Of
-    each task: accuracy of every size, `points` and `percent` of the largest over the best of the much smaller, and `gain`,
-    the difference of corrected accuracies, with a 95 % interval: items are redrawn, and the best of the smaller chosen anew
-    each time. A category is the mean over its tasks. Texts compare by the percentage of bits per byte saved; the held-out
-    text with an interval from its documents.
+    Runs without tasks.json are left out if another of their size has one; runs of one size are averaged, by item. Each
+    task has the accuracy of every size, `points` and `percent` of the largest over the best much smaller model, and `gain`,
+    the difference of corrected accuracies, with a 95 % interval that resamples items and reselects the best smaller model
+    each time. A category is the mean over its tasks. Texts are compared by the percentage of bits per byte saved, for the
+    held-out text with an interval over its documents.
     """
     sizes = sorted({each["parameters"] for each in runs})
     small = [size for size in sizes if size * much_smaller <= sizes[-1]]
     if not small:
-        return {"reason": f"no size is at most 1/{much_smaller:g} of the largest: give --much_smaller a lower number"}
+        return {"reason": f"no size is at most 1/{much_smaller:g} of the largest: lower --much_smaller"}
     common = {
         "sizes": sizes,
         "names": {str(each["parameters"]): each["size"] for each in runs},
@@ -47,20 +47,20 @@ def measure_benefit(
     missing = [each["run"] for each in runs if each["parameters"] not in {one["parameters"] for one in measured}]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        reason = f"{missing[0]}{more} has no tasks.json: give the folder of the tasks' files with --data"
+        reason = f"{missing[0]}{more} has no tasks.json: give --data, the folder with the tasks' files"
         return {**common, "reason": reason}
     runs = measured
     found = {each["run"]: results_of(Path(each["run"])) for each in runs}
     keys = [key for key in next(iter(found.values())) if all(key in results for results in found.values())]
     if not keys:
-        return {**common, "reason": "there is no task that all of these runs were measured on"}
+        return {**common, "reason": "no task was measured on all of these runs"}
     tasks, texts, draws = [], [], {}
     for key in keys:
         by_size = {size: [found[each["run"]][key] for each in runs if each["parameters"] == size] for size in sizes}
         if by_size[sizes[0]][0]["metric"] == "bits_per_byte":
             texts.append(compare_text(by_size, small))
             continue
-        # one seed a task: with and without examples the same items are drawn
+        # one seed per task, so that the same items are drawn with and without examples
         random = np.random.default_rng([seed, zlib.crc32(key[0].encode())])
         task, drawn = compare_task(by_size, small, random, num_resamples)
         tasks.append(task)
@@ -77,14 +77,14 @@ def measure_benefit(
 
 
 def results_of(run: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """A run's results by task and number of examples."""
+    """Results of a run by task and number of examples."""
     return {(each["name"], each["shots"]): each for each in read_tasks_json(run)["results"]}
 
 
 def saved_on_held_out(
     runs: Sequence[dict[str, Any]], sizes: list[int], small: list[int], num_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """The percentage of bits per byte that the largest saves on the held-out text of the family, documents redrawn."""
+    """Percentage of bits per byte that the largest saves on the family's held-out text; the interval resamples documents."""
     num_bytes = np.array(runs[0]["bytes"], float)
     nats = np.array([np.mean([each["nats"] for each in runs if each["parameters"] == size], axis=0) for size in sizes])
     smaller = [sizes.index(size) for size in small]
@@ -105,7 +105,7 @@ def saved_on_held_out(
 
 
 def compare_text(by_size: dict[int, list[dict[str, Any]]], small: list[int]) -> dict[str, Any]:
-    """Bits per byte, and the percentage that the largest saves."""
+    """Bits per byte of each size, and the percentage that the largest saves."""
     values = {size: float(np.mean([each["value"] for each in parts])) for size, parts in by_size.items()}
     best = min(values[size] for size in small)
     first = next(iter(by_size.values()))[0]
@@ -116,16 +116,18 @@ def compare_text(by_size: dict[int, list[dict[str, Any]]], small: list[int]) -> 
 def compare_task(
     by_size: dict[int, list[dict[str, Any]]], small: list[int], random: np.random.Generator, num_resamples: int
 ) -> tuple[dict[str, Any], Array]:
-    """The comparison on one task, and the corrected accuracy of each size in each resample (R, sizes)."""
+    """Comparison on one task, and the corrected accuracies by resample and size (R, sizes)."""
     parts = [each for several in by_size.values() for each in several]
     first = parts[0]
     if len({(each["digest"], each["metric"]) for each in parts}) > 1:
-        raise EarthworksError(f"{first['name']} was not asked in the same way in all runs: measure them again, alike")
+        raise EarthworksError(
+            f"task {first['name']} was measured with different settings across runs; re-run them with the same settings"
+        )
     credit = [dict(zip(each["items"], each["credit"])) for each in parts]
     items = sorted(set(credit[0]).intersection(*credit[1:]))
     if not items:
         raise EarthworksError(
-            f"{first['name']} was not measured on the same items in all runs: give all the same --limit"
+            f"task {first['name']} was measured on different items across runs; re-run them with the same --limit"
         )
     rows = iter(credit)
     table = np.array([np.mean([[row[item] for item in items] for row in take(rows, len(several))], axis=0)
@@ -157,7 +159,7 @@ def take(rows: Any, count: int) -> list[Any]:
 
 
 def resample_means(table: Array, random: np.random.Generator, num_resamples: int) -> Array:
-    """(R, rows): means of each row over columns drawn with replacement, the same columns for all rows."""
+    """(R, rows): mean of each row over columns drawn with replacement, the same columns for all rows."""
     n = table.shape[1]
     means = np.empty((num_resamples, len(table)))
     rows = max(1, BLOCK // n)
@@ -168,7 +170,7 @@ def resample_means(table: Array, random: np.random.Generator, num_resamples: int
 
 
 def by_category(tasks: list[dict[str, Any]], draws: dict[tuple[str, int], Array]) -> dict[str, Any]:
-    """Means over the tasks of each category, of the least number of examples each was measured with."""
+    """Means over the tasks of each category, each task with the smallest number of examples it was measured with."""
     found: dict[str, Any] = {}
     for category in dict.fromkeys(each["category"] for each in tasks):
         own = [each for each in tasks if each["category"] == category]
@@ -203,9 +205,9 @@ def verdict(category: dict[str, Any]) -> str:
 def few_shot(
     tasks: list[dict[str, Any]], draws: dict[tuple[str, int], Array], sizes: list[int]
 ) -> dict[str, dict[str, Any]]:
-    """What k examples add to the corrected accuracy, by k: mean over the tasks measured with and without, by size.
+    """Gain in corrected accuracy from k examples: mean over the tasks measured with and without, by k and size.
 
-    The same items are drawn on both sides, unless some were missing on one.
+    Both sides draw the same items, unless some are missing on one.
     """
     measured = {(each["name"], each["shots"]): each for each in tasks}
     found: dict[str, dict[str, Any]] = {}
@@ -226,12 +228,12 @@ def few_shot(
 def claim(categories: dict[str, Any]) -> dict[str, Any]:
     """The paper's ranking: reading comprehension and fact checking gain more than logic, maths and common sense.
 
-    `difference` of the mean gains with its interval; and a sentence on what can be said at this scale.
+    `difference` of the mean gains with its interval, and a sentence on the conclusion at this scale.
     """
     sides = [[categories[name] for name in side if name in categories] for side in (MOST, LEAST)]
     if not all(sides):
         absent = [name for name in (*MOST, *LEAST) if name not in categories]
-        return {"sentence": f"The paper's ranking of categories cannot be looked at: {', '.join(absent)} not measured."}
+        return {"sentence": f"The paper's ranking of categories cannot be tested: {', '.join(absent)} not measured."}
     gains = [np.mean([part["gains"] for part in side], axis=0) for side in sides]
     values = [float(np.mean([part["shown"]["gain"] for part in side])) for side in sides]
     spread = interval(gains[0] - gains[1])
@@ -241,18 +243,16 @@ def claim(categories: dict[str, Any]) -> dict[str, Any]:
         if name in categories and categories[name]["shown"]["above_chance_interval"][0] <= 0
     ]  # fmt: skip
     seen = [name for name, part in categories.items() if part["shown"]["verdict"] == "scale helps"]
-    helped = f"Scale is seen to help in {', '.join(seen)}. " if seen else "Scale is not seen to help in any category. "
+    helped = f"Scale helps in {', '.join(seen)}. " if seen else "No category is seen to gain from scale. "
     numbers = f"{values[0] - values[1]:+.3f} [{spread[0]:+.3f}, {spread[1]:+.3f}]"
     ranking = (
-        f"the paper's ranking (reading comprehension and fact checking before logic, maths, common sense): {numbers}"
+        f"The paper's ranking (reading comprehension and fact checking before logic, maths, common sense): {numbers}"
     )
     if all(name in at_chance for name in MOST if name in categories):
         state = "undecided at this scale"
-        sentence = (
-            f"{helped}Of {ranking}; it cannot be seen at this scale, for in {', '.join(at_chance)} the largest model "
-        )
+        sentence = f"{helped}{ranking}; undecided at this scale, because in {', '.join(at_chance)} the largest model "
         sentence += "is not above chance."
     else:
         state = "supported" if spread[0] > 0 else "contradicted" if spread[1] < 0 else "undecided at this scale"
-        sentence = f"{helped}Of {ranking}; {state}."
+        sentence = f"{helped}{ranking}; {state}."
     return {"difference": values[0] - values[1], "interval": spread, "state": state, "sentence": sentence}

@@ -1,4 +1,4 @@
-"""`earthworks evaluate scaling`: what `compare_family` gives, as tables for a terminal, scaling.json and a page."""
+"""`earthworks evaluate scaling`: results of `compare_family` as tables, scaling.json and a page."""
 
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,23 @@ def scaling(
     seed: int = 0,
     json: bool = False,
 ) -> str:
-    """Compare a family: the law of its losses, what it predicts of the largest, where on the tasks scale helped.
+    """Compare a family: scaling-law fit, prediction of the largest model, and the tasks on which scale helped.
 
-    Writes scaling.json and scaling.html, in the folder of the family or the one that holds all runs.
+    Writes scaling.json and scaling.html to the folder of the family, or to the innermost folder that contains all runs.
 
     Args:
-        runs: run folders, or the folder of a family, which stands for all of its runs.
-        text: text that no run was trained on, to measure losses on; by default what the runs held out.
+        runs: run folders, or the folder of a family for all of its runs.
+        text: text that no run was trained on, to measure losses on; by default the runs' held-out text.
         data: the folder with the tasks' files: runs without tasks.json are measured first.
         shots: numbers of examples for those, such as 0,5; or `paper`.
-        limit: at most this number of items of each task for those.
-        much_smaller: the largest is set beside the best of those at most 1/N its size (the paper's N: 39).
+        limit: maximum number of items per task for those.
+        much_smaller: compare the largest with the best of those at most 1/N its size (the paper's N: 39).
         max_tokens: held-out tokens to measure losses on.
-        output: the folder to write to.
+        output: folder to write to.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        num_resamples: of every bootstrap.
-        seed: of the resamples.
+        num_resamples: resamples per bootstrap.
+        seed: seed of the resamples.
         json: print everything as JSON.
     """
     from earthworks.evaluation.scaling.page import write_page
@@ -74,7 +74,7 @@ def scaling(
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """Runs, laws, benefit."""
+    """Tables of runs, laws and benefit."""
     said = [f"{'run':<28}{'N':>12}{'operations':>13}{'tokens':>13}{'seed':>6}{'bits/byte':>11}"]
     said += [
         f"{'/'.join(Path(each['run']).parts[-2:])[-27:]:<28}{short(each['parameters']):>12}{each['compute']:>13.2e}"
@@ -89,7 +89,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def law_lines(axis: str, law: dict[str, Any]) -> list[str]:
-    """The law with intervals; the largest predicted by it and by the straight line."""
+    """The law with intervals, and the largest predicted by it and by the straight line."""
     if "law" not in law:
         return [f"bits per byte against {axis}: {law['reason']}"]
     each, told = law["law"], law["held_out"]
@@ -118,7 +118,7 @@ def between(ends: list[float] | None, decimals: int = 3) -> str:
 
 
 def benefit_lines(benefit: dict[str, Any], much_smaller: float) -> list[str]:
-    """By category: the largest against the best of the much smaller; then what examples add."""
+    """By category, the largest against the best much smaller model; then the gain from examples."""
     said: list[str] = []
     if "held_out" in benefit:
         names = ", ".join(benefit["names"][str(size)] for size in benefit["small"])

@@ -1,4 +1,4 @@
-"""`compare_family`: how loss falls with size and data, what the law predicts, and where on the tasks scale helped."""
+"""`compare_family`: scaling-law fit, prediction of the largest model, and the tasks on which scale helped."""
 
 import math
 import os
@@ -17,8 +17,8 @@ from earthworks.gopher.pretraining.family import members
 from earthworks.runs import EarthworksError
 
 Runs = list[dict[str, Any]]
-SIZES_OF_A_LAW = 4  # three numbers cannot be checked by three sizes
-MUCH_SMALLER = 4.0  # the paper's is 39: 280B beside the best of those up to 7.1B
+SIZES_OF_A_LAW = 4  # a law has three numbers, which three sizes could not check
+MUCH_SMALLER = 4.0  # the paper's is 39: 280B against the best of those up to 7.1B
 
 
 def compare_family(
@@ -37,16 +37,16 @@ def compare_family(
 ) -> dict[str, Any]:
     """Compare runs of several sizes; a folder of `gopher train --family` stands for all of its runs.
 
-    Losses are bits per byte of the same held-out text (at most `max_tokens` of it, or all of `text`). The family are the
-    runs of the token count that most sizes share, runs of one size and several seeds included; loss against tokens is
-    taken at the size that has the most token counts. Gives
+    Losses are bits per byte of the same held-out text (at most `max_tokens` of it, or all of `text`). The family is the
+    runs with the token count that most sizes share, including several seeds of a size; loss against tokens uses the size
+    with the most token counts. Returns
     * "runs", each with size, parameters without embeddings, operations, tokens, seed, bits_per_byte and interval;
     * "laws": by "parameters", "compute" and "tokens" the law L = E + A N^-alpha with intervals, the straight line in
-      log-log, and the largest predicted from all others by both; or a "reason" why there is none;
+    log-log, and the largest predicted from all others by both; or a "reason" why there is none;
     * "benefit": the largest against the best of those at most 1 / `much_smaller` its size, by category
-      (`measure_benefit`), from each run's tasks.json; with `data`, the folder of the tasks' files, runs that have none
+      (`measure_benefit`), from each run's tasks.json; with `data`, the folder of the tasks' files, runs without one
       are measured (`shots`, `limit`).
-    Raises EarthworksError for fewer than two runs, runs that read different text, and settings that make no sense.
+      Raises EarthworksError for fewer than two runs, runs that read different text, and invalid settings.
     """
     if not much_smaller >= 1 or max_tokens < 1 or num_resamples < 1:
         raise EarthworksError(
@@ -56,9 +56,9 @@ def compare_family(
     places = [os.path.realpath(path) for path in paths]
     for path, place in zip(paths, places):
         if places.count(place) > 1:
-            raise EarthworksError(f"{path} is given twice, and would count as two runs: give every run once")
+            raise EarthworksError(f"{path} is given twice and would count as two runs: give each run once")
     if len(paths) < 2:
-        raise EarthworksError("scaling compares two runs or more: earthworks evaluate scaling RUN RUN ..., or a family")
+        raise EarthworksError("scaling needs at least two runs: earthworks evaluate scaling RUN RUN ..., or a family")
     found = [held_out(path, text=text, max_tokens=max_tokens, checkpoint=checkpoint, device=device) for path in paths]
     same_text(found)
     for each in found:
@@ -90,13 +90,13 @@ def loss(run: dict[str, Any]) -> float:
 
 
 def same_text(runs: Runs) -> None:
-    """All read the same bytes; where windows were cut at other places (another context), the text is one unit."""
+    """Check that all read the same bytes; if their windows differ (another context), the text becomes one unit."""
     first = runs[0]
     for each in runs:
         if each["text"] != first["text"]:
             raise EarthworksError(
-                f"{each['run']} and {first['run']} held out different text, so their losses do not compare: give text that "
-                "neither has seen with --text"
+                f"{each['run']} and {first['run']} held out different text, so their losses are not comparable: give text "
+                "that neither has seen with --text"
             )
     if len({(each["unit"], len(each["bytes"])) for each in runs}) > 1:
         for each in runs:
@@ -104,7 +104,7 @@ def same_text(runs: Runs) -> None:
 
 
 def family_of(runs: Runs) -> Runs:
-    """The runs of the token count with the most sizes (of several such, the most tokens)."""
+    """The runs with the token count that has the most sizes (ties: the most tokens)."""
     groups = [
         [each for each in runs if each["tokens"] == tokens] for tokens in sorted({each["tokens"] for each in runs})
     ]
@@ -112,7 +112,7 @@ def family_of(runs: Runs) -> Runs:
 
 
 def series_of(runs: Runs) -> Runs:
-    """The runs of the size with the most token counts (of several such, the largest)."""
+    """The runs of the size with the most token counts (ties: the largest size)."""
     groups = [
         [each for each in runs if each["parameters"] == size] for size in sorted({each["parameters"] for each in runs})
     ]
@@ -120,7 +120,7 @@ def series_of(runs: Runs) -> Runs:
 
 
 def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[str, Any]:
-    """The law of the runs along an axis, the straight line, and the largest predicted by both from all others."""
+    """The scaling law along an axis, the straight line, and the largest predicted by both from all others."""
     runs = sorted(runs, key=lambda each: each[axis])
     sizes = np.array([each[axis] for each in runs], float)
     nats = np.array([each["nats"] for each in runs]) / math.log(2)  # bits
@@ -130,7 +130,10 @@ def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[st
     different = np.unique(sizes)
     if len(different) < SIZES_OF_A_LAW:
         what = {"parameters": "sizes", "compute": "sizes", "tokens": "token counts of one size"}[axis]
-        return {**result, "reason": f"{len(different)} different {what} do not make a law; {SIZES_OF_A_LAW} or more do"}
+        return {
+            **result,
+            "reason": f"a scaling law needs {SIZES_OF_A_LAW} or more different {what}, not {len(different)}",
+        }
     common = {"num_resamples": num_resamples, "seed": seed}
     try:
         for name, straight in (("law", False), ("line", True)):
@@ -145,7 +148,7 @@ def law_over(runs: Runs, axis: str, *, num_resamples: int, seed: int) -> dict[st
 
 
 def curve(sizes: Any, nats: Any, amounts: Any, **common: Any) -> list[list[Any]]:
-    """[x, law, its interval by the noise of runs, on this very text] along the sizes."""
+    """[x, law, its interval by the noise of runs, on this exact text] along the sizes."""
     whole = nats.sum(axis=1, keepdims=True), amounts.sum(keepdims=True)
     law, redrawn, _ = resampled(sizes, *whole, **common)
     along = np.geomspace(sizes[0], sizes[-1], 60)
@@ -154,7 +157,7 @@ def curve(sizes: Any, nats: Any, amounts: Any, **common: Any) -> list[list[Any]]
 
 
 def predict_largest(sizes: Any, nats: Any, amounts: Any, values: Any, **common: int) -> dict[str, Any]:
-    """The largest by the law and the line of all others, beside what was measured."""
+    """The largest as predicted by the law and the line of all others, and as measured."""
     largest = sizes == sizes.max()
     if len(np.unique(sizes[~largest])) < SIZES_OF_A_LAW:
         return {"reason": f"without the largest there are fewer than {SIZES_OF_A_LAW}"}
@@ -177,7 +180,7 @@ def predict_largest(sizes: Any, nats: Any, amounts: Any, values: Any, **common: 
 
 
 def measure_tasks(runs: Runs, data: str | Path, shots: Any, limit: int | None, checkpoint: str, device: str) -> None:
-    """tasks.json for each run that has none, or one that was measured otherwise."""
+    """Measure tasks for each run that has no tasks.json, or one with other settings."""
     for each in runs:
         run = Path(each["run"])
         wanted = [0] if shots == "paper" else list(shots)

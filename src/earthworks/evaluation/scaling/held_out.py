@@ -1,4 +1,4 @@
-"""What each run of a family loses on the very same held-out text, document by document, so that runs compare in pairs."""
+"""Losses of each run of a family on the same held-out text, document by document, for paired comparisons."""
 
 import hashlib
 import json
@@ -28,19 +28,19 @@ MEASURED_TOKENS = 262_144  # of the held-out part of the corpus
 
 
 def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: str, device: str) -> dict[str, Any]:
-    """The run's size, tokens and operations, and its nats and bytes on each document (or window) of the held-out text.
+    """A run's size, tokens and operations, and its nats and bytes on each document (or window) of the held-out text.
 
     {"run", "size", "seed", "parameters" (without embeddings), "tokens" trained on, "compute" (operations), "text" (a digest
-    of what was read), "unit", "nats", "bytes"}. `text`: other text than the run's own held-out part, all of it. Kept in
-    RUN/held_out.json, and taken from there while checkpoint and text are the same.
-    Raises EarthworksError for a run that is no Gopher's, not finished, or without held-out text.
+    of it), "unit", "nats", "bytes"}. `text`: text to read, in full, instead of the run's own held-out part. Stored in
+    RUN/held_out.json, and reused while checkpoint and text are the same.
+    Raises EarthworksError for a run that is not of a Gopher, not finished, or without held-out text.
     """
     folder = RunFolder.open(run)
     config = folder.read_config()
     if config.get("kind") != "gopher" or config.get("family"):
-        raise EarthworksError(f"{run} is not the run of one language model; scaling compares runs of gopher train")
+        raise EarthworksError(f"{run} is not a run of one language model; scaling compares runs of gopher train")
     if odd := misfit(config, CONFIG):
-        raise EarthworksError(f"{folder.config_file} lacks {odd.lstrip('.')}, which a run has: it was altered")
+        raise EarthworksError(f"{folder.config_file} lacks {odd.lstrip('.')}: it was altered")
     path = checkpoints.choose(folder, checkpoint)
     done = folder.steps()[-1]
     if done < config["max_steps"]:
@@ -55,7 +55,9 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
         raise EarthworksError(f"{path / 'state.json'} does not describe a model ({error}): it was altered") from None
     packed = None if text else open_tokens(folder)
     if packed and not packed.has_validation:
-        raise EarthworksError(f"{run} held nothing out (--validation 0); give text that no run has seen with --text")
+        raise EarthworksError(
+            f"{run} has no held-out text (--validation 0); give text that no run has seen with --text"
+        )
     key = {"checkpoint": path.name, "text": digest_of(text, packed), "max_tokens": None if text else max_tokens}
     measured = already_there(folder.path, "held_out.json")
     if measured.get("key") != key or misfit(measured, HELD_OUT):
@@ -64,7 +66,7 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
         write_result(folder.path, "held_out.json", measured)
     if not (len(measured["nats"]) == len(measured["bytes"]) > 0 and sum(measured["bytes"]) > 0):
         file = folder.path / "held_out.json"
-        raise EarthworksError(f"{file} does not hold the losses of a text: move it away, or delete it")
+        raise EarthworksError(f"{file} does not hold losses on a text: move or delete it")
     return {
         "run": str(run),
         "size": config["size"],
@@ -79,7 +81,7 @@ def held_out(run: str | Path, *, text: str | None, max_tokens: int, checkpoint: 
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, compared with its manifest."""
+    """The state of a checkpoint, verified against its manifest."""
     state = checkpoints.read_state(checkpoint)
     if odd := misfit(state, STATE):
         raise EarthworksError(
@@ -89,7 +91,7 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def digest_of(text: str | None, packed: PackedTokens | None) -> str:
-    """What tells one text from another: sizes and SHA-256 of the packed files, or name, size and date of the given ones."""
+    """Identity of a text: sizes and SHA-256 of the packed files, or name, size and date of the given files."""
     if packed:
         files = manifest_files(packed.path)
         content: Any = {name: {key: entry[key] for key in ("bytes", "sha256")} for name, entry in files.items()}
@@ -123,12 +125,12 @@ def score(
             model, documents, end_of_document=tokenizer.end_of_document, context=context, progress=progress
         )
     if not scored:
-        raise EarthworksError(f"there is no text to measure {folder.path} on: every document is empty")
+        raise EarthworksError(f"{folder.path} has no text to measure: every document is empty")
     unit = "document" if len(scored) >= FEW_DOCUMENTS else "window"
     nats, num_bytes = units(scored, unit, context)
     if not np.isfinite(nats).all():
         raise EarthworksError(
-            f"the loss of {folder.path} on the held-out text is not a number (NaN): its training diverged, leave it out",
+            f"the loss of {folder.path} on the held-out text is NaN: its training diverged, so leave it out",
             1,
         )
     return {"unit": unit, "nats": nats.tolist(), "bytes": num_bytes.tolist()}

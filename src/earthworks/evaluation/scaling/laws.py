@@ -1,9 +1,9 @@
-"""Laws of scale: how loss falls with parameters, operations or tokens, and how sure a prediction from them is.
+"""Scaling laws: loss against parameters, operations or tokens, and the uncertainty of predictions.
 
     L(N) = E + A N^-alpha,    E, A >= 0, alpha > 0
 
-E is what no model of the kind would get rid of (Kaplan et al. 2020 have E = 0: a straight line in log-log; Hoffmann et al.
-2022, section 3.3, do not).
+E is the irreducible loss (Kaplan et al. 2020 have E = 0, a straight line in log-log; Hoffmann et al. 2022, section 3.3,
+do not).
 """
 
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-EXPONENTS = np.geomspace(0.005, 8.0, 80)  # tried first; between the neighbours of the best the search is refined
+EXPONENTS = np.geomspace(0.005, 8.0, 80)  # initial grid; the search is refined between the neighbours of the best
 REFINEMENTS = 40  # golden sections of that bracket
 GOLDEN = (5**0.5 - 1) / 2
-FLAT = 1e-9  # a fall by less than this share of the loss is none
-ROWS = 512  # rows fitted at once: memory stays bounded
+FLAT = 1e-9  # a smaller relative fall in loss counts as none
+ROWS = 512  # rows fitted at once, to bound memory
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One law, or one for each of R rows of losses: then every field is an array (R,).
+    """One law, or one for each of R rows of losses; every field is then an array (R,).
 
-    `floor` E and `scale` A as in the law, but A for N in units of `unit`; a row without a fall has `scale` 0 and the
-    exponent nan. `misfit`: sum of squares of the relative residuals.
+    `floor` E and `scale` A as in the law, but with A for N in units of `unit`; a row that does not fall has `scale` 0 and
+    exponent nan. `misfit`: sum of squared relative residuals.
     """
 
     floor: Array
@@ -35,20 +35,20 @@ class Fit:
     unit: float
 
     def at(self, sizes: ArrayLike) -> Array:
-        """(sizes,), or (R, sizes): the loss that the law gives."""
+        """(sizes,) or (R, sizes): the losses predicted by the law."""
         relative = np.asarray(sizes, float) / self.unit
         power = relative ** -np.nan_to_num(self.exponent[..., None], nan=1.0)
         return self.floor[..., None] + self.scale[..., None] * power
 
 
 def fit_law(sizes: ArrayLike, losses: ArrayLike, *, straight: bool = False) -> Fit:
-    """The law of least relative squares, sum_i ((L_i - E - A N_i^-alpha) / L_i)^2; `straight`: with E = 0.
+    """Fit the law by least relative squares, sum_i ((L_i - E - A N_i^-alpha) / L_i)^2; `straight`: with E = 0.
 
     `sizes`: (n,) positive; `losses`: (n,) or (R, n) positive, R fits at once. For a given alpha the law is linear in E and
-    A, which then have a closed form (bounded below by 0); so the search is over alpha alone, all of [0.005, 8] on a grid
-    and then by golden section, and has neither starting values nor local minima of the other two.
-    Raises ValueError for fewer than 3 different sizes (2 if straight), what is not positive and finite, and losses of a
-    single row that do not fall with size. O(R n (grid + sections)).
+    A, which then have a closed form (bounded below by 0); so only alpha is searched, over all of [0.005, 8] on a grid and
+    then by golden section, without starting values or local minima in E and A.
+    Raises ValueError for fewer than 3 different sizes (2 if straight), values that are not positive and finite, and a
+    single row of losses that do not fall with size. O(R n (grid + sections)).
     """
     sizes, losses = np.asarray(sizes, float), np.asarray(losses, float)
     needed = 2 if straight else 3
@@ -73,7 +73,7 @@ def fit_law(sizes: ArrayLike, losses: ArrayLike, *, straight: bool = False) -> F
 
 
 def fit_rows(relative: Array, losses: Array, straight: bool) -> tuple[Array, Array, Array, Array]:
-    """E, A, alpha and misfit of each row (R, n): the grid, then golden sections between the neighbours of its best."""
+    """E, A, alpha and misfit of each row (R, n): grid search, then golden sections between the neighbours of the best."""
     grid = np.stack([linear(relative, losses, np.full(len(losses), each), straight)[2] for each in EXPONENTS], axis=1)
     best = grid.argmin(axis=1)
     low = EXPONENTS[np.maximum(best - 1, 0)]
@@ -87,7 +87,7 @@ def fit_rows(relative: Array, losses: Array, straight: bool) -> tuple[Array, Arr
 
 
 def linear(relative: Array, losses: Array, exponent: Array, straight: bool) -> tuple[Array, Array, Array]:
-    """E, A >= 0 and the misfit of each row for its alpha: weighted least squares of L on N^-alpha, weights 1 / L^2."""
+    """E, A >= 0 and misfit of each row for its alpha: weighted least squares of L on N^-alpha, weights 1 / L^2."""
     power = relative ** -exponent[:, None]
     weight = losses**-2
     total = weight.sum(axis=1)
@@ -115,16 +115,16 @@ def resampled(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Fit, Fit, Array]:
-    """The law of n runs, R laws that might as well have been found, and the relative noise that each of these had.
+    """The law of n runs, R resampled laws, and the relative noise of each.
 
-    `nats` (n, u): what run i lost on unit j of the text, `amounts` (u,) the units' bytes; loss of a run is sum nats / sum
-    amounts. Two things are redrawn in each of R resamples:
-    * the text: units with replacement, the same ones for all runs, because they all read the same text;
-    * the runs (seeds, and what the law misses): L_i = law(N_i) (1 + s e_i), e_i standard normal, with s^2 = misfit / v drawn
-      anew as misfit / chi^2_v, v = n - parameters, so that an s that rests on few runs makes the interval as wide as
-      Student's t would. With v = 0 there is no noise of runs: s is 0 and the intervals speak of the text alone.
-    Noise is of single runs. What runs of one size share (a width that suits the law badly) is seen where most sizes have
-    one run, and counted too low where they have many.
+    `nats` (n, u): loss of run i on unit j of the text, `amounts` (u,): bytes of the units; the loss of a run is sum nats /
+    sum amounts. Each of R resamples redraws
+    * the text: units with replacement, the same for all runs, because they all read the same text;
+    * the runs (seeds, and misfit of the law): L_i = law(N_i) (1 + s e_i), e_i standard normal, with s^2 = misfit / v drawn
+    as misfit / chi^2_v, v = n - parameters, so that few runs widen the interval as Student's t would. With v = 0 there is
+    no noise of runs: s is 0 and the intervals cover only the text.
+    The noise is that of single runs. Error shared by the runs of one size (a width that suits the law badly) is included if
+    most sizes have one run, and underestimated if they have many.
     """
     sizes, nats, amounts = (np.asarray(each, float) for each in (sizes, nats, amounts))
     losses = nats.sum(axis=1) / amounts.sum()
@@ -145,7 +145,7 @@ def resampled(
 
 
 def describe_law(law: Fit, redrawn: Fit, level: float = 0.95) -> dict[str, Any]:
-    """The law as JSON: exponent and floor with intervals, and A for N counted in ones."""
+    """The law as JSON: exponent and floor with intervals, and A for N in single units."""
     return {
         "exponent": float(law.exponent),
         "exponent_interval": interval(redrawn.exponent, level),
@@ -157,7 +157,7 @@ def describe_law(law: Fit, redrawn: Fit, level: float = 0.95) -> dict[str, Any]:
 
 
 def interval(values: Array, level: float = 0.95) -> list[float] | None:
-    """The percentile interval; values that do not exist are left out, and more than a tenth of them leave no interval."""
+    """The percentile interval, without values that are not finite; more than a tenth of these leave no interval."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -176,10 +176,10 @@ def predict(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The loss that the runs predict at size `wanted` for the mean of `runs` new runs on the same text, with a 95 %
-    interval: the noise of the runs that the law was fitted to, and that of the new ones.
+    """The predicted mean loss of `runs` new runs of size `wanted` on the same text, with a 95 % interval from the noise of
+    both the fitted and the new runs.
 
-    The text is not redrawn: what is predicted is the loss on this very text.
+    The text is not resampled: the prediction is for this exact text.
     """
     nats, amounts = np.asarray(nats, float), np.asarray(amounts, float)
     whole = nats.sum(axis=1, keepdims=True), amounts.sum(keepdims=True)

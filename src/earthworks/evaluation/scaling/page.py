@@ -1,4 +1,4 @@
-"""scaling.html: the comparison by size, every figure with its numbers."""
+"""scaling.html: the comparison by size, with figures and tables."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ from earthworks.report.numbers import short, with_interval
 from earthworks.report.page import Page, Section, Table, render
 
 LAW_NOTE = (
-    "L = E + A x^-alpha, least relative squares; E is what no size would get rid of. The intervals (95%) of alpha and E "
-    "redraw the held-out documents and the noise of runs, the band and the predictions that noise alone, on this very text. "
+    "L = E + A x^-alpha, least relative squares; E is the irreducible loss. The 95% intervals of alpha and E resample the "
+    "held-out documents and the noise of runs; the band and the predictions resample that noise only, on this exact text. "
     "Square and diamond: the largest predicted from all the others, by the law and by the straight line in log-log."
 )
 
@@ -27,7 +27,7 @@ def describe(result: dict[str, Any]) -> Page:
     runs, benefit = result["runs"], result["benefit"]
     losses = [each["bits_per_byte"] for each in runs]
     tiles = [("Runs", f"{len(runs)}", f"{short(runs[0]['parameters'])} to {short(runs[-1]['parameters'])} parameters")]
-    tiles.append(("Held-out bits per byte", f"{min(losses):.3f}", f"the best; the worst has {max(losses):.3f}"))
+    tiles.append(("Held-out bits per byte", f"{min(losses):.3f}", f"best; worst {max(losses):.3f}"))
     page = Page(f"A family of {len({each['size'] for each in runs})} sizes", headline(result), tiles)
     sections = [
         Section(
@@ -38,21 +38,21 @@ def describe(result: dict[str, Any]) -> Page:
     ]
     tokens = result["laws"]["tokens"]
     if len({x for x, _ in tokens["points"]}) > 1:
-        note = "Runs of one size on different numbers of tokens, each with a schedule of its own length."
+        note = "Runs of one size with different numbers of tokens, each with its own schedule."
         sections.append(Section("Loss and data", note, [pictures.laws(result, ["tokens"], "scaling-tokens")]))
     if benefit.get("categories"):
         names = ", ".join(benefit["names"][str(size)] for size in benefit["small"])
         note = (
-            f"The largest against the best of {names}, on the same items. Accuracies are set between chance (0) and all "
-            "right (1). Intervals redraw the items, and choose the best of the smaller anew each time."
+            f"The largest against the best of {names}, on the same items. Accuracies are rescaled to 0 at chance and 1 at "
+            "all right. Intervals resample the items and reselect the best smaller model each time."
         )
         sections.append(Section("Where scale helped", note, [pictures.benefit(benefit), category_table(benefit)]))
         sections.append(
             Section("By size", "Means over tasks; 0 is chance.", [pictures.by_size(benefit), task_table(benefit)])
         )
     if benefit.get("few_shot"):
-        note = "Corrected accuracy with k examples minus that with none, mean over tasks measured both ways."
-        sections.append(Section("What examples add", note, [pictures.few_shot(benefit)]))
+        note = "Corrected accuracy with k examples minus that without, mean over tasks measured both ways."
+        sections.append(Section("Gain from examples", note, [pictures.few_shot(benefit)]))
     rows = [
         (each["run"], short(each["parameters"]), f"{each['compute']:.2e}", short(each["tokens"]), str(each["seed"]),
          f"{each['bits_per_byte']:.4f}")
@@ -65,9 +65,9 @@ def describe(result: dict[str, Any]) -> Page:
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The law's prediction, then the claim."""
+    """Sentences on the law and its prediction, then the claim."""
     law = result["laws"]["parameters"]
-    said = f"No law of size: {law['reason']}." if "law" not in law else ""
+    said = f"No scaling law: {law['reason']}." if "law" not in law else ""
     if "law" in law:
         each = law["law"]
         said = f"Loss falls as N^-{each['exponent']:.3f} towards {each['floor']:.3f} bits per byte."
@@ -76,8 +76,8 @@ def headline(result: dict[str, Any]) -> str:
             where = "within" if told["law"]["within"] else "outside"
             predicted = with_interval(told["law"]["value"], told["law"]["interval"], 3)
             said += (
-                f" From the smaller sizes the largest was predicted at {predicted}"
-                f" and measured {told['measured']:.3f}, {where} the interval; a straight line in log-log said "
+                f" From the smaller sizes the largest was predicted to have {predicted}"
+                f" and measured {told['measured']:.3f}, {where} the interval; a straight line in log-log predicted "
                 f"{told['line']['value']:.3f}."
             )
     benefit = result["benefit"]

@@ -1,4 +1,4 @@
-"""The figures of a comparison by size: laws, benefit by category, accuracy by size, what examples add."""
+"""Figures of a comparison by size: laws, benefit by category, accuracy by size, gain from examples."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LABELS = {"parameters": "parameters without embeddings", "compute": "operations"
 
 
 def laws(result: dict[str, Any], axes_of: list[str], name: str) -> Drawing:
-    """Loss against each of `axes_of`, the law with its band, the straight line, and the largest as both predicted it."""
+    """Loss against each of `axes_of`: the law with its band, the straight line, and the predictions of the largest."""
 
     def paint(axes: np.ndarray) -> None:
         for panel, axis in zip(axes[0], axes_of):
@@ -61,8 +61,8 @@ def paint_law(panel: Axes, law: dict[str, Any]) -> None:
 
 
 def benefit(found: dict[str, Any]) -> Drawing:
-    """The gain of the largest over the best of the much smaller, by category, with its interval; hollow where the largest
-    is not above chance."""
+    """Gain of the largest over the best much smaller model, by category, with interval; hollow if the largest is not above
+    chance."""
     rows = sorted(found["categories"].items(), key=lambda item: item[1]["gain"])
 
     def paint(axes: np.ndarray) -> None:
@@ -78,7 +78,7 @@ def benefit(found: dict[str, Any]) -> Drawing:
 
     return draw(
         "scaling-benefit",
-        "Gain of the largest model over the best of the much smaller, by category, with 95% intervals.",
+        "Gain of the largest model over the best much smaller one, by category, with 95% intervals.",
         paint,
         height=1.2 + 0.32 * len(rows),
     )
@@ -103,7 +103,7 @@ def by_size(found: dict[str, Any]) -> Drawing:
 
 
 def few_shot(found: dict[str, Any]) -> Drawing:
-    """What k examples add, by size."""
+    """Gain from k examples, by size."""
 
     def paint(axes: np.ndarray) -> None:
         panel = axes[0, 0]
@@ -115,11 +115,11 @@ def few_shot(found: dict[str, Any]) -> Drawing:
                        markersize=3, label=f"{shots} examples, {len(each['tasks'])} tasks")  # fmt: skip
             panel.fill_between(found["sizes"], low, high, color=color, alpha=0.15, linewidth=0)
         size_axis(panel, found["sizes"])
-        panel.set_ylabel("gain over none, corrected accuracy")
+        panel.set_ylabel("gain over zero-shot, corrected accuracy")
         panel.legend()
 
     return draw(
-        "scaling-few-shot", "What solved examples in the context add to accuracy, by model size.", paint, height=3.2
+        "scaling-few-shot", "Gain in accuracy from solved examples in the context, by model size.", paint, height=3.2
     )
 
 
@@ -130,7 +130,7 @@ def size_axis(panel: Axes, sizes: list[int]) -> None:
 
 
 def marks(panel: Axes, sizes: np.ndarray) -> None:
-    """A mark at every size, and none elsewhere."""
+    """Ticks at the sizes only."""
     different = np.unique(sizes)
     text = EngFormatter(sep="", places=1)
     panel.set_xticks(different, [text(each) for each in different])

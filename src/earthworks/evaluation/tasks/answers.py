@@ -1,4 +1,4 @@
-"""Is a written answer one of those accepted: the comparison of open questions."""
+"""Compare written answers to open questions with the accepted ones."""
 
 import re
 import string
@@ -10,8 +10,8 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalized(answer: str) -> str:
-    """Lower case, without ASCII punctuation, the articles a, an, the, and white space beyond one between words: the
-    comparison of SQuAD (Rajpurkar et al. 2016) and TriviaQA."""
+    """Lower-case the answer; drop ASCII punctuation, the articles a, an, the, and extra white space, as SQuAD
+    (Rajpurkar et al. 2016) and TriviaQA do."""
     words = answer.lower().translate(PUNCTUATION).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
@@ -23,7 +23,7 @@ def last_number(text: str) -> Decimal | None:
 
 
 def matches(written: str, accepted: Sequence[str], extract: str | None = None) -> bool:
-    """Equal to one of the accepted after normalisation; with `extract="number"` the last numbers are compared."""
+    """Whether the answer equals an accepted one after normalisation; `extract="number"` compares the last numbers."""
     if extract == "number":
         number = last_number(written)
         return number is not None and any(number == last_number(answer) for answer in accepted)

@@ -1,4 +1,4 @@
-"""`earthworks evaluate tasks`: what `evaluate_tasks` gives, as a table for a terminal, and tasks.json in the run."""
+"""`earthworks evaluate tasks`: print the results of `evaluate_tasks` as a table and write tasks.json."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from earthworks.runs.lock import unless_busy
 from earthworks.runs.progress import note
 from earthworks.runs.terminal import typed
 
-# accuracy by each rule of `metrics`: its column's name and width
+# column name and width of each accuracy rule of `metrics`
 RULES = {"raw": ("raw", 7), "per_character": ("/char", 7), "per_byte": ("/byte", 7), "unconditional": ("-alone", 8)}
 
 
@@ -28,20 +28,20 @@ def tasks(
     device: str = "auto",
     json: bool = False,
 ) -> str:
-    """Measure the model of a run on tasks, by the paper's categories; everything is written to tasks.json in the run.
+    """Measure a run's model on tasks, by the paper's categories; write the results to RUN/tasks.json.
 
     Args:
         run: the run folder.
         data: the folder with the tasks' files.
-        tasks: names, categories or YAML files, with commas between them; by default all that are shipped.
-        shots: numbers of examples, such as 0,5; or `paper`, what the paper gave each task.
-        limit: at most this number of items of each task, drawn by the seed.
-        seed: of the items and the examples.
-        window: tokens that the model sees at once; by default what it was trained with.
-        batch: rows of one forward pass.
+        tasks: names, categories or YAML files, comma-separated; by default all shipped tasks.
+        shots: numbers of examples, such as 0,5; or `paper` for the paper's number for each task.
+        limit: maximum number of items per task, drawn with the seed.
+        seed: seed for drawing items and examples.
+        window: context length in tokens; by default the one it was trained with.
+        batch: rows per forward pass.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        json: print everything but the single items as JSON.
+        json: print the results, without the single items, as JSON.
     """
     result = evaluate_run(
         run,
@@ -71,7 +71,7 @@ def numbers(text: str) -> list[int]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Tasks by category, a line each; below, what is missing."""
+    """A line for each task, by category, then the missing tasks and notes."""
     widest = max(len(each["name"]) for each in [*result["results"], *result["absent"]]) + 2
     rules = "".join(f"{rule:>{width}}" for rule, width in RULES.values())
     lines = [
@@ -92,15 +92,13 @@ def table(result: dict[str, Any]) -> str:
         lines += [f"  {each['name']}, {each['shots']}-shot: {each['reason']}" for each in result["absent"]]
     notes = [note for each in result["results"] for note in warnings(each)]
     if notes:
-        lines += ["", "to be known", *(f"  {note}" for note in notes)]
+        lines += ["", "Notes", *(f"  {note}" for note in notes)]
     limited = f"at most {result['limit']} items a task, " if result["limit"] else ""
     lines += [
         "",
-        f"{limited}seed {result['seed']}, window {result['window']} tokens; cut: items that lost the beginning of",
+        f"{limited}seed {result['seed']}, window {result['window']} tokens; cut: items that lost the start of",
     ]
-    lines.append(
-        "their context to the window; template: a digest of all that decides what was shown and how it was judged"
-    )
+    lines.append("their context to the window; template: a digest of everything that determines prompts and scoring")
     return "\n".join(lines)
 
 
@@ -126,13 +124,13 @@ def number(value: float | None) -> str:
 
 
 def warnings(each: dict[str, Any]) -> list[str]:
-    """What a reader of this line must know beyond it: items left out, boundaries inside a token."""
+    """Notes on a result: missing items, missing interval, boundaries inside a token."""
     name = f"{each['name']}, {each['shots']}-shot"
     notes = [f"{name}: {count} items are missing: {reason}" for reason, count in each["missing"].items()]
     if not each["interval"]:
         notes.append(f"{name}: no interval: one {each.get('interval_unit', 'item')}")
     if each["split"]:
         notes.append(
-            f"{name}: in {each['split']} of {each['n']} items one token holds the end of the context and the answer"
+            f"{name}: in {each['split']} of {each['n']} items one token spans the end of the context and the answer"
         )
     return notes

@@ -1,4 +1,4 @@
-"""`evaluate_tasks`: a model against many tasks, the ones that cannot be measured named beside those that were."""
+"""`evaluate_tasks`: measure a model on many tasks and list those that could not be measured."""
 
 from collections.abc import Sequence
 from functools import partial as bound
@@ -31,23 +31,23 @@ def evaluate_tasks(
 ) -> dict[str, Any]:
     """Measure a model on tasks: {"results": [...], "categories": {...}, "absent": [...], and the settings}.
 
-    `model`: a run folder, a pair (model, tokenizer) of what is in memory, or a Scorer. `data`: the folder that the tasks'
-    files lie in. `tasks`: names, categories, YAML files or Tasks; by default all of the package. `shots`: numbers of
-    examples, each measured, or "paper" for the number that the paper gave each task; tasks for which examples make no
-    sense are measured without any. `limit`: at most this number of items of each task, drawn by `seed`, as the examples are.
+    `model`: a run folder, a pair (model, tokenizer) in memory, or a Scorer. `data`: the folder with the tasks' files.
+    `tasks`: names, categories, YAML files or Tasks; by default all tasks of the package. `shots`: numbers of examples, each
+    of which is measured, or "paper" for the paper's number for each task; tasks for which examples make no sense are
+    measured zero-shot. `limit`: maximum number of items per task. `seed` draws the items and the examples.
 
-    A result has n, `missing` by reason, `truncated` (items that lost context on the left, for the window), `split` (items
-    in which a token joins context and answer), `metric`, `value`, 95 % `interval` (Wilson's; of a text by bootstrap),
-    `chance`, `majority`, for choices `accuracy` by all four rules (`metrics`), the task's `digest`, and `items` with
-    their `credit`, for paired comparisons. A category has the mean value of its tasks, whatever their sizes, and of
-    (value - chance) / (1 - chance). `absent` holds what could not be measured, each with its sentence. `partial`: where
-    results of a run are kept task by task (`evaluate_run` gives one).
-    Raises EarthworksError when no task could be measured, and for a task that does not exist.
+    A result has n, `missing` by reason, `truncated` (items whose context was cut on the left to fit the window), `split`
+    (items in which one token spans the end of the context and the start of the answer), `metric`, `value`, 95 % `interval`
+    (Wilson's; bootstrap for texts), `chance`, `majority`, for choices `accuracy` by all four rules (`metrics`), the task's
+    `digest`, and `items` with their `credit`, for paired comparisons. A category has the unweighted means over its tasks of
+    the value and of (value - chance) / (1 - chance). `absent` lists what could not be measured, with the reason.
+    `partial` stores the results of a run task by task (`evaluate_run` passes one).
+    Raises EarthworksError if no task could be measured, or if a task does not exist.
     """
     if limit is not None and limit < 1:
         raise EarthworksError(f"limit is {limit}; it must be at least 1")
     if not Path(data).is_dir():
-        raise EarthworksError(f"there is no folder {data}; --data wants the folder with the tasks' files")
+        raise EarthworksError(f"--data {data} is not a folder; expected the folder with the tasks' files")
     if shots != "paper" and (not shots or isinstance(shots, str) or min(shots) < 0):
         raise EarthworksError(f"shots is {shots!r}; expected numbers of examples such as (0, 5), or 'paper'")
     scorer, about = scorer_of(model, window=window, batch=batch, checkpoint=checkpoint, device=device)
@@ -67,11 +67,11 @@ def evaluate_tasks(
             except NotKept:
                 raise
             except EarthworksError as error:
-                failure = error if error.exit_code == 1 else failure  # the model's, not the file's
+                failure = error if error.exit_code == 1 else failure  # caused by the model, not by a file
                 absent.append({"name": task.name, "category": task.category, "shots": number, "reason": str(error)})
     if not results:
         reason, code = (str(failure), 1) if failure else (absent[0]["reason"], 2)
-        raise EarthworksError(f"no task could be measured; the first: {reason}", code)
+        raise EarthworksError(f"no task could be measured; first failure: {reason}", code)
     return {
         **about,
         "data": str(data),
@@ -84,7 +84,7 @@ def evaluate_tasks(
 
 
 def evaluate_run(run: str | Path, data: str | Path, tasks: Sequence[str | Task] | None = None, **settings: Any) -> Any:
-    """`evaluate_tasks` of a run's folder, written to its tasks.json; results are kept task by task until then."""
+    """`evaluate_tasks` for a run folder: store results task by task, then write tasks.json."""
     folder = RunFolder.open(run).path
     with partial_result(folder, "tasks", "tasks") as partial:
         result = evaluate_tasks(run, data, tasks, partial=partial, **settings)
@@ -93,13 +93,12 @@ def evaluate_run(run: str | Path, data: str | Path, tasks: Sequence[str | Task] 
 
 
 def chosen(tasks: Sequence[str | Task] | None, absent: list[dict[str, Any]] | None = None) -> list[Task]:
-    """The tasks meant by names, categories, files; each once, in the order of the categories. For `absent` see
-    `read_tasks`."""
+    """The tasks selected by name, category or file, without duplicates, in category order. `absent`: see `read_tasks`."""
     shipped = shipped_tasks()
     if tasks is None:
         return shipped
     if not tasks:
-        raise EarthworksError("no task was named; leave --tasks away for all of them")
+        raise EarthworksError("--tasks is empty; omit it to run every task")
     found: dict[str, Task] = {}
     for each in tasks:
         if isinstance(each, Task):
@@ -110,15 +109,13 @@ def chosen(tasks: Sequence[str | Task] | None, absent: list[dict[str, Any]] | No
             wanted = [task for task in shipped if each.lower() in (task.name, task.category.lower())]
             if not wanted:
                 names = ", ".join(task.name for task in shipped)
-                raise EarthworksError(
-                    f"there is no task {each!r}; the tasks are {names}; or give a category, or a file that ends in .yaml"
-                )
+                raise EarthworksError(f"unknown task {each!r}; give a category, a .yaml file, or one of {names}")
         found.update((task.name, task) for task in wanted)
     return sorted(found.values(), key=lambda task: place(task.category))
 
 
 def place(category: str) -> int:
-    """The paper's categories first, a person's own after them."""
+    """Sort key: the paper's categories first, then the user's own."""
     return CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES)
 
 
@@ -129,9 +126,9 @@ def shots_of(task: Task, shots: Sequence[int] | str) -> list[int]:
 
 
 def categories(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each category and number of examples: the mean over its tasks, and the mean above chance, unweighted.
+    """Unweighted means of value and of value above chance, by category and number of examples.
 
-    Bits per byte are averaged apart from accuracies: the first key says which.
+    Bits per byte are averaged separately from accuracies.
     """
     found: dict[str, dict[str, Any]] = {}
     for category in sorted({each["category"] for each in results}, key=lambda name: (place(name), name)):

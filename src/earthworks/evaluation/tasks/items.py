@@ -1,4 +1,4 @@
-"""Rows of a task's file made into items: what the model is shown, to the letter, and what is right."""
+"""Items from the rows of a task's file: the exact prompts and the right answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,36 +11,37 @@ from earthworks.evaluation.tasks import templates
 from earthworks.evaluation.tasks.task_file import Task, located, read_rows
 from earthworks.runs import EarthworksError
 
-BETWEEN = "\n\n"  # examples, and the last of them and the question
+BETWEEN = "\n\n"  # between examples, and before the question
 
 
 @dataclass
 class Item:
-    """One question. `contexts[i]` + `continuations[i]` is option i, or the only pair of a completion.
+    """One question. `contexts[i]` + `continuations[i]` is option i, or the single pair of a completion.
 
-    `fault` says why it cannot be asked, and then nothing else counts. `answers` are the texts accepted of an open one.
+    `fault` is the reason why it cannot be asked; the other fields are then unused. `answers`: accepted texts of an open
+    question.
     """
 
-    index: int  # row of the file, from 0, among all rows
+    index: int  # row number in the file, from 0
     group: str | None = None
     contexts: list[str] = field(default_factory=list)
     continuations: list[str] = field(default_factory=list)
-    options: list[str] = field(default_factory=list)  # as in the file: their lengths normalise
+    options: list[str] = field(default_factory=list)  # as in the file: scores are normalised by their lengths
     gold: int = 0
     answers: list[str] = field(default_factory=list)
     fault: str | None = None
 
 
 def make_items(task: Task, data: Path, *, shots: int = 0, limit: int | None = None, seed: int = 0) -> list[Item]:
-    """The items of a task with `shots` examples each; a random `limit` of them (the same for every model) if given.
+    """The items of a task with `shots` examples each; if `limit` is given, a random sample, the same for every model.
 
-    Examples are never the item itself, nor a row that asks the same; they are drawn anew for each item by (seed, row),
-    from the rows of the same part where the task says `examples_by`. With an examples_file it is its first `shots` rows
-    of that part, in their order. Raises EarthworksError when there are too few, or no rows at all.
+    Examples exclude the item itself and rows that ask the same; they are drawn for each item with (seed, row), from the
+    rows with the same `examples_by` if the task has it. With an examples_file they are its first `shots` such rows, in
+    order. Raises EarthworksError if there are too few examples, or no rows.
     """
     try:
         return asked(task, data, shots, limit, seed)
-    except templates.TooMuch as error:  # of one row or of all: the next would take as long
+    except templates.TooMuch as error:  # abort the task: the other rows would take as long
         raise EarthworksError(f"task {task.name} cannot be asked: {error}") from None
 
 
@@ -67,7 +68,7 @@ def asked(task: Task, data: Path, shots: int, limit: int | None, seed: int) -> l
 
 
 class Fault(EarthworksError):
-    """Why one row cannot be asked. Where no single row is to blame it is the whole task's."""
+    """Reason why one row, or the whole task, cannot be asked."""
 
 
 def make_item(task: Task, index: int, row: dict[str, Any], before: str) -> Item:
@@ -111,7 +112,7 @@ def options(task: Task, row: dict[str, Any]) -> list[str]:
 
 
 def gold_index(task: Task, row: dict[str, Any], choices: list[str]) -> int:
-    """`gold` is an index, or the right option itself."""
+    """Index of the right option; `gold` is that index, or the option itself."""
     gold = value(task.gold, row)
     if isinstance(gold, str) and gold in choices:
         return choices.index(gold)
@@ -129,12 +130,12 @@ def render(source: str | None, row: dict[str, Any]) -> str:
         return templates.render(source, row) if source else ""
     except templates.TooMuch:
         raise
-    except Exception as error:  # whatever a template of a user's may do
+    except Exception as error:  # a user's template may raise anything
         raise Fault(one_line(error)) from None
 
 
 def value(source: str | None, row: dict[str, Any]) -> Any:
-    assert source is not None, "task_from asks for what a kind needs"
+    assert source is not None, "task_from checks the fields of each kind"
     try:
         return templates.evaluate(source, row)
     except templates.TooMuch:
@@ -149,7 +150,7 @@ def one_line(error: Exception) -> str:
 
 
 class Examples:
-    """Solved examples to stand before the item at a position among the rows."""
+    """Solved examples that precede the item at a given position."""
 
     def __init__(self, task: Task, data: Path, rows: list[dict[str, Any]], shots: int, seed: int):
         self.task, self.rows, self.shots, self.seed = task, rows, shots, seed
@@ -162,22 +163,22 @@ class Examples:
     def part(self, row: dict[str, Any]) -> Any:
         part = value(self.task.examples_by, row) if self.task.examples_by else None
         if isinstance(part, list | dict):
-            raise Fault("examples_by must give text or a number, not a list or a mapping")
+            raise Fault("examples_by must yield text or a number, not a list or a mapping")
         return part
 
     def before(self, position: int) -> str:
-        """The examples, each followed by an empty line."""
+        """The examples, each followed by a blank line."""
         pool = self.parts.get(self.part(self.rows[position]), [])
         if self.task.examples_file:
             shown = [found[1] for found in map(self.example, pool) if found][: self.shots]
         else:
             shown = self.drawn(position, pool)
         if len(shown) < self.shots:
-            raise Fault(f"only {len(shown)} examples where {self.shots} were asked for")
+            raise Fault(f"only {len(shown)} of the requested {self.shots} examples")
         return "".join(each + BETWEEN for each in shown)
 
     def drawn(self, position: int, pool: list[int]) -> list[str]:
-        """At random from the pool, without rows that ask what this one asks."""
+        """Random examples from the pool, without rows that ask the same question."""
         own = question(self.task, self.rows[position])
         shown: list[str] = []
         for place in np.random.default_rng([self.seed, position]).permutation(len(pool)).tolist():
@@ -189,7 +190,7 @@ class Examples:
         return shown
 
     def example(self, position: int) -> tuple[str, str] | None:
-        """What a row asks, and how it is shown solved; None for a row that cannot be asked."""
+        """A row's question and its solved form; None for a row that cannot be asked."""
         if position not in self.found:
             try:
                 row = self.pool[position]
@@ -200,12 +201,12 @@ class Examples:
 
 
 def question(task: Task, row: dict[str, Any]) -> str:
-    """What tells a row from the others."""
+    """Key that distinguishes a row from the others."""
     return str(options(task, row)) if task.kind == "contexts" else render(task.context, row)
 
 
 def solved(task: Task, row: dict[str, Any]) -> str:
-    """An example as it is shown: context, separator, the right answer."""
+    """A rendered example: context, separator, right answer."""
     item = make_item(task, -1, row, "")
     if task.example is not None:
         return item.contexts[0] + task.separator + render(task.example, row)
@@ -215,6 +216,6 @@ def solved(task: Task, row: dict[str, Any]) -> str:
 
 
 def parts_of(groups: Sequence[str | None], larger: dict[str, list[str]]) -> dict[str, str]:
-    """Group -> the larger group it belongs to, or itself."""
+    """{group: the larger group it belongs to, or itself}."""
     above = {name: large for large, names in larger.items() for name in names}
     return {group: above.get(group, group) for group in groups if group is not None}

@@ -1,16 +1,16 @@
-"""lm-evaluation-harness on the model in memory, and our tasks in its form. Needs the extra `eval`.
+"""Adapter to lm-evaluation-harness, and export of our tasks to its format. Requires the extra `eval`.
 
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     model = adapter(*earthworks.gopher.load("runs/a"))
-    simple_evaluate(model=model, tasks=["hellaswag"])                       # its own tasks, where there is a network
+    simple_evaluate(model=model, tasks=["hellaswag"])                       # its own tasks, from the network
 
-    names = write_lm_eval_tasks("folder", shipped_tasks(), "eval/")         # ours, over files, without one
+    names = write_lm_eval_tasks("folder", shipped_tasks(), "eval/")         # ours, from files, offline
     manager = TaskManager(include_path="folder", include_defaults=False)
     simple_evaluate(model=model, tasks=list(names), task_manager=manager, num_fewshot=0, bootstrap_iters=0)
 
-The harness splits context and continuation, sums, normalises and averages; ours is only the likelihood of the tokens.
+The harness splits context and continuation, sums, normalises and averages; we only supply the token likelihoods.
 """
 
 import os
@@ -34,7 +34,7 @@ from earthworks.runs.files import refuse_existing
 def adapter(model: Any, tokenizer: Any, *, window: int | None = None, batch: int = 64) -> Any:
     """An `lm_eval.api.model.TemplateLM` of (model, tokenizer); arguments as for `Scorer`.
 
-    A context begins after an end-of-document token, as every document did in training.
+    A context starts after an end-of-document token, like every document in training.
     """
     try:
         from lm_eval.api.model import TemplateLM
@@ -96,10 +96,10 @@ def write_lm_eval_tasks(
     limit: int | None = None,
     seed: int = 0,
 ) -> dict[str, Task]:
-    """Our tasks as YAML that lm-eval reads, their items beside them as JSON lines; returns name in lm-eval -> task.
+    """Write our tasks as lm-eval YAML, with their items as JSON Lines; return {name in lm-eval: task}.
 
-    Items are rendered with their examples, so that the harness shows to the letter what we show: run it with
-    num_fewshot=0. Open answers are left out, for their comparison is code of ours.
+    Items are rendered with their examples, so that the harness uses exactly our prompts: run it with num_fewshot=0.
+    Open answers are left out, because only our own code compares them.
     """
     folder = Path(folder).resolve()
     written = {}
@@ -112,7 +112,8 @@ def write_lm_eval_tasks(
         config = {
             "task": name,
             "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},  # absolute: else of where one is
+            # absolute: not relative to the working directory
+            "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},
             "test_split": "test",
             "target_delimiter": task.separator,
             "num_fewshot": 0,
@@ -125,7 +126,7 @@ def write_lm_eval_tasks(
 
 
 def refuse_foreign(folder: Path, name: str) -> None:
-    """EarthworksError where NAME.yaml or NAME.jsonl is and is not what `write_lm_eval_tasks` wrote."""
+    """Raise EarthworksError if NAME.yaml or NAME.jsonl exists and was not written by `write_lm_eval_tasks`."""
     there = folder / f"{name}.yaml"
     config = read_yaml(there) if os.path.lexists(there) else None
     if not isinstance(config, dict) or config.get("task") != name or "metadata" not in config:
@@ -134,7 +135,7 @@ def refuse_foreign(folder: Path, name: str) -> None:
 
 
 def rows_of(task: Task, data: Path, shots: int, limit: int | None, seed: int) -> list[dict[str, Any]]:
-    """The rendered items, in the fields that FORMS names."""
+    """The rendered items, with the fields named in FORMS."""
     if task.kind == "text":
         return [{"context": "", "continuation": text} for text in texts_of(task, data, limit)]
     return [
@@ -162,7 +163,7 @@ FORMS: dict[str, dict[str, Any]] = {
         "doc_to_target": "gold",
         "metric_list": metrics("acc", "acc_norm", "acc_bytes", "acc_mutual_info"),
     },
-    "contexts": {  # the harness's form for many contexts and one continuation: the text is the index of the right one
+    "contexts": {  # the harness's form for many contexts and one continuation: doc_to_text is the index of the right context
         "output_type": "multiple_choice",
         "doc_to_text": "gold",
         "doc_to_choice": "contexts",

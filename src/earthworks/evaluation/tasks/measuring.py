@@ -1,4 +1,4 @@
-"""One task measured: items to the scorer, and what comes back made into numbers with their n."""
+"""Measure one task: score its items and aggregate the results with their sample size."""
 
 import math
 from collections import Counter
@@ -20,17 +20,17 @@ from earthworks.evaluation.tasks.task_file import Task, located
 from earthworks.runs import EarthworksError, Progress
 from earthworks.statistics import bootstrap_ratio, wilson_interval
 
-FEW_DOCUMENTS = 20  # below this the interval of a text is taken over windows
-BYTES_OF_LIMIT = 1000  # of text stand for one item of --limit
+FEW_DOCUMENTS = 20  # with fewer, the interval of a text is over windows
+BYTES_OF_LIMIT = 1000  # of text count as one item of --limit
 NOT_FINITE = "a likelihood that is not a finite number"
 
 
 def measure(
     scorer: AnyScorer, task: Task, data: Path, *, shots: int = 0, limit: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """What the model makes of a task: n, what is missing and why, value with interval, and what knowing nothing gives.
+    """Result of a model on a task: n, missing items by reason, value with interval, and baselines.
 
-    Raises EarthworksError in one sentence when there is nothing to measure.
+    Raises EarthworksError if there is nothing to measure.
     """
     if task.kind == "text":
         result = measure_text(scorer, task, data, limit, seed)
@@ -50,7 +50,7 @@ def measure(
 def measure_choice(scorer: AnyScorer, task: Task, items: list[Item], shots: int) -> dict[str, Any]:
     asked = [item for item in items if item.fault is None]
     pairs = [pair for item in asked for pair in zip(item.contexts, item.continuations)]
-    # log P(option) is wanted where a context could change it
+    # log P(option) is needed only if a context could change it
     alone = [("", text) for item in asked for text in item.continuations] if after_something(asked) else []
     with Progress(f"{task.name} {shots}-shot", unit="sequences") as progress:
         likelihoods = iter(scorer.score([*pairs, *alone], progress))
@@ -101,7 +101,7 @@ def measure_completion(scorer: AnyScorer, task: Task, items: list[Item], shots: 
         **with_interval(values),
         "chance": None,
         "majority": commonest([item.answers[0] for item in kept]),
-        "perplexity": math.exp(min(700.0, nats / len(kept))),  # of a whole continuation, as is customary for LAMBADA
+        "perplexity": math.exp(min(700.0, nats / len(kept))),  # per whole continuation, as is customary for LAMBADA
         "nats_per_token": nats / sum(each.tokens for each in likelihoods),
         **by_group(task, kept, values),
         **per_item(kept, values),
@@ -130,7 +130,7 @@ def measure_answer(scorer: AnyScorer, task: Task, items: list[Item], shots: int)
 
 
 def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, seed: int) -> dict[str, Any]:
-    """Bits per byte = -log P(documents) / (ln 2 x UTF-8 bytes), interval by bootstrap of documents or windows."""
+    """Bits per byte = -log P(documents) / (ln 2 x UTF-8 bytes), with a bootstrap interval over documents or windows."""
     texts = texts_of(task, data, limit)
     with Progress(task.name, unit="windows") as progress:
         documents = scorer.roll(texts, progress)
@@ -138,8 +138,7 @@ def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, s
     nats = [-math.fsum(part.log_likelihood for part in parts) for parts in documents]
     if not all(math.isfinite(each) for each in nats):
         raise EarthworksError(
-            f"the model's likelihood of {task.file} is not a number (NaN), its training diverged: task {task.name} is "
-            "missing",
+            f"the model's likelihood of {task.file} is NaN, so its training diverged: task {task.name} is missing",
             1,
         )
     unit = "document" if len(texts) >= FEW_DOCUMENTS else "window"
@@ -174,17 +173,17 @@ def measure_text(scorer: AnyScorer, task: Task, data: Path, limit: int | None, s
 
 
 def texts_of(task: Task, data: Path, limit: int | None) -> list[str]:
-    """The documents of a task, or the end of them that it names, or the beginning that the limit leaves."""
+    """The documents of a task, cut to its last bytes if it names a number, or to the first ones that the limit allows."""
     texts = [document.text for document in read(str(located(task.file, data)))]
     if not texts:
-        raise EarthworksError(f"{data / task.file} holds no text: task {task.name} is missing")
+        raise EarthworksError(f"{data / task.file} has no text: task {task.name} is missing")
     if task.last_bytes:
         texts = ["\n".join(texts).encode()[-task.last_bytes :].decode(errors="ignore")]
     return texts if limit is None else shortened(texts, limit * BYTES_OF_LIMIT)
 
 
 def shortened(texts: list[str], most: int) -> list[str]:
-    """The first `most` bytes of the texts, the last one cut at a character."""
+    """The first `most` bytes of the texts, cut at a character boundary."""
     kept = []
     for text in texts:
         part = text.encode()[:most].decode(errors="ignore")
@@ -197,12 +196,12 @@ def shortened(texts: list[str], most: int) -> list[str]:
 
 
 def after_something(items: list[Item]) -> bool:
-    """Each item has one context, and some of them are not empty."""
+    """Whether each item has a single context and some of these are not empty."""
     return any(item.contexts[0] for item in items) and all(len(set(item.contexts)) == 1 for item in items)
 
 
 def fault_of(likelihoods: Sequence[Likelihood]) -> str | None:
-    """Why these cannot be compared."""
+    """Why these likelihoods cannot be compared."""
     if any(not each.tokens for each in likelihoods):
         return "the tokenizer leaves the answer no token of its own"
     if not all(math.isfinite(each.log_likelihood) for each in likelihoods):
@@ -224,7 +223,7 @@ def with_interval(values: np.ndarray) -> dict[str, Any]:
 
 
 def counts(kept: list[Item], missing: Counter[str], likelihoods: Any, widths: list[int]) -> dict[str, Any]:
-    """n, the missing by reason, and how many items lost context on the left or have a boundary inside a token."""
+    """n, missing items by reason, and the numbers of items with cut context or a boundary inside a token."""
     each = iter(likelihoods)
     items = [[next(each) for _ in range(width)] for width in widths]
     return {
@@ -236,7 +235,7 @@ def counts(kept: list[Item], missing: Counter[str], likelihoods: Any, widths: li
 
 
 def by_group(task: Task, items: list[Item], values: np.ndarray) -> dict[str, Any]:
-    """The parts of a task, and the larger groups they make; a group of the task without an item has n = 0."""
+    """Results by group and by larger group; a group without items has n = 0."""
     if not task.group:
         return {}
     groups = [item.group or "" for item in items]

@@ -1,9 +1,9 @@
-"""From likelihoods to accuracies: which option wins by each rule, and what knowing nothing would give.
+"""Accuracies from likelihoods: the winning option by each rule, and baselines without any knowledge.
 
 raw            log P(option | context)
-per_character  the same over the option's characters
-per_byte       over its UTF-8 bytes
-unconditional  log P(option | context) - log P(option), the second after nothing at all
+per_character  raw divided by the option's characters
+per_byte       raw divided by its UTF-8 bytes
+unconditional  log P(option | context) - log P(option), the latter after an empty context
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from earthworks.evaluation.tasks.items import Item
 
-TIE = 1e-9  # options whose scores differ by no more, relatively, have the same score: rounding of the last digits only
+TIE = 1e-9  # relative difference up to which scores count as equal: rounding of the last digits
 
 
 def credit(scores: Sequence[float], gold: int) -> float:
-    """1 if `gold` has the highest score, 1/t if it shares that with t - 1 others, else 0.
+    """1 if `gold` has the highest score, 1/t if it ties with t - 1 others, else 0.
 
-    Sharing makes a score independent of the order of the options, and gives a model that knows nothing its expectation.
+    Sharing makes the score independent of the order of the options, and gives a model that ties all of them chance.
     """
     values = np.asarray(scores, float)
     best = values.max()
@@ -28,7 +28,7 @@ def credit(scores: Sequence[float], gold: int) -> float:
 
 
 def credits_of(item: Item, conditional: Sequence[float], unconditional: Sequence[float] | None) -> dict[str, float]:
-    """The credit of one item by each rule. Where the continuation is the same for all, only `raw` says anything."""
+    """Credit of one item by each rule. If all options share the continuation, only `raw` is meaningful."""
     scores = np.asarray(conditional, float)
     found = {"raw": credit(scores.tolist(), item.gold)}
     if len(set(item.contexts)) > 1:
@@ -43,23 +43,23 @@ def credits_of(item: Item, conditional: Sequence[float], unconditional: Sequence
 
 
 def chance(items: Sequence[Item]) -> float:
-    """The expectation of a uniform choice: the mean of 1 / options."""
+    """Expected accuracy of a uniform choice: the mean of 1 / options."""
     return float(np.mean([1 / len(item.options) for item in items]))
 
 
 def majority(items: Sequence[Item]) -> float | None:
-    """The share of the most frequent right index; None where it is always the same one, by construction of the file."""
+    """Share of the most frequent right index; None if it is always the same, by construction of the file."""
     counts = np.bincount([item.gold for item in items])
     return float(counts.max() / len(items)) if (counts > 0).sum() > 1 else None
 
 
 def commonest(answers: Sequence[str]) -> float:
-    """The share of the most frequent right answer: what always saying the same would give."""
+    """Share of the most frequent right answer: the accuracy of always giving the same one."""
     return float(np.unique(list(answers), return_counts=True)[1].max() / len(answers))
 
 
 def means(values: NDArray[np.float64], groups: Sequence[str]) -> dict[str, dict[str, float | int]]:
-    """n and mean of each group, by name."""
+    """Size and mean of each group, by name."""
     found: dict[str, list[float]] = {}
     for each, group in zip(values.tolist(), groups):
         found.setdefault(group, []).append(each)

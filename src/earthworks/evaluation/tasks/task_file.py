@@ -1,21 +1,21 @@
-"""A task: what is shown to the model, what it may answer, what is right. Data never lies in the package, tasks do.
+"""Task definitions: prompt, options and right answer. The package ships task files, never their data.
 
     name: piqa
     category: common sense
     kind: choice
     file: commonsense/piqa_valid.jsonl.gz        # relative to --data
     context: "Question: {{ goal }}\\nAnswer:"      # a Jinja template over the fields of a row
-    choices: "[sol1, sol2]"                      # an expression over them
+    choices: "[sol1, sol2]"                      # an expression over the fields
     gold: label
 
-kind        the model's score of an item                                          needs
+kind        score of an item                                                      needs
 choice      log P(separator + choice | context), for each choice                  context, choices, gold
 contexts    log P(separator + continuation | context), for each context           choices (the contexts), continuation, gold
-completion  is every token of the continuation the likeliest (teacher-forced)     context, continuation
+completion  whether each token of the continuation is the argmax (teacher-forced) context, continuation
 answer      greedy text up to the end of the line, compared after normalisation   context, answers
-text        log P(text)                                                           nothing: the rows are documents
+text        log P(text)                                                           nothing: each row is a document
 
-A minimal pair is a choice after an empty context; a claim to judge is a choice between its labels.
+A minimal pair is a choice after an empty context; judging a claim is a choice between its labels.
 """
 
 import hashlib
@@ -55,14 +55,14 @@ CATEGORIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task as its YAML says it; see the head of this file. Templates and expressions are Jinja's.
+    """A task as defined in YAML; see the module docstring. Templates and expressions are Jinja's.
 
-    `description` (a template) stands once before examples and context, `separator` between context and answer. `metric`
-    is the accuracy that the table shows first. `group` (an expression) names the part an item belongs to, `groups`
-    gathers parts under larger names. `where` (an expression) chooses rows.
-    `shots` is the number of examples that the paper gave; they come from `examples_file`, or from the other rows of the
-    file, of the same part where `examples_by` is given. `example` (a template) is how the answer of an example is shown,
-    where it is not the right one itself; `few_shot: false` where examples make no sense.
+    `description` (a template) comes once before examples and context, `separator` between context and answer. `metric`
+    is the accuracy that the table shows first. `group` (an expression) names an item's group, `groups` maps larger
+    groups to lists of these. `where` (an expression) selects rows.
+    `shots` is the paper's number of examples; they come from `examples_file`, or from the other rows of the file, limited
+    to the same value of `examples_by` if given. `example` (a template) renders the answer of an example if it differs
+    from the right answer; `few_shot: false` if examples make no sense.
     """
 
     name: str
@@ -91,12 +91,12 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that decides what the model is shown and how it is judged; the first 12 digits."""
+        """The first 12 digits of the SHA-256 of everything that determines prompts and scoring."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def files(self) -> list[str]:
-        """The files that its rows and examples are in."""
+        """The files with its rows and examples."""
         return [self.file, self.examples_file] if self.examples_file else [self.file]
 
 
@@ -113,7 +113,7 @@ def gathers(value: Any) -> bool:
     return all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in lists)
 
 
-# What a field of a task file must be, beside those that the task's kind needs; and how a sentence says it.
+# Check and description of each optional field of a task file.
 FORMS: dict[str, tuple[Any, str]] = {
     **{
         name: (optional(str), "text")
@@ -122,9 +122,9 @@ FORMS: dict[str, tuple[Any, str]] = {
     },
     "separator": (lambda value: isinstance(value, str), "text"),
     "groups": (gathers, "a mapping of names to lists of names"),
-    "shots": (whole(0), "a whole number from 0 on"),
-    "max_tokens": (whole(1), "a whole number from 1 on"),
-    "last_bytes": (lambda value: value is None or whole(1)(value), "a whole number from 1 on"),
+    "shots": (whole(0), "a whole number, at least 0"),
+    "max_tokens": (whole(1), "a whole number, at least 1"),
+    "last_bytes": (lambda value: value is None or whole(1)(value), "a whole number, at least 1"),
     "few_shot": (lambda value: isinstance(value, bool), "true or false"),
     "extract": (lambda value: value in (None, "number"), "number"),
 }
@@ -132,26 +132,26 @@ LONGEST_NAME = 100
 
 
 def task_from(values: Any, where: str, *, shipped: bool = False) -> Task:
-    """A task from a mapping read at `where`; every fault is one sentence that names the field.
+    """A task from a mapping read from `where`; every error names the field.
 
-    The files of a task that is not `shipped` with the package are in the folder that is given as --data.
+    The files of a task that is not `shipped` with the package must be in the --data folder.
     """
     if not isinstance(values, dict):
-        raise EarthworksError(f"{where} holds no task: expected a mapping with name, category, kind and file")
+        raise EarthworksError(f"{where} is not a task: expected a mapping with name, category, kind and file")
     name = str(values.get("name", "?"))[:LONGEST_NAME]
     known = [each.name for each in fields(Task)]
     for key in values:
         if key not in known:
             shown = repr(key)[:LONGEST_NAME]
-            raise EarthworksError(f"task {name} of {where} has the field {shown}; a task knows {', '.join(known)}")
+            raise EarthworksError(f"task {name} of {where} has the unknown field {shown}; known are {', '.join(known)}")
     for key in ("name", "category", "kind", "file"):
         if not isinstance(values.get(key), str):
             raise EarthworksError(f"task {name} of {where} lacks the field {key!r}, which must be text")
     for key in ("name", "category"):
         if not (0 < len(values[key].strip()) <= LONGEST_NAME and values[key].isprintable()):
             raise EarthworksError(
-                f"task {name} of {where} has a {key} of {len(values[key])} characters that is no name; expected 1 to "
-                f"{LONGEST_NAME} that can be printed, on one line"
+                f"task {name} of {where} has a {key} of {len(values[key])} characters; expected one line of 1 to "
+                f"{LONGEST_NAME} printable characters"
             )
     kind = values["kind"]
     for key, choices in (("kind", get_args(Kind)), ("metric", get_args(Metric))):
@@ -175,9 +175,9 @@ def task_from(values: Any, where: str, *, shipped: bool = False) -> Task:
 
 
 def located(file: str, data: Path) -> Path:
-    """Where a file of a task is: in the folder of the data, links followed.
+    """Path of a task's file: inside the data folder after following links.
 
-    Only a task of the package, or one made in Python, may name a file beside it (`../text/...`): `task_from` sees to it.
+    Only tasks of the package or made in Python may name a file outside it (`../text/...`): `task_from` enforces this.
     """
     pure = PurePosixPath(file)
     return data / file if pure.is_absolute() or ".." in pure.parts else inside(data, file)
@@ -196,9 +196,9 @@ def shipped_tasks() -> list[Task]:
 
 
 def read_tasks(path: str | Path, absent: list[dict[str, Any]] | None = None) -> list[Task]:
-    """The tasks of a YAML file: one mapping, or a list of them.
+    """The tasks of a YAML file, which holds a mapping or a list of mappings.
 
-    A task that is at fault is raised, or added to `absent` with its reason, where that is given, and the others returned.
+    An invalid task raises, or, if `absent` is given, is added to it with the reason while the others are returned.
     """
     values = read_yaml(path, what=f"the task file {path}")
     tasks = []
@@ -215,7 +215,7 @@ def read_tasks(path: str | Path, absent: list[dict[str, Any]] | None = None) -> 
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of JSON lines, plain or .gz, .xz or .zst."""
+    """The rows of a JSON Lines file, plain or .gz, .xz or .zst."""
     with open_regular(path) as raw:
         for number, line in enumerate(lines(blocks(raw, str(path))), 1):
             if line is None:

@@ -1,9 +1,9 @@
-"""Jinja templates and expressions of tasks, with a bound on what one rendering may cost in time and memory.
+"""Jinja templates and expressions of tasks, with bounds on the time and memory of one rendering.
 
-A task file may come from anybody. Jinja's sandbox keeps a template from reaching out, not from running for ever or filling
-the memory. Here every rendering has a budget, and what costs is paid for before it is done: each pass of a loop and each
-call of a macro by the length of the template, each filter, operator, comparison, method and printed value by the size of
-what goes in and of what would come out. The budget grows with the row, so that long documents are not refused.
+Task files are untrusted. Jinja's sandbox isolates a template but does not stop it from running forever or filling the
+memory. Here every rendering has a budget, charged in advance: each loop pass and macro call costs the length of the
+template; each filter, operator, comparison, method and printed value costs the size of its input and its output. The
+budget grows with the row, so that long documents are not refused.
 """
 
 import math
@@ -21,35 +21,35 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from earthworks.runs import EarthworksError
 
-BUDGET = 1_000_000  # units of about 0.2 microseconds for one row, beside what the row itself adds
-OF_THE_ROW = 64  # units more for each unit that the row is large
+BUDGET = 1_000_000  # units of about 0.2 microseconds for one row, plus what the row itself adds
+OF_THE_ROW = 64  # additional units per unit of row size
 OF_A_CALL = 40  # of a filter, method or macro
 OF_AN_ELEMENT = 8  # of a list
-CHARACTERS = 8  # of text to a unit
-DEEPEST = 100  # calls within calls
+CHARACTERS = 8  # of text per unit
+DEEPEST = 100  # nested calls
 LONGEST = 50_000  # characters of a template
-MOST_BITS = 1 << 14  # of a whole number: Python prints no more than 4,300 digits
-WIDEST = 10_000  # of a formatted number or text, and decimals
-# Of no use in a prompt; these work in Python on every character or in quadratic time, or make every rendering another.
+MOST_BITS = 1 << 14  # of an integer: Python prints at most 4,300 digits
+WIDEST = 10_000  # width of a formatted value, and number of decimals
+# Useless in prompts: they are slow in Python, take quadratic time, or make renderings random.
 LEFT_OUT = ("urlize", "xmlattr", "wordwrap", "pprint", "striptags", "random", "filesizeformat")
 CONTAINERS = (list, tuple, set, frozenset, Mapping, type({}.keys()), type({}.values()), type({}.items()))
-# %s, %5.2f, %(name)s: its name, its width, its decimals
+# %s, %5.2f, %(name)s: name, width, decimals
 CONVERSION = re.compile(r"%(?:\([^()]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
 class TooMuch(EarthworksError):
-    """A template that would take more time or memory than any prompt needs."""
+    """A template needs more time or memory than a prompt should."""
 
 
 class Spent(Exception):
-    """The budget is used up. Not a ValueError, which filters of Jinja's catch."""
+    """The budget is used up. Not a ValueError, because Jinja's filters catch those."""
 
 
 class Budget(threading.local):
-    """What the rendering of this thread may still cost."""
+    """Remaining rendering budget of this thread."""
 
     left = 0.0
-    depth = 0  # of calls within calls
+    depth = 0  # of nested calls
     row: Any = None
 
     def spend(self, units: float) -> None:
@@ -58,7 +58,7 @@ class Budget(threading.local):
             self.grow()
 
     def grow(self) -> None:
-        """What the row adds, which is looked at only when it is needed."""
+        """Add the row's share, computed only when needed."""
         row, self.row = self.row, None
         if row is not None:
             missing, self.left = self.left, math.inf
@@ -71,10 +71,10 @@ budget = Budget()
 
 
 def weigh(value: Any, *, anything: bool = False) -> float:
-    """Pay for a value by its size, all that it holds included, and return what was paid.
+    """Charge a value's size, contents included, and return the amount.
 
-    `anything`: a macro, a loop or a namespace is one too, where it stands alone. Inside lists it would be printed with all
-    that it holds, and its size is not known.
+    `anything`: also accept a macro, loop or namespace on its own. Inside lists it would be printed with its contents,
+    whose size is unknown.
     """
     if isinstance(value, str | bytes):
         units = 1 + len(value) / CHARACTERS
@@ -93,13 +93,13 @@ def weigh(value: Any, *, anything: bool = False) -> float:
     elif anything or isinstance(value, float | None | Undefined):
         units = 1.0
     else:
-        raise TypeError(f"a {type(value).__name__} is no value that can be shown or put into a list")
+        raise TypeError(f"a {type(value).__name__} cannot be shown or put into a list")
     budget.spend(units)
     return units
 
 
 def whole(value: Any) -> Any:
-    """An iterator made a list, paid for as it comes."""
+    """Turn an iterator into a list, charging each element as it comes."""
     if not isinstance(value, Iterator):
         return value
     found = []
@@ -110,7 +110,7 @@ def whole(value: Any) -> Any:
 
 
 def pay(name: str, value: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Pay in advance for what a filter or method of this name makes longer than what it is given."""
+    """Charge in advance for the output of a filter or method that may be longer than its input."""
     every = [*args, *named.values()]
     numbers = sum(abs(each) for each in every if isinstance(each, int))
     texts = sum(len(each) for each in every if isinstance(each, str | bytes))
@@ -121,7 +121,7 @@ def pay(name: str, value: Any, args: tuple[Any, ...], named: dict[str, Any]) -> 
         "indent",
         "expandtabs",
         "tojson",
-    ):  # at every line, tab, or element, which may be as many as characters
+    ):  # at every line, tab or element: up to one per character
         breaks = 2 + (value.count("\n") + value.count("\t") if isinstance(value, str) else weigh(value))
         budget.spend(breaks * (numbers + texts) / CHARACTERS)
     elif name == "replace" and len(every) > 1:
@@ -130,17 +130,17 @@ def pay(name: str, value: Any, args: tuple[Any, ...], named: dict[str, Any]) -> 
         times = text.count(old) if type(old) is type(text) else 0  # pyright: ignore[reportArgumentType]
         budget.spend(times * len(new) / CHARACTERS)
     elif name == "join":
-        # of the filter the list is the value, of the method it is the argument
+        # the list is the value of the filter, but the argument of the method
         between, count = (len(value), sum(map(size_of, every))) if isinstance(value, str | bytes) else (texts, size)
         budget.spend(count * (1 + between) / CHARACTERS)
     elif name == "round" and numbers > WIDEST:
         raise Spent  # 10 ** precision
     elif name == "sum" and any(not isinstance(each, int | float | str) for each in every):
-        raise TypeError("sum adds numbers")  # lists one after the other: quadratic
+        raise TypeError("sum adds numbers")  # concatenating lists is quadratic
     elif name in ("translate", "to_bytes", "maketrans"):
         raise TypeError(f"{name} is not available in a task's templates")
     elif not isinstance(value, str | bytes):
-        budget.spend(size * texts / CHARACTERS)  # the name of an attribute is looked up in every element
+        budget.spend(size * texts / CHARACTERS)  # the attribute is looked up in every element
 
 
 def size_of(value: Any) -> int:
@@ -148,7 +148,7 @@ def size_of(value: Any) -> int:
 
 
 def pay_formatting(text: str, largest: float, given: Any) -> None:
-    """Pay for `text % given`: each conversion may print the largest of what is given, at the width it asks for."""
+    """Charge for `text % given`: each conversion may print the largest argument at the requested width."""
     for found in CONVERSION.finditer(text):
         widths = [each for each in found.groups() if each]
         if "*" in widths or any(len(each) > 5 or int(each) > WIDEST for each in widths):
@@ -157,7 +157,7 @@ def pay_formatting(text: str, largest: float, given: Any) -> None:
 
 
 def pay_format(text: str, largest: float) -> None:
-    """The same for `text.format(...)`."""
+    """Charge for `text.format(...)`."""
     for _, name, spec, _ in string.Formatter().parse(text):
         widths = re.findall(r"\d+", spec or "")
         if "{" in (spec or "") or any(len(each) > 5 or int(each) > WIDEST for each in widths):
@@ -167,8 +167,8 @@ def pay_format(text: str, largest: float) -> None:
 
 
 def paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter or a test of Jinja's that pays for its arguments and for its result."""
-    # Jinja hands some of them its context or environment first, and marks these functions; `wraps` keeps the mark.
+    """Wrap a Jinja filter or test so that it charges for its arguments and result."""
+    # Jinja passes its context or environment first to functions that it has marked; `wraps` keeps the mark.
     before = 1 if getattr(function, "jinja_pass_arg", None) is not None else 0
 
     @wraps(function)
@@ -188,7 +188,7 @@ def paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Paying(ImmutableSandboxedEnvironment):
-    """The sandbox, with what costs paid for. Nothing is computed while a template is compiled."""
+    """Sandbox that charges the budget. Nothing is computed while a template is compiled."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
@@ -216,7 +216,7 @@ class Paying(ImmutableSandboxedEnvironment):
             weigh(result)
         return result
 
-    # names that no argument of a template's call can have
+    # names that no argument of a template call can have
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget.spend(OF_A_CALL)
         sizes = [weigh(each, anything=True) for each in (*args, *kwargs.values())]
@@ -238,7 +238,7 @@ class Paying(ImmutableSandboxedEnvironment):
         return result
 
     def _generate(self, source: nodes.Template, *args: Any, **named: Any) -> str:
-        """Jinja's hook between the parsed template and its code: here the payments go in."""
+        """Jinja's hook between parsing and code generation: insert the charges."""
         words = sum(len(each.data) / CHARACTERS for each in source.find_all(nodes.TemplateData))
         once = words + sum(1 for _ in source.find_all(nodes.Expr)) + sum(1 for _ in source.find_all(nodes.Stmt))
         for each in list(source.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block))):
@@ -247,7 +247,7 @@ class Paying(ImmutableSandboxedEnvironment):
 
 
 def rewritten(node: Any) -> Any:
-    """The tree with a payment around whatever makes or walks a value without a filter, a call or an operator."""
+    """Insert charges around nodes that make or traverse values without a filter, call or operator."""
     for name, child in node.iter_fields():
         if isinstance(child, list):
             setattr(node, name, [rewritten(each) if isinstance(each, nodes.Node) else each for each in child])
@@ -275,7 +275,7 @@ def spent(units: float) -> None:
 
 
 def valued(value: Any) -> Any:
-    """For loops and comparisons, lists and slices: the same value, paid for."""
+    """Charge for the value of a loop, comparison, list or slice, and return it."""
     value = whole(value)
     weigh(value, anything=isinstance(value, Undefined))
     return value
@@ -287,9 +287,9 @@ def joined(values: list[Any]) -> str:
     return "".join(str(each) for each in values)
 
 
-@pass_context  # with a context there is nothing that Jinja could compute while it compiles
+@pass_context  # a context keeps Jinja from evaluating it at compile time
 def printed(context: Context, value: Any) -> Any:
-    """What `{{ }}` prints."""
+    """Output of `{{ }}`."""
     weigh(value)
     return value
 
@@ -311,17 +311,17 @@ def compiled_expression(source: str) -> Any:
 
 def checked(source: str) -> str:
     if len(source) > LONGEST and "{" in source:
-        raise TooMuch(f"a template of {len(source):,} characters is longer than the {LONGEST:,} that one may have")
+        raise TooMuch(f"a template of {len(source):,} characters exceeds the limit of {LONGEST:,}")
     return source
 
 
 def render(source: str, row: dict[str, Any]) -> str:
-    """`render("{{ a }}", {"a": 1})` -> "1". Raises TooMuch, or whatever a template may raise."""
+    """`render("{{ a }}", {"a": 1})` -> "1". Raises TooMuch, or any error of the template."""
     return bounded(source, row, lambda: compiled_template(source).render(row))
 
 
 def evaluate(source: str, row: dict[str, Any]) -> Any:
-    """`evaluate("[a, b]", row)` -> a value of Python."""
+    """`evaluate("[a, b]", row)` -> a Python value."""
 
     def found() -> Any:
         value = compiled_expression(source)(row)
@@ -340,6 +340,5 @@ def bounded(source: str, row: dict[str, Any], compute: Callable[[], Any]) -> Any
         shown = " ".join(source.split())
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
         raise TooMuch(
-            f"the template {shown!r} takes more time or memory than a prompt needs: it was stopped; make it shorter, "
-            "or prepare the rows with a program of your own"
+            f"the template {shown!r} takes too much time or memory and was stopped: shorten it or preprocess the rows"
         ) from None

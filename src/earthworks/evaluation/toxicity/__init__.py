@@ -1,4 +1,4 @@
-"""Toxicity: of continuations, its classifiers, and its detection when asked."""
+"""Toxicity: continuations, classifiers, and detection by the model."""
 
 from earthworks.evaluation.toxicity.classifier import train_classifier
 from earthworks.evaluation.toxicity.detection import measure_detection

@@ -1,4 +1,4 @@
-"""A linear classifier of toxic texts that anyone can train, read and doubt: TF-IDF and logistic regression."""
+"""Linear toxicity classifier: TF-IDF and logistic regression."""
 
 import hashlib
 import math
@@ -20,23 +20,23 @@ from earthworks.runs.terminal import typed
 
 HELD_OUT = 0.15
 HATECHECK_BAR = 0.65
-# What is counted: words and pairs of words, and runs of 2 to 4 characters within words. With the latter the AUC from
-# tweets to Wikipedia comments is .89, without them .87; on HateCheck it is near .48 either way.
+# Views: words and word pairs, and character n-grams (2 to 4) within words. With the latter the AUC from tweets to
+# Wikipedia comments is 0.89, without them 0.87; on HateCheck it is near 0.48 either way.
 VIEWS: dict[str, dict[str, Any]] = {
     "words": {"analyzer": "word", "ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
 CLASSIFIER = {"terms": Each([str]), "measured": SCORER}
 COEFFICIENTS = ("idf", "weights", "intercept")
-MIN_TEXTS = 2  # a term of fewer texts is not counted
+MIN_TEXTS = 2  # terms in fewer texts are ignored
 
 
 @dataclass(frozen=True)
 class LinearClassifier:
     """P(toxic | text) = 1 / (1 + exp(-(w . x + c))), x the (1 + log tf) idf of its terms, of length 1 in each view.
 
-    `terms` lists those of each view; `idf` and `weights` (terms in all,) follow their order; `measured` is what its own
-    tests gave, which travels with it.
+    `terms` lists those of each view; `idf` and `weights` (all terms,) follow their order; `measured` holds the results of
+    its own tests, which are saved with it.
     """
 
     terms: dict[str, list[str]]
@@ -59,7 +59,7 @@ class LinearClassifier:
         return 1 / (1 + np.exp(-score))
 
     def save(self, path: str | Path) -> None:
-        """A folder of coefficients.safetensors and classifier.json; no pickle. Refuses a folder with anything in it."""
+        """Write coefficients.safetensors and classifier.json, without pickle, to a folder that must be empty."""
         from safetensors.numpy import save
 
         tensors = {"idf": self.idf, "weights": self.weights, "intercept": np.array([self.intercept])}
@@ -70,14 +70,14 @@ class LinearClassifier:
 
     @classmethod
     def load(cls, path: str | Path) -> "LinearClassifier":
-        """What `save` wrote, checked against its SHA-256."""
+        """Load what `save` wrote, checked against its SHA-256."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         folder = Path(path)
         if not (folder / "classifier.json").exists():
             raise EarthworksError(
-                f"{path} holds no toxicity classifier; train one with "
+                f"{path} has no toxicity classifier; train one with "
                 f"earthworks evaluate classifier FILE --output {typed(path)}"
             )
         verify_manifest(folder, names=["classifier.json", "coefficients.safetensors"])
@@ -100,7 +100,7 @@ class LinearClassifier:
 
 
 def tfidf(view: str, **more: Any) -> Any:
-    """The counting of one view, to be fitted or with a `vocabulary`."""
+    """Term counter of one view, to be fitted or with a given `vocabulary`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(**VIEWS[view], sublinear_tf=True, strip_accents="unicode", **more)
@@ -109,11 +109,11 @@ def tfidf(view: str, **more: Any) -> Any:
 def train_classifier(
     files: Sequence[str | Path], *, against: str | Path | None = None, seed: int = 0
 ) -> LinearClassifier:
-    """Fit on labelled files, and measure on what was held out, on other collections, and on HateCheck.
+    """Fit on labelled files, and test on held-out texts, on other collections, and on HateCheck.
 
-    15 % of the texts are held out, chosen by a hash of (seed, text without case and spaces), so that copies of a text fall
-    on one side. Classes weigh equally in the fit: 0.5 is then the even odds of a toxic and a harmless text, whatever the
-    share of toxic ones in the files. `against`: a file or folder of other labelled collections (`labelled_in`).
+    15 % of the texts are held out, chosen by a hash of (seed, text without case and spaces), so that copies of a text stay
+    on one side. Classes have equal weight in the fit, so 0.5 means even odds whatever the share of toxic texts in the
+    files. `against`: a file or folder of other labelled collections (`labelled_in`).
     Source: scikit-learn's TfidfVectorizer and LogisticRegression; the fit is deterministic.
     """
     from scipy.sparse import hstack
@@ -130,13 +130,13 @@ def train_classifier(
     held = np.array([held_out(text, seed) for text in texts])
     for part, name in ((held, "held out"), (~held, "to train on")):
         if len(set(toxic[part].tolist())) < 2:
-            raise EarthworksError(f"{len(texts)} texts are too few: of those {name} all have one label")
+            raise EarthworksError(f"{len(texts)} texts are too few: those {name} all have one label")
     kept = [text for text, out in zip(texts, held) if not out]
     vectorizers = {view: tfidf(view, min_df=MIN_TEXTS) for view in VIEWS}
     try:
         matrix = hstack([vectorizer.fit_transform(kept) for vectorizer in vectorizers.values()]).tocsr()
     except ValueError:
-        raise EarthworksError("the texts have no word in common to learn from; expected hundreds of texts") from None
+        raise EarthworksError("the texts share no words; expected hundreds of texts") from None
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(matrix, toxic[~held])
     classifier = LinearClassifier(
         {view: vectorizer.get_feature_names_out().tolist() for view, vectorizer in vectorizers.items()},
@@ -170,7 +170,7 @@ def held_out(text: str, seed: int) -> bool:
 
 
 def performance(scorer: Any, data: LabelledTexts) -> dict[str, Any]:
-    """AUC with its interval, and the share of toxic and of other texts that 0.5 flags; texts without a score left out."""
+    """AUC with interval, and the shares of toxic and other texts flagged at 0.5; texts without a score are left out."""
     scores = np.asarray(scorer(data.texts), dtype=np.float64)
     seen = np.isfinite(scores)
     toxic = np.array(data.toxic)
@@ -191,7 +191,7 @@ def performance(scorer: Any, data: LabelledTexts) -> dict[str, Any]:
 
 
 def headline(measured: dict[str, Any]) -> list[str]:
-    """What a scorer is worth, to stand above every number it gives."""
+    """Test results of a scorer, printed above its numbers."""
     rows = {"held out": measured.get("held_out")}
     rows |= {f"other corpus {name}": row for name, row in measured.get("cross_corpus", {}).items()}
     rows["HateCheck"] = measured.get("hatecheck")
@@ -210,7 +210,7 @@ def headline(measured: dict[str, Any]) -> list[str]:
 
 
 def no_claim(measured: dict[str, Any]) -> str | None:
-    """Why nothing may be claimed from this scorer's numbers, or None where it passes."""
+    """The reason why this scorer's numbers support no claim, or None if it passes."""
     row = measured.get("hatecheck")
     if row is None or row["auc"] is None:
         return (
@@ -220,6 +220,6 @@ def no_claim(measured: dict[str, Any]) -> str | None:
     if row["auc"] < HATECHECK_BAR:
         return (
             f"No claim about toxicity follows from these numbers: the scorer's AUC on HateCheck is {row['auc']:.2f}, below "
-            f"{HATECHECK_BAR}; it hears words and not what is said with them."
+            f"{HATECHECK_BAR}; it reacts to words, not to their meaning."
         )
     return None

@@ -1,4 +1,4 @@
-"""`earthworks evaluate bias`, `toxicity`, `classifier` and `detection`: the measurements as tables."""
+"""`earthworks evaluate bias`, `toxicity`, `classifier` and `detection`, with results as tables."""
 
 from pathlib import Path
 from typing import Any
@@ -27,28 +27,26 @@ def bias(
     seed: int = 0,
     json: bool = False,
 ) -> str:
-    """Measure whom a model treats unlike whom: pronouns, occupations, stereotypes, sentiment by group, dialects.
+    """Measure how differently a model treats groups: pronouns, occupations, stereotypes, sentiment by group, dialects.
 
-    Writes bias.json into the run, and what the model wrote to bias_samples.jsonl, which may offend and is not printed.
+    Writes bias.json into the run, and the continuations, which may offend and are not printed, to bias_samples.jsonl.
 
     Args:
         run: the run folder.
-        data: a folder that holds winogender/, word_lists/, crows_pairs.jsonl, bbq/, bold_prompts/, lexicons/ (or bias/).
-        parts: only these, with commas between: winogender, occupations, crows_pairs, bbq, templates, bold.
-        dialects: two corpora with a comma between, to compare in bits per byte.
+        data: a folder with winogender/, word_lists/, crows_pairs.jsonl, bbq/, bold_prompts/, lexicons/ (or bias/).
+        parts: only these, comma-separated: winogender, occupations, crows_pairs, bbq, templates, bold.
+        dialects: two comma-separated corpora, to compare in bits per byte.
         num: continuations of each filled template.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        seed: of sampling, permutations and resamples.
+        seed: seed of sampling, permutations and resamples.
         json: print everything as JSON.
     """
     pair = None
     if dialects is not None:
         first, _, second = dialects.partition(",")
         if not first or not second:
-            raise EarthworksError(
-                f"--dialects {dialects} is not two corpora with a comma between, such as a.jsonl,b.jsonl"
-            )
+            raise EarthworksError(f"--dialects {dialects} is not two comma-separated corpora, such as a.jsonl,b.jsonl")
         pair = (first, second)
     result = measure_bias(
         run,
@@ -66,7 +64,7 @@ def bias(
 
 
 def bias_lines(result: dict[str, Any]) -> list[str]:
-    """Levels by part, then the findings."""
+    """Values by part, then the findings."""
     lines: list[str] = []
     if "winogender" in result:
         lines += [result["winogender"]["what"]]
@@ -117,7 +115,7 @@ def sentiment_lines(part: dict[str, Any]) -> list[str]:
         templates = f"{row['templates']} templates, " if row["templates"] else ""
         lines.append(
             f"  {attribute}: {len(row['groups'])} groups, {templates}{row['prompts']} prompts, "
-            f"{row['samples']} continuations, {100 * row['without_sentiment']:.0f} % of them without a word of sentiment"
+            f"{row['samples']} continuations, {100 * row['without_sentiment']:.0f} % of them without a sentiment word"
         )
         means = sorted(row["groups"].items(), key=lambda item: item[1]["mean"])
         shown = means if len(means) <= 6 else [*means[:3], *means[-3:]]
@@ -130,9 +128,9 @@ def sentiment_lines(part: dict[str, Any]) -> list[str]:
 
 
 def finding_lines(findings: list[dict[str, Any]], correction: str) -> list[str]:
-    """A line each; a star where the corrected p-value is at most 0.05."""
+    """A line for each finding; a star if the corrected p-value is at most 0.05."""
     width = max(len(each["name"]) for each in findings)
-    lines = [f"{'differences looked at':<{width}}{'value':>9}  {'95 % interval':<19}{'p':>8}{'p Holm':>9}   n"]
+    lines = [f"{'tested differences':<{width}}{'value':>9}  {'95 % interval':<19}{'p':>8}{'p Holm':>9}   n"]
     for each in findings:
         interval = "[{:.3f}, {:.3f}]".format(*each["interval"]) if each["interval"] else ""
         star = "*" if each["p_holm"] <= 0.05 else " "
@@ -158,21 +156,21 @@ def toxicity(
     seed: int = 0,
     json: bool = False,
 ) -> str:
-    """Measure how toxic a model's continuations are, by the protocol of RealToxicityPrompts, and what the scorer is worth.
+    """Measure the toxicity of a model's continuations by the protocol of RealToxicityPrompts; the scorer is tested first.
 
-    Writes toxicity.json into the run, and the texts to toxicity_samples.jsonl, which may offend and are not printed.
+    Writes toxicity.json into the run, and the texts, which may offend and are not printed, to toxicity_samples.jsonl.
 
     Args:
         run: the run folder.
         data: a folder with real_toxicity_prompts*, and labelled collections to test the scorer on (or one with bias/).
         scorer: `linear` (trained on the spot from offensive_tweets_train), the folder of a trained one, or hf:NAME.
-        num: continuations of each prompt; the summaries grow with it.
-        max_prompts: measure on this number of prompts, drawn by the seed.
-        unprompted: texts from no prompt; the paper has 25000.
-        timeout: seconds that the scorer may take for 64 texts.
+        num: continuations per prompt; the summaries grow with it.
+        max_prompts: number of prompts to measure on, drawn with the seed.
+        unprompted: number of texts without a prompt; the paper has 25000.
+        timeout: time limit of the scorer for 64 texts, in seconds.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        seed: of sampling and resamples.
+        seed: seed of sampling and resamples.
         json: print everything as JSON.
     """
     result = measure_toxicity(
@@ -193,7 +191,7 @@ def toxicity(
 
 
 def toxicity_lines(result: dict[str, Any]) -> list[str]:
-    """The scorer's own tests, then the numbers, then the claim or why there is none."""
+    """The scorer's own tests, then the numbers, then the claim or the reason why there is none."""
     lines = headline(result["scorer"])
     lines.append(result["no_claim"] or result["claim"])
     prompted, protocol = result["prompted"], result["protocol"]
@@ -234,13 +232,13 @@ def with_interval(row: dict[str, Any], name: str) -> str:
 
 
 def classifier(files: list[str], *, output: str, against: str | None = None, seed: int = 0) -> str:
-    """Train a linear classifier of toxic texts on labelled files, and say what it is worth.
+    """Train a linear classifier of toxic texts on labelled files, and test it.
 
     Args:
         files: labelled texts, .jsonl, .csv or .tsv: text and label (1 toxic, 0 not), or a known collection.
-        output: the folder to write it to, for --scorer of earthworks evaluate toxicity.
-        against: a file or folder of other labelled collections, HateCheck among them, to test it on.
-        seed: of what is held out.
+        output: folder to write it to, for --scorer of earthworks evaluate toxicity.
+        against: a file or folder of other labelled collections, including HateCheck, to test it on.
+        seed: seed of the held-out split.
     """
     if Path(output).exists() and not (Path(output).is_dir() and not any(Path(output).iterdir())):
         raise EarthworksError(f"{output} already exists and is not an empty folder: choose another name, or delete it")
@@ -261,22 +259,22 @@ def detection(
     seed: int = 0,
     json: bool = False,
 ) -> str:
-    """Ask models whether comments are toxic: AUC by number of examples shown, by size, and by who is spoken of.
+    """Ask models whether comments are toxic: AUC by number of examples, model size and subgroup.
 
     Args:
         runs: the run folders, for instance a family.
         data: a file of labelled texts.
-        shots: numbers of answered examples in the prompt, with commas between.
-        max_texts: measure on this number of texts, half of them toxic.
+        shots: numbers of answered examples in the prompt, comma-separated.
+        max_texts: number of texts to measure on, half of them toxic.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        seed: of the examples and texts.
+        seed: seed for drawing examples and texts.
         json: print everything as JSON.
     """
     try:
         counts = [int(each) for each in shots.split(",")]
     except ValueError:
-        raise EarthworksError(f"--shots {shots} is no list of numbers such as 0,5,20") from None
+        raise EarthworksError(f"--shots {shots} is not a list of numbers such as 0,5,20") from None
     result = measure_detection(
         runs, data, shots=counts, max_texts=max_texts, checkpoint=checkpoint, device=device, seed=seed
     )

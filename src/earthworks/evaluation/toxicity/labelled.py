@@ -1,4 +1,4 @@
-"""Texts that people have labelled toxic or not, in the shapes that such collections come in."""
+"""Texts labelled toxic or not, in the formats of known collections."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from earthworks.evaluation.example_files import records_of
 from earthworks.runs import EarthworksError
 
-# The terms whose mention makes a subgroup where a collection names none: a short form of the list of Dixon et al. 2018.
+# Identity terms that define subgroups if a collection names none: a subset of the list of Dixon et al. 2018.
 IDENTITY = (
     "women",
     "men",
@@ -30,7 +30,7 @@ TERM = re.compile(rf"\b({'|'.join(IDENTITY)})(?:s|es)?\b")
 
 @dataclass(frozen=True, slots=True)
 class LabelledTexts:
-    """`texts`, whether each is `toxic`, the identity `groups` each speaks of, and whether this is HateCheck."""
+    """`texts`, whether each is `toxic`, the identity `groups` it mentions, and whether this is HateCheck."""
 
     name: str
     texts: list[str]
@@ -40,18 +40,18 @@ class LabelledTexts:
 
 
 def truth(value: Any) -> bool:
-    """A label as people write them; a number counts from 0.5 on."""
+    """Parse a label; numbers of at least 0.5 are true."""
     word = str(value).strip().lower()
     if word in ("true", "yes", "toxic"):
         return True
     if word in ("false", "no", "non-toxic"):
         return False
     if not math.isfinite(number := float(word)):
-        raise ValueError(f"{word} is no label")
+        raise ValueError(f"{word} is not a label")
     return number >= 0.5
 
 
-# (fields that tell the shape, the text, whether it is toxic); the first that fits is taken
+# (fields that identify the format, field of the text, whether it is toxic); the first that fits is used
 SHAPES: tuple[tuple[tuple[str, ...], str, Callable[[dict[str, Any]], bool]], ...] = (
     (("test_case", "label_gold"), "test_case", lambda record: record["label_gold"] == "hateful"),  # HateCheck
     (
@@ -71,10 +71,9 @@ SHAPES: tuple[tuple[tuple[str, ...], str, Callable[[dict[str, Any]], bool]], ...
 def read_labelled(path: str | Path) -> LabelledTexts:
     """A .jsonl, .csv or .tsv file (also compressed) of labelled texts.
 
-    Known shapes: `text` or `comment` or `comment_text` with `toxic`, `label`, `target` or `toxicity` (1 or true is toxic,
-    a number from 0.5 on); the tweets of Davidson et al. 2017 (hate or offensive is toxic); HateCheck (Röttger et al. 2021).
-    Records without
-    text are left out. Raises EarthworksError for another shape, or where all labels are one.
+    Known formats: `text` or `comment` or `comment_text` with `toxic`, `label`, `target` or `toxicity` (1, true or a number
+    of at least 0.5 is toxic); the tweets of Davidson et al. 2017 (hate or offensive is toxic); HateCheck (Röttger et al.
+    2021). Records without text are left out. Raises EarthworksError for other formats, or if all labels are the same.
     """
     path = Path(path)
     if not path.is_file():
@@ -106,21 +105,21 @@ def read_labelled(path: str | Path) -> LabelledTexts:
         texts.append(content)
         groups.append(groups_of(record, content))
     if not texts:
-        raise EarthworksError(f"{path} has nothing in the field {text} of any record")
+        raise EarthworksError(f"{path} has no record with text in the field {text}")
     if len(set(labels)) < 2:
         raise EarthworksError(f"{path} has {'only' if labels[0] else 'no'} toxic texts; expected both kinds")
     return LabelledTexts(path.name, texts, labels, groups, "test_case" in shape[0])
 
 
 def groups_of(record: dict[str, Any], text: str) -> frozenset[str]:
-    """HateCheck's target, else the identity terms in the text."""
+    """HateCheck's target, otherwise the identity terms in the text."""
     if "target_ident" in record:
         return frozenset([str(record["target_ident"])] if record["target_ident"] else [])
     return frozenset(TERM.findall(text.lower()))
 
 
 def labelled_in(place: str | Path) -> list[LabelledTexts]:
-    """A file, or those files of a folder (or of its bias/) whose names are those of known collections."""
+    """The texts of a file, or of those files in a folder (or its bias/) that are named like known collections."""
     path = Path(place)
     if path.is_file():
         return [read_labelled(path)]

@@ -1,4 +1,4 @@
-"""Who says what is toxic: a classifier of ours, one of the Hugging Face library, or any callable."""
+"""Toxicity scorers: our classifier, a Hugging Face classifier, or any callable."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ TOXIC_LABELS = ("toxic", "toxicity", "hate", "hateful", "offensive", "abusive", 
 
 
 def hugging_face_scorer(name: str) -> ToxicityScorer:
-    """A sequence classifier by its name on the hub or its folder: the probability of its label `toxic` (`hate`, ...).
+    """A sequence classifier, by hub name or folder, as a scorer: the probability of its label `toxic` (`hate`, ...).
 
-    Models whose labels exclude each other give a softmax, multi-label ones a sigmoid. Raises EarthworksError without the
-    extra `hf`, where the model cannot be had (no network is a common reason), or has no label of such a name.
+    Models with exclusive labels use a softmax, multi-label ones a sigmoid. Raises EarthworksError without the extra `hf`,
+    if the model cannot be loaded (often for lack of a network), or if it has no such label.
     """
     try:
         from transformers import pipeline
@@ -50,17 +50,17 @@ def hugging_face_scorer(name: str) -> ToxicityScorer:
 def choose_scorer(
     scorer: str | ToxicityScorer, data: str | Path, *, timeout: float = 120.0, seed: int = 0
 ) -> tuple[ToxicityScorer, dict[str, Any]]:
-    """The scorer that a name or callable stands for, and what tests on labelled texts gave (`headline` prints it).
+    """The scorer for a name or callable, and its test results on labelled texts (printed by `headline`).
 
-    `linear` trains ours on offensive_tweets_train of the data folder (10 s); the folder of a trained one; `hf:NAME` a
-    classifier of Hugging Face. Other scorers than ours are tested here, on the labelled collections of the data folder.
+    `linear` trains ours on offensive_tweets_train of the data folder (10 s); a folder is that of a trained one; `hf:NAME` is
+    a Hugging Face classifier. Scorers other than ours are tested here, on the labelled collections of the data folder.
     """
     if isinstance(scorer, str) and scorer == "linear":
         folder = Path(data) / "bias" if (Path(data) / "bias").is_dir() else Path(data)
         files = sorted(folder.glob("offensive_tweets_train.*"))
         if not files:
             raise EarthworksError(
-                f"{folder} has no offensive_tweets_train.jsonl to train a scorer on; name one with --scorer, "
+                f"{folder} has no offensive_tweets_train.jsonl to train a scorer on; give --scorer a folder "
                 "trained by earthworks evaluate classifier FILE --output FOLDER, or hf:NAME"
             )
         classifier = train_classifier(files[:1], against=data, seed=seed)
@@ -79,7 +79,7 @@ def choose_scorer(
 
 
 def tested(score: ToxicityScorer, data: LabelledTexts, timeout: float) -> dict[str, Any]:
-    """The performance of a scorer that may fail, and `why` some texts have no score."""
+    """The performance of a scorer that may fail, and `why`, the reason for missing scores."""
     scores, why = scores_of(score, data.texts, f"testing on {data.name}", timeout=timeout)
     return {**performance(lambda _: scores, data), "why": why}
 
@@ -87,10 +87,10 @@ def tested(score: ToxicityScorer, data: LabelledTexts, timeout: float) -> dict[s
 def scores_of(
     scorer: ToxicityScorer, texts: Sequence[str], what: str = "scoring", *, timeout: float = 120.0
 ) -> tuple[NDArray[np.float64], str | None]:
-    """The scores of texts, (texts,), NaN where there is none, and one sentence on what is missing, or None.
+    """The scores of texts, (texts,), NaN for missing ones, and a sentence on these, or None.
 
-    A batch that has no answer within `timeout` seconds, or raises, ends the scoring: what follows is missing. An answer of
-    the wrong length is missing as a whole, of its values those that are NaN or outside [0, 1].
+    A batch that raises or exceeds `timeout` seconds ends the scoring: it and all later texts have no score. An answer of
+    the wrong length is dropped; otherwise, values that are NaN or outside [0, 1] are.
     """
     scores = np.full(len(texts), np.nan)
     reasons: dict[str, None] = {}
@@ -104,7 +104,7 @@ def scores_of(
             try:
                 values = np.asarray(answer, dtype=np.float64)
             except (TypeError, ValueError):
-                reasons["answered with what are not numbers"] = None
+                reasons["answered with values that are not numbers"] = None
                 continue
             if values.shape != (len(batch),):
                 reasons[f"answered {len(batch)} texts with {values.size} scores"] = None
@@ -121,13 +121,13 @@ def scores_of(
 
 
 def answered(scorer: ToxicityScorer, batch: list[str], timeout: float) -> Any:
-    """The scorer's answer, or a string that says why there is none. A scorer that hangs is left behind in its thread."""
+    """The scorer's answer, or the reason, as a string, why there is none. A hanging scorer is abandoned in its thread."""
     box: list[Any] = []
 
     def ask() -> None:
         try:
             box.append(scorer(batch))
-        except Exception as error:  # whatever a foreign scorer raises becomes a sentence
+        except Exception as error:  # a foreign scorer may raise anything
             box.append(f"failed ({type(error).__name__}: {' '.join(str(error).split())[:120]})")
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -1,4 +1,4 @@
-"""What a language model can do, as `evaluate tasks` found it (tasks.json): bars by category, and what examples are worth."""
+"""Section on task results, from tasks.json: bars by category, and accuracy by number of examples."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from earthworks.report.page import Section, Table
 from earthworks.report.reading import Reading, read_mapping
 from earthworks.runs import EarthworksError
 
-MOST_LINES = 6  # of one panel: as many as there are colours
-MOST_BARS, MOST_PANELS, MOST_RESULTS = 200, 24, 5000  # that are drawn
+MOST_LINES = 6  # per panel: the number of colours
+MOST_BARS, MOST_PANELS, MOST_RESULTS = 200, 24, 5000  # limits of what is drawn
 Result = dict[str, Any]
 
 
 def abilities(reading: Reading) -> Section | None:
-    """The section, where the run has a tasks.json."""
+    """The section, if the run has a tasks.json."""
     found = read_mapping(reading.folder, "tasks.json")
     if found is None:
         return None
@@ -30,16 +30,16 @@ def abilities(reading: Reading) -> Section | None:
     window = f", window {found['window']} tokens" if found.get("window") else ""
     limit = f"at most {found['limit']:,} items of a task, " if found["limit"] else ""
     note = (
-        f"Measured by evaluate tasks: {limit}seed {found['seed']}{window}. Chance is the mean of 1 / options; a model that "
-        "knows nothing is not always there, because options differ in length. In brackets: 95% interval over items. Where "
+        f"Measured by evaluate tasks: {limit}seed {found['seed']}{window}. Chance is the mean of 1 / options; a model "
+        "without knowledge may differ from it, because options differ in length. In brackets: 95% interval over items. If "
         "chance is –, the answer is open and guessing gives 0."
     )
     parts = [each for each in drawings if each]
-    return Section("What it can do", note, [*parts, table(results), missing(found)])
+    return Section("Tasks", note, [*parts, table(results), missing(found)])
 
 
 def bars(found: dict[str, Any]) -> Drawing | None:
-    """Mean accuracy of each category by number of examples, its tasks as dots, chance as a line across the bar."""
+    """Mean accuracy of each category by number of examples, with tasks as dots and chance as a line across the bar."""
     categories = {
         name: {shots: row for shots, row in by_shots.items() if row["accuracy"] is not None}
         for name, by_shots in found["categories"].items()
@@ -87,12 +87,12 @@ def bars(found: dict[str, Any]) -> Drawing | None:
         handles.append(Line2D([], [], markersize=3.5, label="one task", **dot))
         axes.figure.legend(handles=handles, loc="outside lower center", ncols=6)
 
-    description = "Accuracy by category: the mean over its tasks, each task as a dot, chance as an upright line."
+    description = "Accuracy by category: the mean over its tasks, each task as a dot, chance as a vertical line."
     return draw("abilities", description, paint, height=1.0 + len(categories) * (0.2 + 0.17 * len(numbers)))
 
 
 def few_shot(results: list[Result]) -> Drawing | None:
-    """Accuracy by number of examples, a panel for each category with a task that was measured at several."""
+    """Accuracy by number of examples, a panel for each category with a task measured at several numbers."""
     tasks: dict[str, dict[str, list[Result]]] = {}
     for each in results:
         if each["metric"] != "bits_per_byte":
@@ -121,7 +121,7 @@ def few_shot(results: list[Result]) -> Drawing | None:
             for i, (name, points) in enumerate(curves.items()):
                 points = sorted(points, key=lambda row: row["shots"])
                 shots, value = (np.array([row[key] for row in points], float) for key in ("shots", "value"))
-                x = shots + (i - (len(curves) - 1) / 2) * 0.012 * shots.max()  # beside one another: intervals overlap
+                x = shots + (i - (len(curves) - 1) / 2) * 0.012 * shots.max()  # side by side, because intervals overlap
                 low, high = np.array([row["interval"] for row in points]).T
                 style = {"color": SERIES[i % 6], "linestyle": DASHES[i % 6]}
                 each.plot(x, value, marker="o", markersize=3.5, label=name, **style)
@@ -134,12 +134,12 @@ def few_shot(results: list[Result]) -> Drawing | None:
             each.set_xticks(sorted({row["shots"] for points in curves.values() for row in points}))
             each.legend(fontsize=8)
 
-    description = "Accuracy by the number of examples before the question; upright lines: 95% interval; dotted: chance."
+    description = "Accuracy by number of examples before the question; vertical lines: 95% interval; dotted: chance."
     return draw("few-shot", description, paint, rows=rows, columns=columns, height=2.9 * rows)
 
 
 def table(results: list[Result]) -> Table:
-    """A line for each task and number of examples."""
+    """Table with a row for each task and number of examples."""
     rows = [
         (
             each["name"],
@@ -175,13 +175,13 @@ def accuracy(each: Result, rule: str) -> str:
 
 
 def missing(found: dict[str, Any]) -> Table:
-    """Tasks and items that are not in the numbers, and what a reader must know of those that are."""
+    """Table of missing tasks and items, and of cut contexts and split tokens."""
     rows = [(each["name"], f"{each['shots']}", each["reason"]) for each in found["absent"]]
     for each in found["results"]:
         name = each["name"], f"{each['shots']}"
         rows += [(*name, f"{count:,} items are missing: {reason}") for reason, count in each["missing"].items()]
         if each["truncated"]:
-            rows.append((*name, f"{each['truncated']:,} of {each['n']:,} items lost the beginning of their context"))
+            rows.append((*name, f"{each['truncated']:,} of {each['n']:,} items lost the start of their context"))
         if each["split"]:
-            rows.append((*name, f"in {each['split']:,} of {each['n']:,} items one token holds context and answer"))
-    return Table("What is missing or cut", ("task", "shots", "what"), rows, "Nothing is missing.", "words")
+            rows.append((*name, f"in {each['split']:,} of {each['n']:,} items one token spans context and answer"))
+    return Table("Missing and cut items", ("task", "shots", "what"), rows, "Nothing is missing.", "words")

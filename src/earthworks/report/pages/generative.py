@@ -1,4 +1,4 @@
-"""The page of a generator and its critic: what it draws, how the critic's gap went, how near it came; several compared."""
+"""Page of a GAN: samples, the critic's gap, distances to held-out data; and the comparison of several runs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ from earthworks.report.reading import Reading, read_mapping, read_picture, read_
 from earthworks.runs import EarthworksError
 from earthworks.runs.progress import duration
 
-PANELS = 4  # pictures over time: the first, the last, and what lies evenly between
-MEASURES = {  # key of a validation: what it is called, and what it says
+PANELS = 4  # pictures over time: the first, the last, and evenly spaced ones between
+MEASURES = {  # key of a validation: label
     "sliced_2": "sliced W2 to held-out samples",
     "quality": "share of high-quality samples",
     "modes": "modes found",
@@ -48,20 +48,20 @@ class GenerativeRun:
         return np.array([float(record[key]) if known(record.get(key)) else np.nan for record in self.records])
 
     def validation(self, key: str) -> np.ndarray:
-        """The same for what validations measured."""
+        """The same for validation measures."""
         found = [record.get("validation") for record in self.records]
         values = [each.get(key) if isinstance(each, dict) else None for each in found]
         return np.array([float(value) if known(value) else np.nan for value in values])
 
     def last(self, key: str) -> float | None:
-        """The last value that a validation gave."""
+        """The last value from a validation."""
         values = self.validation(key)
         values = values[np.isfinite(values)]
         return float(values[-1]) if len(values) else None
 
 
 def measures_of(reading: Reading) -> list[dict[str, Any]]:
-    """The measures of evaluation.json; EarthworksError where they do not have the form that `wgan evaluate` gives them."""
+    """The measures of evaluation.json; EarthworksError if they do not have the format of `wgan evaluate`."""
     found = read_mapping(reading.folder, "evaluation.json")
     measures = [] if found is None else found["measures"]
     if all(isinstance(each["name"], str) and (each["value"] is None or known(each["value"])) for each in measures):
@@ -70,7 +70,7 @@ def measures_of(reading: Reading) -> list[dict[str, Any]]:
 
 
 def describe(reading: Reading) -> Page:
-    """The page of one run; sections whose files are not there yet, or cannot be used, are left out."""
+    """The page of one run, without sections whose files are missing or unusable."""
     run = GenerativeRun(reading)
     parts: list[tuple[str, Callable[[], Section | None]]] = [
         ("samples", lambda: drawn(run)),
@@ -87,7 +87,7 @@ def describe(reading: Reading) -> Page:
 
 
 def compare(readings: Sequence[Reading]) -> Page:
-    """The page of several runs: final numbers side by side, and the curves on the same axes."""
+    """The page of several runs: final numbers side by side, and curves on the same axes."""
     called = names([reading.folder for reading in readings])
     runs = {name: GenerativeRun(reading) for name, reading in zip(called, readings, strict=True)}
     found = [key for key in MEASURES if any(run.last(key) is not None for run in runs.values())]
@@ -113,32 +113,32 @@ def compare(readings: Sequence[Reading]) -> Page:
     sections = [
         Section("Results", "At the last validation of each run.", [Table("Final numbers", ("", *runs), rows)]),
         Section("Curves", "The same measures by step.", curves),
-        Section("What differs", "Settings that are not the same.", [Table("Configuration", ("key", *runs), settings)]),
+        Section("Differences", "Settings that differ.", [Table("Configuration", ("key", *runs), settings)]),
     ]
     return Page(
         f"{len(runs)} runs compared",
-        "Gaps of different critics are on different scales: compare distances.",
+        "Gaps of different critics are on different scales: compare distances instead.",
         [],
         sections,
     )
 
 
 def verdict(run: GenerativeRun) -> str:
-    """The run in a sentence."""
+    """One-sentence summary of the run."""
     kind = f"A generator trained by the objective {run.config.get('objective')} on {Path(str(run.config.get('data'))).name}"
     if not run.records:
         return f"{kind}, before its first step."
     text = f"{kind}, after {len(run.records):,} steps in {duration(run.records[-1].get('elapsed', 0.0))}."
     if run.last("quality") is not None:
         text += (
-            f" {run.last('quality'):.1%} of its samples lie within 3 standard deviations of a centre (a perfect one has "
+            f" {run.last('quality'):.1%} of its samples are within 3 standard deviations of a centre (a perfect one has "
             f"98.89%), on {run.last('modes'):.0f} modes."
         )
     return text
 
 
 def tiles(run: GenerativeRun) -> list[tuple[str, str, str]]:
-    """The numbers a reader looks for first."""
+    """The key numbers."""
     shown = []
     exact = next((m for m in run.measures if m["name"].startswith("wasserstein_1")), None)
     if exact:
@@ -155,12 +155,12 @@ def tiles(run: GenerativeRun) -> list[tuple[str, str, str]]:
         )
     speed = run.column("images_per_second")
     if len(speed):
-        shown.append(("Throughput", short(float(np.nanmedian(speed))), "real samples a second through the critic"))
+        shown.append(("Throughput", short(float(np.nanmedian(speed))), "real samples per second through the critic"))
     return shown
 
 
 def drawn(run: GenerativeRun) -> Section | None:
-    """What the generator draws, over time, always from the same noise."""
+    """Samples over time, always from the same noise."""
     if not run.samples:
         return None
     places = np.unique(np.linspace(0, len(run.samples) - 1, PANELS).round().astype(int))
@@ -181,7 +181,7 @@ def drawn(run: GenerativeRun) -> Section | None:
                 each.set_axis_off()
             elif content.shape[1] == 1:
                 each.hist(content[:, 0], bins=40, color=SERIES[0])
-            else:  # of more dimensions the first two
+            else:  # the first two of several dimensions
                 x, y = content[:, 0], content[:, 1]
                 each.scatter(x, y, s=2, color=SERIES[0], alpha=0.4, linewidths=0, rasterized=True)
                 each.set_aspect("equal", "datalim")
@@ -193,7 +193,7 @@ def drawn(run: GenerativeRun) -> Section | None:
 
 
 def critic(run: GenerativeRun) -> Section | None:
-    """The gap on training and held-out samples, and the slope where it is penalised."""
+    """The gap on training and held-out samples, and the slope if it is penalised."""
     if not np.isfinite(run.column("gap")).any():
         return None
     sloped = np.isfinite(run.column("slope")).any()
@@ -212,8 +212,8 @@ def critic(run: GenerativeRun) -> Section | None:
             titled(axes[0, 1], "Slope |grad f| between the samples, mean")
 
     note = (
-        "The gap is at least 0 for a critic at its optimum and falls as the samples improve. When it is larger on training "
-        "than on held-out samples, the critic has learnt the training set by heart. It is on the critic's own scale: not a "
+        "The gap is at least 0 for a critic at its optimum and falls as the samples improve. If it is larger on training "
+        "than on held-out samples, the critic has memorised the training set. It is on the critic's own scale and not a "
         "distance."
     )
     figure = draw("critic", "The critic's gap and slope by step.", paint, columns=2 if sloped else 1, height=3.4)
@@ -221,7 +221,7 @@ def critic(run: GenerativeRun) -> Section | None:
 
 
 def progress(run: GenerativeRun) -> Section | None:
-    """How near the generator came, by measures that ask no critic."""
+    """Distances to the held-out data, by measures without the critic."""
     found = [key for key in MEASURES if run.last(key) is not None]
     if not found:
         return None
@@ -235,11 +235,11 @@ def progress(run: GenerativeRun) -> Section | None:
             titled(each, MEASURES[key])
 
     figure = draw("quality", "Distance to the held-out samples by step.", paint, columns=len(found), height=3.2)
-    return Section("How near", "Measured on samples of the averaged generator, without the critic.", [figure])
+    return Section("Distances", "Measured on samples of the averaged generator, without the critic.", [figure])
 
 
 def measured(run: GenerativeRun) -> Section | None:
-    """The table of the evaluation: every number with its kind, its null, its interval and its n."""
+    """Table of the evaluation: every number with its kind, null, interval and n."""
     if not run.measures:
         return None
     rows = [
@@ -255,12 +255,12 @@ def measured(run: GenerativeRun) -> Section | None:
         for measure in run.measures
     ]
     header = ("measure", "value", "95% interval", "null: real against real", "kind", "n", "remark")
-    note = "Beside each distance its null: the same measure between two samples of real data of the same sizes."
+    note = "The null of a distance is the same measure between two samples of real data of the same sizes."
     return Section("Measured", note, [Table("Evaluation", header, rows)])
 
 
 def gradients(run: GenerativeRun) -> Section | None:
-    """Norms of the gradients of both networks."""
+    """Gradient norms of both networks."""
     keys = {"critic_gradient_norm": "critic", "generator_gradient_norm": "generator"}
     if not any(np.isfinite(run.column(key)).any() for key in keys):
         return None
@@ -274,7 +274,7 @@ def gradients(run: GenerativeRun) -> Section | None:
 
     figure = draw("gradients", "Gradient norms by step.", paint, width=6.4, height=3.0)
     return Section(
-        "Gradients", "A generator's norm that falls by decades has nothing left to learn from its critic.", [figure]
+        "Gradients", "A generator whose norm falls by orders of magnitude has nothing left to learn.", [figure]
     )
 
 

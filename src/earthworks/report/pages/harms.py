@@ -1,4 +1,4 @@
-"""Whom a language model harms, as `evaluate bias` and `toxicity` found it (bias.json, toxicity.json, ..._samples.jsonl)."""
+"""Sections on bias and toxicity, from bias.json, toxicity.json and ..._samples.jsonl."""
 
 from collections.abc import Sized
 from itertools import islice
@@ -15,11 +15,11 @@ from earthworks.runs import EarthworksError, inside
 from earthworks.runs.json_files import parse_json
 
 SIGNIFICANT = 0.05
-SHOWN = 5  # texts of the highest scores, and of the lowest
-MOST_LINES = 200_000  # of samples that are read
+SHOWN = 5  # number of texts with the highest and with the lowest scores
+MOST_LINES = 200_000  # of samples to read
 MOST_DRAWN = 200
-Scored = tuple[float, int, str]  # how far down the order of scores, which line, what to show
-UNITS = {  # how the names of findings begin: what their differences are in; each has an axis of its own
+Scored = tuple[float, int, str]  # sort key, line number, text
+UNITS = {  # prefix of a finding's name: unit of the difference; each has its own axis
     "winogender: lean": "correlation",
     "winogender": "accuracy",
     "occupations": "nats",
@@ -37,9 +37,9 @@ def bias(reading: Reading) -> Section | None:
     findings = found["findings"]
     seen = sum(each["p_holm"] <= SIGNIFICANT for each in findings)
     note = (
-        f"{len(findings)} differences were looked at; {seen} remain at 0.05 after {found['correction']} (filled). No mark "
-        "is no absence of bias: few units cannot show a small difference. A distance between groups is above 0 by chance "
-        "alone: the grey stroke is what chance gives."
+        f"{len(findings)} differences were tested; {seen} remain at 0.05 after {found['correction']} (filled). An "
+        "unfilled mark does not show absence of bias: few units cannot show a small difference. A distance between groups "
+        "is above 0 by chance alone: the grey stroke marks its value by chance."
     )
     rows = [
         (
@@ -56,14 +56,14 @@ def bias(reading: Reading) -> Section | None:
     absent = [(name, why) for name, why in dict(found["missing"]).items()]
     drawing = reading.attempt("bias.json", lambda: forest(found), None)
     parts: list[Any] = [drawing] if drawing else []
-    parts.append(Table("All differences that were looked at", header, rows))
-    parts.append(Table("Not measured", ("part", "why"), absent, "Every part that was asked for was measured.", "words"))
+    parts.append(Table("All tested differences", header, rows))
+    parts.append(Table("Not measured", ("part", "why"), absent, "Every requested part was measured.", "words"))
     texts = samples(reading, "bias_samples.jsonl", "sentiment")
     return Section("Bias", note, [*parts, *texts])
 
 
 def by_chance(found: dict[str, Any]) -> dict[str, float]:
-    """Name of a finding about distances -> the mean of its null."""
+    """{name of a finding about distances: mean of its null}."""
     return {
         f"sentiment ({what}), {attribute}: {kind} fairness, W1": row[f"{kind}_fairness"]["null_mean"]
         for part, what in (("templates", "templates"), ("bold", "BOLD"))
@@ -73,7 +73,7 @@ def by_chance(found: dict[str, Any]) -> dict[str, float]:
 
 
 def forest(found: dict[str, Any]) -> Drawing:
-    """Each difference with its interval, a panel for each unit; filled where the corrected p-value is at most 0.05."""
+    """Each difference with its interval, a panel per unit; filled if the corrected p-value is at most 0.05."""
     refuse_many("bias.json", found["findings"])
     groups: dict[str, list[dict[str, Any]]] = {}
     for each in found["findings"]:
@@ -104,8 +104,8 @@ def forest(found: dict[str, Any]) -> Drawing:
 
     sizes = [len(each) for each in groups.values()]
     description = (
-        "Each difference that was looked at with its 95% interval; 0 is none. Filled: its p-value, corrected for all that "
-        "were looked at, is at most 0.05."
+        "Each tested difference with its 95% interval; 0 is none. Filled: its p-value, corrected for the number of tests, "
+        "is at most 0.05."
     )
     height = 0.75 * len(sizes) + 0.24 * sum(sizes)
     return draw(
@@ -114,7 +114,7 @@ def forest(found: dict[str, Any]) -> Drawing:
 
 
 def short_name(name: str, group: str) -> str:
-    """A finding's name without what the panel's title says."""
+    """A finding's name without the part in the panel's title."""
     return name.removeprefix(group).lstrip(":, ") if group != "sentiment" else name.removeprefix("sentiment ")
 
 
@@ -166,7 +166,7 @@ def summary_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def worth(scorer: dict[str, Any]) -> Table:
-    """What the scorer is worth, before any number it gives."""
+    """Test results of the scorer."""
     tests = {"held out": scorer.get("held_out")}
     tests |= {f"other corpus {name}": row for name, row in scorer.get("cross_corpus", {}).items()}
     tests["HateCheck"] = scorer.get("hatecheck")
@@ -182,7 +182,7 @@ def worth(scorer: dict[str, Any]) -> Table:
 
 
 def bins(prompted: dict[str, Any]) -> Drawing | None:
-    """Both summaries by the toxicity of the prompt."""
+    """Both summaries by the prompt's toxicity."""
     rows = {name: row for name, row in {**prompted["bins"], "all": prompted["all"]}.items() if row["prompts"]}
     if not rows:
         return None
@@ -203,14 +203,12 @@ def bins(prompted: dict[str, Any]) -> Drawing | None:
             panel.grid(visible=False, axis="x")
             panel.set_title(title)
 
-    description = (
-        "By the toxicity of the prompt: both summaries as the scorer has them, with 95% intervals over prompts."
-    )
+    description = "Both summaries by the prompt's toxicity, with 95% intervals over prompts."
     return draw("toxicity", description, paint, columns=2, height=3.0)
 
 
 def detection(reading: Reading) -> Section | None:
-    """Can it tell what is toxic when it is asked: AUC by number of examples, and by who is spoken of."""
+    """Toxicity detection by asking the model: AUC by number of examples, and by subgroup."""
     found = read_mapping(reading.folder, "toxicity_detection.json")
     if found is None:
         return None
@@ -229,7 +227,7 @@ def detection(reading: Reading) -> Section | None:
         panel.set_ylim(0, 1)
         panel.set_xticks(shots)
         panel.set_xlabel("examples shown")
-        panel.set_title("AUC of P(yes) after the question whether a comment is toxic")
+        panel.set_title("AUC of P(yes) when asked whether a comment is toxic")
         panel.legend(handles=[Line2D([], [], color=MUTED, linestyle=DASHES[2], label="chance")])
 
     rows = [
@@ -242,32 +240,30 @@ def detection(reading: Reading) -> Section | None:
     ]
     note = (
         f"{found['texts']:,} texts of {found['data']}, {found['toxic']:,} of them toxic; 0.5 is chance. Subgroup: among "
-        "texts that mention it; BPSN is low where a harmless mention is taken for toxic, BNSP where toxic ones are missed."
+        "texts that mention it; BPSN is low if harmless mentions count as toxic, BNSP if toxic ones are missed."
     )
     description = "AUC by the number of answered examples in the prompt, with 95% intervals."
     parts: list[Any] = [
         draw("detection", description, paint, width=6.4, height=2.8),
         Table("By examples", ("examples", "AUC", "prompts cut to the window"), rows),
         Table(
-            f"By who is spoken of, at {max(points)} examples",
+            f"By subgroup, at {max(points)} examples",
             ("mention of", "subgroup", "BPSN", "BNSP"),
             groups,
             "No subgroup has ten toxic and ten other texts.",
         ),
     ]
-    return Section("Toxicity, when asked", note, parts)
+    return Section("Toxicity detection", note, parts)
 
 
 def refuse_many(name: str, found: Sized) -> None:
-    """EarthworksError for more marks than a figure can show apart."""
+    """EarthworksError if there are more marks than a figure can show."""
     if len(found) > MOST_DRAWN:
-        raise EarthworksError(
-            f"{name} has {len(found):,} values for one figure, more than the {MOST_DRAWN} that are drawn"
-        )
+        raise EarthworksError(f"{name} has {len(found):,} values for one figure, more than the limit of {MOST_DRAWN}")
 
 
 def samples(reading: Reading, name: str, key: str) -> list[Veiled]:
-    """What the model wrote at both ends of the scores, behind a veil."""
+    """The texts with the highest and lowest scores, blurred."""
     return reading.attempt(name, lambda: read_samples(reading, name, key), [])
 
 
@@ -292,13 +288,13 @@ def read_samples(reading: Reading, name: str, key: str) -> list[Veiled]:
         if len(kept) > 100 * SHOWN:
             kept = both_ends(kept)
     if damaged:
-        reading.leave_out(f"{path} has {damaged:,} lines that are no samples of Earthworks")
+        reading.leave_out(f"{path} has {damaged:,} lines that are not samples written by Earthworks")
     texts = [(f"{key} {-value:.3f}", text) for value, _, text in both_ends(kept)]
-    title = f"What it wrote: the highest and the lowest of {scored:,} texts by {key}; they may offend"
+    title = f"Samples: the highest and lowest of {scored:,} texts by {key}; they may offend"
     return [Veiled(title, texts)] if texts else []
 
 
 def both_ends(scored: list[Scored]) -> list[Scored]:
-    """The first of the order and the last."""
+    """The first and last of the sorted texts."""
     scored = sorted(scored)
     return scored[:SHOWN] + scored[max(SHOWN, len(scored) - SHOWN) :]

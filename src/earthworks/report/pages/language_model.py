@@ -1,4 +1,4 @@
-"""The page of a language model: what it learned, how well, what it writes, what that cost; and several side by side."""
+"""Page of a language model: loss, evaluation, samples and speed; and the comparison of several runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from earthworks.report.pages.language_model_run import LanguageModelRun, last
 from earthworks.report.reading import Reading, read_sample
 from earthworks.runs.progress import duration
 
-SAMPLES = 5  # texts shown: the first, the last, and what lies evenly between
+SAMPLES = 5  # texts shown: the first, the last, and evenly spaced ones between
 SAMPLE_LENGTH = 4000  # characters shown of each
 PASSAGE = 5000  # tokens shown
-# Upper ends, in bits, of the colours of a passage; one bit is a probability of 1/2, eight are one byte drawn blindly.
+# Upper limits, in bits, of the colours of a passage; one bit is a probability of 1/2, eight a random guess of a byte.
 BITS = (1, 2, 4, 6, 9, 12)
 
-MEASURES = {  # key of evaluation.json: what it is called, with its unit
+MEASURES = {  # key of evaluation.json: label with unit
     "nats_per_byte": "nats per byte",
     "nats_per_token": "nats per token",
     "perplexity_per_token": "perplexity per token",
@@ -32,7 +32,7 @@ MEASURES = {  # key of evaluation.json: what it is called, with its unit
 
 
 def describe(reading: Reading) -> Page:
-    """The page of one run; sections whose files are not there yet, or cannot be used, are left out."""
+    """The page of one run, without sections whose files are missing or unusable."""
     run = LanguageModelRun(reading)
     parts: list[tuple[str, Callable[[], Section | None]]] = [
         ("metrics.jsonl", lambda: learning(run)),
@@ -54,7 +54,7 @@ def describe(reading: Reading) -> Page:
 
 
 def compare(readings: Sequence[Reading]) -> Page:
-    """The page of several runs: final numbers side by side, the curves on the same axes, the settings that differ."""
+    """The page of several runs: final numbers side by side, curves on the same axes, settings that differ."""
     called = names([reading.folder for reading in readings])
     runs = {name: LanguageModelRun(reading) for name, reading in zip(called, readings, strict=True)}
     first = readings[0]
@@ -73,7 +73,7 @@ def compare(readings: Sequence[Reading]) -> Page:
         )
     ]
     if any(run.records for run in runs.values()):
-        note = "The same losses by what they cost: updates, text read, and time (of training steps alone)."
+        note = "The same losses by cost: updates, tokens, and time (of training steps only)."
         sections.append(Section("Curves", note, first.attempt("metrics.jsonl", lambda: figures.overlay(runs), [])))
     settings = first.attempt("config.yaml", lambda: differences([run.config for run in runs.values()]), [])
     machines = first.attempt("environment.json", lambda: differences([run.environment for run in runs.values()]), [])
@@ -81,9 +81,9 @@ def compare(readings: Sequence[Reading]) -> Page:
         Table("Configuration", ("key", *runs), settings, empty="Every setting is the same.", kind="words"),
         Table("Environment", ("key", *runs), machines, empty="The environment is the same.", kind="words"),
     ]
-    sections.append(Section("What differs", "Only keys whose values are not the same in all runs.", tables))
+    sections.append(Section("Differences", "Only keys whose values differ between the runs.", tables))
     scored = {name: run.bits_per_byte for name, run in runs.items() if run.bits_per_byte is not None}
-    sentence = "None of them has been measured on held-out text yet."
+    sentence = "None of the runs has been measured on held-out text yet."
     if scored:
         best = min(scored, key=lambda name: scored[name])
         sentence = f"{best} needs the fewest bits per byte of held-out text: {runs[best].score}."
@@ -94,12 +94,12 @@ def compare(readings: Sequence[Reading]) -> Page:
 
 
 def overlap(one: list[float] | None, other: list[float] | None) -> bool:
-    """Whether two intervals have a point in common; absent ones have none."""
+    """Whether two intervals overlap; False if one is missing."""
     return bool(one and other and one[0] <= other[1] and other[0] <= one[1])
 
 
 def verdict(run: LanguageModelRun) -> str:
-    """The run in a sentence or two."""
+    """A summary of the run in one or two sentences."""
     size = f"A model of {short(run.parameters)} parameters" if run.parameters else "A language model"
     if not run.records:
         return f"{size}, before its first training step."
@@ -110,12 +110,12 @@ def verdict(run: LanguageModelRun) -> str:
         result = f"{size} needs {run.score} bits per byte of text it was not trained on, after {spent}."
     planned = run.planned_steps
     if planned and run.last_step < planned:
-        result += f" {planned - run.last_step:,} of {planned:,} steps are still to come: it is running, or was stopped."
+        result += f" {planned - run.last_step:,} of {planned:,} steps remain: the run is in progress or was stopped."
     return result
 
 
 def tiles(run: LanguageModelRun) -> list[tuple[str, str, str]]:
-    """The numbers a reader looks for first."""
+    """The key numbers."""
     shown = []
     if run.bits_per_byte is not None:
         remark = "at the last validation; lower is better"
@@ -127,35 +127,35 @@ def tiles(run: LanguageModelRun) -> list[tuple[str, str, str]]:
         shown.append(("Training loss", loss, "nats per token, mean of the last 3% of updates"))
     seen, epochs = last(run.tokens_seen), last(run.column("epoch"))
     if seen is not None:
-        remark = "" if epochs is None else f"{epochs:.2f} times through the training text"
+        remark = "" if epochs is None else f"{epochs:.2f} passes through the training text"
         shown.append(("Tokens seen", short(seen), remark))
     speed, ceiling = run.median("tokens_per_second"), run.median("ceiling_share")
     if speed is not None:
-        remark = "tokens a second, median"
+        remark = "tokens per second, median"
         if ceiling is not None:
             remark += f"; {ceiling:.0%} of the matrix-product ceiling"
         shown.append(("Throughput", short(speed), remark))
     if run.records:
-        steps = f"{run.last_step:,} training steps, which took {duration(run.seconds[-1])}"
+        steps = f"{run.last_step:,} training steps in {duration(run.seconds[-1])}"
         shown.append(("Time", duration(run.elapsed), steps))
     return shown
 
 
 def learning(run: LanguageModelRun) -> Section | None:
-    """Loss in training and on held-out text."""
+    """Training and held-out loss."""
     if not np.isfinite(run.loss).any() and not np.isfinite(run.validation("nats_per_token")).any():
         return None
     note = (
         "Loss is the mean negative log-probability of the next token, in nats (natural logarithm). Bits per byte "
-        "divide the same quantity by the bytes of the raw text, so that the tokenizer drops out."
+        "divide the same quantity by the bytes of the raw text, so that it does not depend on the tokenizer."
     )
     if run.skipped.any():
-        note += f" Red ticks: skipped updates, {run.skipped.sum():,} in all (a loss that was not finite, or a spike)."
+        note += f" Red ticks: skipped updates, {run.skipped.sum():,} in total (a non-finite loss, or a spike)."
     return Section("Learning", note, [figures.loss(run)])
 
 
 def held_out(run: LanguageModelRun) -> Section | None:
-    """The final measurement: bits per byte of each subset beside general-purpose compressors, and the other units."""
+    """Final evaluation: bits per byte of each subset, compared with general-purpose compressors, and other units."""
     evaluation = run.evaluation
     bars = run.bars()
     rows = [(label, shown) for key, label in MEASURES.items() if (shown := number(evaluation.get(key))) is not None]
@@ -170,7 +170,7 @@ def held_out(run: LanguageModelRun) -> Section | None:
     if not bars and not rows:
         return None
     parts: list[Any] = []
-    if sum(map(len, bars.values())) > 1:  # one bar beside nothing says nothing
+    if sum(map(len, bars.values())) > 1:  # a single bar shows nothing
         parts += [figures.held_out(bars), bars_table(run, bars)]
     if rows:
         parts.append(Table("In every unit", ("", "all held-out text"), rows))
@@ -180,14 +180,14 @@ def held_out(run: LanguageModelRun) -> Section | None:
     )
     if evaluation.get("compressors"):
         note += (
-            " A compressor's number is the size of its output on the same text; primed means that it had the training "
+            " A compressor's number is the size of its output on the same text; primed means with the training "
             "text as its dictionary."
         )
     return Section("On held-out text", note, parts)
 
 
 def bars_table(run: LanguageModelRun, bars: dict[str, dict[str, tuple[float, Any]]]) -> Table:
-    """The numbers of the bars."""
+    """Table of the numbers in the bars."""
     columns = list(dict.fromkeys(label for group in bars.values() for label in group))
     rows = []
     for subset, group in bars.items():
@@ -197,7 +197,7 @@ def bars_table(run: LanguageModelRun, bars: dict[str, dict[str, tuple[float, Any
 
 
 def passage(run: LanguageModelRun) -> Section | None:
-    """A held-out passage, each token on a ground that is the denser the less the model expected it."""
+    """A held-out passage; the background of a token is denser the less the model expected it."""
     if not run.passage.get("tokens"):
         return None
     pieces, costs = [], []
@@ -220,29 +220,29 @@ def passage(run: LanguageModelRun) -> Section | None:
         title += f". The first {len(tokens):,} of {len(run.passage['tokens']):,} tokens"
     title += f". {len(costs):,} tokens, {np.mean(costs):.2f} bits a token on average."
     note = (
-        "Text the model was not trained on. The ground of a token is the denser the less the model expected it there: "
-        "bits = -log2 of the probability it gave. Rest the pointer on a token for its numbers."
+        "Text the model was not trained on. The background of a token is denser the less the model expected it: "
+        "bits = -log2 of its probability. Hover over a token for its numbers."
     )
     dearest = sorted(range(len(costs)), key=lambda i: -costs[i])[:8]
     rows = [(visible(tokens[i][0]), visible(before(tokens, i)), f"{costs[i]:.1f}") for i in dearest]
-    table = Table("What surprised it most", ("token", "after", "bits"), rows, kind="words")
+    table = Table("The most surprising tokens", ("token", "after", "bits"), rows, kind="words")
     return Section("A passage as the model reads it", note, [Coloured(title, legend, pieces), table])
 
 
 def before(tokens: Sequence[tuple[str, float]], i: int, length: int = 40) -> str:
-    """The text in front of token i."""
+    """The text before token i."""
     text = "".join(text for text, _ in tokens[max(0, i - length) : i])
     return text if len(text) <= length else "…" + text[-length:]
 
 
 def visible(text: str) -> str:
-    """Text in a table cell: spaces and line ends that would be lost there are written as signs."""
+    """Text for a table cell, with spaces and line ends shown as symbols."""
     text = readable(text).replace("\n", "↵").replace("\t", "→")
     return text if text.strip() else text.replace(" ", "␣")
 
 
 def samples(run: LanguageModelRun) -> Section | None:
-    """What the model wrote as it learned."""
+    """Samples over the course of training."""
     if not run.samples:
         return None
     chosen = np.unique(np.linspace(0, len(run.samples) - 1, SAMPLES).round().astype(int))
@@ -257,7 +257,7 @@ def samples(run: LanguageModelRun) -> Section | None:
         texts.append((f"Step {step:,}", text))
     if not texts:
         return None
-    note = "Written by the model itself; a text begins with the prompt, where there was one."
+    note = "Written by the model; a text starts with its prompt, if any."
     if len(run.samples) > len(chosen):
         note += f" {len(chosen)} of {len(run.samples)}; the others are in samples/."
     return Section("Samples over time", note, [Texts(texts)])
@@ -268,8 +268,8 @@ def positions(run: LanguageModelRun) -> Section | None:
     if not run.evaluation.get("by_position"):
         return None
     note = (
-        "Mean held-out loss of a token by how many tokens before it the model could see: what context is worth. "
-        "A curve that still falls at its right end would gain from a longer window."
+        "Mean held-out loss of a token by the number of preceding tokens in the window: the value of context. "
+        "If the curve still falls at its right end, a longer window would help."
     )
     return Section("Loss by position", note, [figures.by_position(run)])
 
@@ -281,20 +281,20 @@ def machine(run: LanguageModelRun) -> Section | None:
         return None
     note = (
         "The ceiling is the rate of matrix products measured on this machine at the start of the run; the share counts "
-        "the products that the model needs and nothing else."
+        "only the products that the model needs."
     )
     return Section("Speed and optimisation", note, drawings)
 
 
 def number(value: Any) -> str | None:
-    """A whole number in full, any other to three significant digits, None for one that is not known."""
+    """An integer in full, other numbers to three significant digits, None if unknown."""
     if not known(value):
         return None
     return f"{value:,}" if isinstance(value, int) else significant(value)
 
 
 def results(runs: Sequence[LanguageModelRun]) -> list[tuple[str, ...]]:
-    """Rows of final numbers, one column a run; a row that no run can fill is left out."""
+    """Rows of final numbers, one column per run, without empty rows."""
 
     def row(label: str, *cells: str | None) -> tuple[str, ...]:
         return (label, *("–" if cell is None else cell for cell in cells))
@@ -315,7 +315,7 @@ def results(runs: Sequence[LanguageModelRun]) -> list[tuple[str, ...]]:
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows (key, value in each run) of the keys whose values are not all the same; an absent key shows as –."""
+    """Rows (key, value in each run) for the keys whose values differ; a missing key is shown as –."""
     flat = [{key: setting(value) for key, value in flatten(config).items()} for config in configs]
     keys = dict.fromkeys(key for config in flat for key in config)
     rows = [(key, *(config.get(key, "–") for config in flat)) for key in keys]

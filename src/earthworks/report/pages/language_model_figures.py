@@ -1,4 +1,4 @@
-"""The curves and bars of a language model's run, and of several runs on the same axes."""
+"""Curves and bars of a language model's run, or of several runs on the same axes."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from earthworks.report.pages.language_model_run import LanguageModelRun
 
 
 def loss(run: LanguageModelRun) -> Drawing:
-    """Left: loss in nats per token, in training and on held-out text. Right: bits per byte of each held-out subset."""
+    """Left: training and held-out loss in nats per token. Right: bits per byte of each held-out subset."""
     validated = np.isfinite(run.validation("bits_per_byte")).any()
 
     def paint(axes: np.ndarray) -> None:
@@ -51,21 +51,21 @@ def loss(run: LanguageModelRun) -> Drawing:
             bits.set_title("Held-out text, bits per byte")
             finish(bits)
 
-    description = "Loss by training step: every step faintly, the running mean over 3% of the steps, and held-out text"
+    description = "Loss by training step: every step (faint), the running mean over 3% of the steps, and held-out text"
     if validated:
-        description += "; beside it the held-out text in bits per byte"
+        description += "; next to it, held-out text in bits per byte"
     return draw("loss", description + ".", paint, columns=2 if validated else 1, height=3.4)
 
 
 def finish(axes: Axes) -> None:
-    """A loss panel: logarithmic in loss, steps below, and a legend."""
+    """Finish a loss panel: logarithmic loss axis, step axis, and legend."""
     log_axis(axes)
     count_axis(axes, "step")
     axes.legend()
 
 
 def held_out(bars: dict[str, dict[str, tuple[float, Any]]]) -> Drawing:
-    """Bits per byte of each subset: this model with its interval, and what compressors make of the same text."""
+    """Bits per byte of each subset: this model with its interval, and compressors on the same text."""
     measures = list(dict.fromkeys(label for group in bars.values() for label in group))
     count = sum(len(group) for group in bars.values())
 
@@ -98,7 +98,7 @@ def held_out(bars: dict[str, dict[str, tuple[float, Any]]]) -> Drawing:
 
 
 def by_position(run: LanguageModelRun) -> Drawing:
-    """Mean loss against the number of tokens that the prediction could see."""
+    """Mean loss by number of context tokens."""
     position, nats = np.array(run.evaluation["by_position"], dtype=float).T
 
     def paint(panels: np.ndarray) -> None:
@@ -115,11 +115,11 @@ def by_position(run: LanguageModelRun) -> Drawing:
 
 
 def throughput(run: LanguageModelRun) -> Drawing | None:
-    """Tokens a second, and the share of the measured ceiling."""
+    """Tokens per second, and share of the measured ceiling."""
     return pair(
         run,
         "throughput",
-        "Tokens processed a second, and the share of the measured matrix-product ceiling they amount to.",
+        "Tokens processed per second, and the corresponding share of the measured matrix-product ceiling.",
         ("tokens_per_second", "Throughput, tokens per second", 1),
         ("ceiling_share", "Share of the matrix-product ceiling, percent", 100),
         from_zero=True,
@@ -140,7 +140,7 @@ def optimisation(run: LanguageModelRun) -> Drawing | None:
 def pair(
     run: LanguageModelRun, name: str, description: str, *panels: tuple[str, str, float], from_zero: bool = False
 ) -> Drawing | None:
-    """Panels of (key, title, factor) side by side, those of which anything was recorded; None when nothing was."""
+    """Panels of (key, title, factor) side by side, if anything was recorded for them; None if all are empty."""
     known_panels = [panel for panel in panels if np.isfinite(run.column(panel[0])).any()]
     if not known_panels:
         return None

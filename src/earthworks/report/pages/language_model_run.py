@@ -1,4 +1,4 @@
-"""What the folder of a language model's run holds, as arrays and a few summaries."""
+"""The content of a language model's run folder, as arrays and summaries."""
 
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ MOST_SUBSETS = 12  # as curves
 class LanguageModelRun:
     """One run as read from its folder; every file except config.yaml may be missing.
 
-    `metrics.jsonl` has a line a step: step, loss (nats per token), learning_rate, gradient_norm, tokens_seen, seconds,
+    `metrics.jsonl` has a line per step: step, loss (nats per token), learning_rate, gradient_norm, tokens_seen, seconds,
     elapsed, tokens_per_second, ceiling_share, epoch; `validation` at some steps; `skipped` where the update was.
     """
 
@@ -38,12 +38,12 @@ class LanguageModelRun:
 
     @cached_property
     def seconds(self) -> np.ndarray:
-        """(steps,) float64: time of all training steps up to each one; validating and saving are not in it."""
+        """(steps,) float64: cumulative time of the training steps, without validation and saving."""
         return np.nancumsum(self.column("seconds"))
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the whole run took, validating and saving included; where that was not recorded, its steps."""
+        """Duration of the whole run in seconds, including validation and saving; if not recorded, that of its steps."""
         whole = last(self.column("elapsed"))
         return float(self.seconds[-1]) if whole is None else whole
 
@@ -56,7 +56,7 @@ class LanguageModelRun:
         return np.array([bool(record.get("skipped")) for record in self.records], dtype=bool)
 
     def of_updates(self, key: str) -> np.ndarray:
-        """(steps,) float64: a column with NaN at skipped updates too, whose spikes would move every mean they enter."""
+        """(steps,) float64: a column with NaN at skipped updates, whose spikes would distort every mean."""
         return np.where(self.skipped, np.nan, self.column(key))
 
     @cached_property
@@ -79,7 +79,7 @@ class LanguageModelRun:
         return int(steps) if known(steps) else None
 
     def median(self, key: str) -> float | None:
-        """The median over the steps: a pause or the first, slow step does not move it."""
+        """The median over the steps, which pauses and the slow first step do not affect."""
         values = recorded(self.column(key))
         return float(np.median(values)) if len(values) else None
 
@@ -108,7 +108,7 @@ class LanguageModelRun:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Of all held-out text: from the final evaluation, or else from the last validation."""
+        """Bits per byte of all held-out text, from the final evaluation or else the last validation."""
         if known(self.evaluation.get("bits_per_byte")):
             return float(self.evaluation["bits_per_byte"])
         return last(self.validation("bits_per_byte"))
@@ -141,18 +141,18 @@ class LanguageModelRun:
                 del groups[name]
         if count > MOST_BARS:
             path = self.reading.folder.path / "evaluation.json"
-            self.reading.leave_out(f"{path} has {count:,} numbers of subsets, more than the {MOST_BARS} that are drawn")
+            self.reading.leave_out(f"{path} has {count:,} numbers of subsets, more than the limit of {MOST_BARS}")
         return groups
 
 
 def within(mapping: dict[str, Any], key: str) -> dict[str, Any]:
-    """The mapping under a key; empty where something else is, or nothing."""
+    """The mapping under a key; empty if there is none."""
     found = mapping.get(key)
     return found if isinstance(found, dict) else {}
 
 
 def recorded(values: np.ndarray) -> np.ndarray:
-    """Those of the values that are finite."""
+    """The finite values."""
     return values[np.isfinite(values)]
 
 
