@@ -115,7 +115,7 @@ def test_a_setting_that_no_run_can_have_is_named_with_what_it_must_be(
 
 def test_the_run_must_be_a_folder_or_nothing_yet(command, tiny_text, tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert command("gopher train", data=tiny_text, run=tmp_path / "file", **FLEA).refuses("is a file; --run wants")
+    assert command("gopher train", data=tiny_text, run=tmp_path / "file", **FLEA).refuses("is a file: give --run")
     assert command("gopher train", data=tiny_text, run=tmp_path / "file" / "x", **FLEA).refuses(
         "could not write", code=1
     )
@@ -127,9 +127,9 @@ def test_the_run_must_be_a_folder_or_nothing_yet(command, tiny_text, tmp_path):
     [
         (b"a: [b", "is not valid YAML"),
         (b"\xff\xfe\x00", "is not valid YAML"),
-        (b"- a\n- b\n", "does not hold settings (key: value lines)"),
-        (b"", "does not hold settings"),
-        (b"just words", "does not hold settings"),
+        (b"- a\n- b\n", "does not contain settings: write them as key: value lines"),
+        (b"", "does not contain settings"),
+        (b"just words", "does not contain settings"),
         (b"kind: wgan\nseed: 1\n", "this is the configuration of a wgan run, not of gopher train"),
         (b"max_stepps: 3\n", "there is no setting 'max_stepps'; did you mean max_steps?"),
         (b"7: 3\n", "there is no setting '7'; see earthworks gopher train --help"),
@@ -148,8 +148,8 @@ def test_a_config_that_is_none_is_refused(command, tiny_text, tmp_path, content,
 
 def test_a_config_that_is_not_there_is_refused(command, tmp_path):
     assert command("gopher train", config=tmp_path / "missing.yaml").refuses("missing.yaml does not exist")
-    assert command("gopher train", config=tmp_path).refuses("cannot be read: it is no regular file")
-    assert command("gopher train --config").refuses("--config wants the name of a YAML file")
+    assert command("gopher train", config=tmp_path).refuses("cannot be read: it is not a regular file")
+    assert command("gopher train --config").refuses("--config is missing its value")
 
 
 @pytest.mark.parametrize("name", ["gopher generate", "gopher evaluate", "report"])
@@ -158,7 +158,7 @@ def test_a_folder_that_is_no_run_is_refused(command, tmp_path, name):
     (tmp_path / "file").touch()
     assert command(name, tmp_path / "missing").refuses(f"there is no run folder at {tmp_path / 'missing'}")
     assert command(name, tmp_path / "file").refuses(f"there is no run folder at {tmp_path / 'file'}")
-    assert command(name, tmp_path / "empty").refuses("empty holds no config.yaml")
+    assert command(name, tmp_path / "empty").refuses("empty has no config.yaml")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_folder_that_is_no_run_is_refused(command, tmp_path, name):
         ("generate --max_tokens 0", "max_tokens is 0; it must be at least 1"),
         ("generate --temperature=-1", "temperature is -1.0; it must be 0"),
         ("generate --top_k 0", "top_k is 0; it must be at least 1"),
-        ("generate --top_p 0", "top_p is 0.0; it must lie above 0"),
+        ("generate --top_p 0", "top_p is 0.0; it must be above 0"),
         ("generate --repetition_penalty 0", "repetition_penalty is 0.0; it must be above 0"),
         ("generate --checkpoint 3", "there is no checkpoint '3'"),
         ("generate --checkpoint worst", "there are best, last and"),
@@ -223,7 +223,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(command, tiny_run, tiny_t
 def test_a_run_that_has_saved_nothing_yet_is_refused(command, tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     for verb in ("generate", "evaluate"):
-        assert command(f"gopher {verb}", tmp_path / "run").refuses("holds no checkpoint yet")
+        assert command(f"gopher {verb}", tmp_path / "run").refuses("has no checkpoint yet")
 
 
 def test_bytes_that_are_not_utf_8_are_replaced_and_counted_in_one_notice(command, tmp_path):
@@ -268,7 +268,7 @@ def test_a_model_with_learned_positions_says_that_a_long_prompt_is_too_long(comm
         "161 tokens", "160 absolute positions"
     )
     assert command("gopher generate --max_tokens 100", run, prompt="x" * 60).code == 0
-    assert command("gopher evaluate --context 161", run).refuses("--context 161 is beyond the 160 positions")
+    assert command("gopher evaluate --context 161", run).refuses("--context 161 exceeds the 160 positions")
 
 
 def test_generating_leaves_a_model_as_it_was(tiny_run):

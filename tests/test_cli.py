@@ -75,7 +75,7 @@ def test_the_version_is_the_packages(command):
         ("gopher train --data", "argument --data: expected one argument; see earthworks gopher train --help"),
         ("gopher train text.txt", "unrecognized arguments: text.txt; see earthworks gopher train --help"),
         ("gopher generate", "the following arguments are required: run; see earthworks gopher generate --help"),
-        ("gopher train", "train needs --data (a file or folder of text, or python-docs), or --resume RUN"),
+        ("gopher train", "--data is missing: give a file or folder of text, or python-docs; or --resume RUN"),
         ("report", "the following arguments are required: runs; see earthworks report --help"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_runs_config_runs_again_to_the_same_bits(command, tiny_text, tmp_path)
     configs = [yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in "ab"]
     assert configs[0] | {"run": None} == configs[1] | {"run": None}
     again = command("gopher train", config=tmp_path / "a" / "config.yaml")
-    assert again.refuses("already holds a run")
+    assert again.refuses("already contains a run")
 
 
 def test_the_report_of_two_runs_compares_them(command, tiny_run, tmp_path):
@@ -194,7 +194,7 @@ def test_a_prompt_longer_than_the_context_works_with_one_notice(command, tiny_ru
     assert outcome.out.startswith(prompt)
     assert len(outcome.out) > len(prompt) + 1
     assert outcome.err.count("notice: ") == 1
-    assert f"notice: up to {len(prompt) + 5} tokens, beyond the 16 trained on\n" in outcome.err
+    assert f"notice: up to {len(prompt) + 5} tokens, more than the 16 the model was trained on\n" in outcome.err
 
 
 def test_debug_shows_the_traceback(command):
@@ -207,8 +207,8 @@ def test_debug_shows_the_traceback(command):
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (Stopped("SIGTERM"), 75, "stopped by SIGTERM"),
-        (MemoryError(), 1, "memory ran out: try a smaller --micro_batch"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "memory ran out"),
+        (MemoryError(), 1, "out of memory: try a smaller --micro_batch"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
         (EarthworksError("the disk is full", exit_code=1), 1, "the disk is full"),
         (EarthworksError("no such thing"), 2, "no such thing"),
     ],

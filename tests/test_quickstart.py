@@ -34,8 +34,8 @@ def test_two_of_one_second_have_two_folders(unmade):
     ("name", "content", "said"),
     [
         ("report.html", "<h1>my thesis</h1>", "report.html already exists and was not written by Earthworks"),
-        ("gopher/config.yaml", "kind: gopher\n", "already holds a run: continue it by --resume"),
-        ("wgan/config.yaml", "kind: wgan\n", "already holds a run: continue it by --resume"),
+        ("gopher/config.yaml", "kind: gopher\n", "already contains a run: resume it with --resume"),
+        ("wgan/config.yaml", "kind: wgan\n", "already contains a run: resume it with --resume"),
     ],
 )
 def test_what_is_in_the_way_is_said_before_the_first_minute_is_spent(command, unmade, tmp_path, name, content, said):

@@ -1,4 +1,4 @@
-"""The `earthworks` command: parsing and printing only. A function's signature is its command."""
+"""The `earthworks` command: parsing and printing only. Each command is a function, its options the signature."""
 
 import difflib
 import functools
@@ -20,37 +20,41 @@ from earthworks.runs.progress import note
 from earthworks.runs.terminal import CONTROL, ReaderLeft, flush_output, say, shown, write_replacing
 from earthworks.runs.yaml_files import parse_yaml, read_yaml
 
-# room: verb: (module, function, what it does). Modules are imported when their command is asked for, not before.
+# room: verb: (module, function, description). Modules are imported only when their command is called.
 COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "corpus": {
         "build": (
             "earthworks.corpus.pipeline.command",
             "build",
-            "raw documents to a curated corpus, every decision on record",
+            "turn raw documents into a curated corpus, with every decision recorded",
         ),
-        "inspect": ("earthworks.corpus.pipeline.inspection", "inspect", "what a build kept and dropped, and why"),
-        "score": ("earthworks.corpus.rules.command", "score", "what the rules of MassiveText say of one document"),
+        "inspect": ("earthworks.corpus.pipeline.inspection", "inspect", "show what a build kept and dropped, and why"),
+        "score": ("earthworks.corpus.rules.command", "score", "apply the MassiveText rules to one document"),
     },
     "evaluate": {
         "tasks": (
             "earthworks.evaluation.tasks.command",
             "tasks",
-            "what a language model can do, by the paper's categories",
+            "run benchmark tasks, grouped by the paper's categories",
         ),
-        "scaling": ("earthworks.evaluation.scaling.command", "scaling", "what a family gains by size and by data"),
-        "bias": ("earthworks.evaluation.toxicity.command", "bias", "whom a language model treats unlike whom"),
-        "toxicity": ("earthworks.evaluation.toxicity.command", "toxicity", "how toxic what it writes is"),
+        "scaling": (
+            "earthworks.evaluation.scaling.command",
+            "scaling",
+            "how loss and task accuracy change with size and data",
+        ),
+        "bias": ("earthworks.evaluation.toxicity.command", "bias", "differences in treatment between groups"),
+        "toxicity": ("earthworks.evaluation.toxicity.command", "toxicity", "toxicity of a model's continuations"),
         "classifier": ("earthworks.evaluation.toxicity.command", "classifier", "train and test a toxicity scorer"),
-        "detection": ("earthworks.evaluation.toxicity.command", "detection", "does it know toxic text when asked"),
-        "card": ("earthworks.evaluation.cards.command", "card", "a model card from what the run's files say"),
+        "detection": ("earthworks.evaluation.toxicity.command", "detection", "few-shot toxicity detection by a model"),
+        "card": ("earthworks.evaluation.cards.command", "card", "write a model card from a run's files"),
     },
     "gopher": {
         "train": ("earthworks.gopher.pretraining.command", "train", "train a language model on text"),
-        "generate": ("earthworks.gopher.command", "generate_text", "write text with a trained model"),
+        "generate": ("earthworks.gopher.command", "generate_text", "generate text with a trained model"),
         "evaluate": ("earthworks.gopher.command", "evaluate", "bits per byte and perplexity on text"),
     },
     "transport": {
-        "measure": ("earthworks.transport.command", "measure", "how far apart two clouds of points are"),
+        "measure": ("earthworks.transport.command", "measure", "distance between two point clouds"),
     },
     "wgan": {
         "train": ("earthworks.wgan.training", "train", "train a Wasserstein GAN on images or points"),
@@ -58,30 +62,30 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "diagnose": (
             "earthworks.wgan.diagnosis.run_diagnosis",
             "diagnose_run",
-            "what is wrong with a run, with the evidence",
+            "diagnose a run, with the evidence",
         ),
         "evaluate": (
             "earthworks.wgan.measures.evaluation",
             "evaluate_run",
-            "distances, coverage and memorisation, with their nulls",
+            "distances, coverage and memorisation, with null distributions",
         ),
     },
 }
 SINGLE: dict[str, tuple[str, str, str]] = {
-    "quickstart": ("earthworks.quickstart", "quickstart", "train on what every machine has, and report, in minutes"),
-    "report": ("earthworks.cli", "report", "one HTML page about a run, or several compared"),
+    "quickstart": ("earthworks.quickstart", "quickstart", "train on data every machine has, and report, in minutes"),
+    "report": ("earthworks.cli", "report", "write one HTML page about a run, or a comparison of several"),
 }
 
 
-LONGEST_MESSAGE = 4000  # characters of a complaint that are shown
-MOST_VALUES = 20_000  # of a setting; the parser takes seconds for so many
+LONGEST_MESSAGE = 4000  # characters of an error message that are shown
+MOST_VALUES = 20_000  # of a setting; the parser takes seconds for this number
 LARGEST_SEED = 1 << 63
 SMALLER = ("micro_batch", "batch", "context", "size", "width", "points", "num", "workers")  # options that save memory
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. Exit code 0 done, 1 the work failed, 2 the user's mistake, 3 done but not all was readable, 75
-    stopped by SIGTERM or SIGUSR1 (give it again), 130 stopped by Ctrl-C."""
+    """Run one command. Exit codes: 0 success, 1 failure, 2 user error, 3 success but some input was unreadable, 75
+    stopped by SIGTERM or SIGUSR1 (run it again), 130 stopped by Ctrl-C."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported: docs/log.md, "Waiting threads"
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -100,19 +104,19 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        fail("interrupted; nothing that is half written stays", INTERRUPTED)
+        fail("interrupted; partial files were removed", INTERRUPTED)
     except Stopped as stop:
-        fail(f"{stop}; nothing that is half written stays: give the same command again", TRY_AGAIN)
+        fail(f"{stop}; partial files were removed: run the same command again", TRY_AGAIN)
     except ReaderLeft:
         sys.exit(0)
     except (MemoryError, RuntimeError) as error:
         if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error) or "alloc" in str(error)):
             raise
-        fail(f"memory ran out: {less_memory(arguments)}", 1)
+        fail(f"out of memory: {less_memory(arguments)}", 1)
     except OSError as error:
         if debug:
             raise
-        fail(f"the system refused{f' {error.filename}' if error.filename else ''}: {error.strerror or error}", 1)
+        fail(f"system error{f' with {error.filename}' if error.filename else ''}: {error.strerror or error}", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -122,8 +126,8 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def open_streams() -> None:
-    """A stream that was closed before we started has its number given to the next file that is opened, and what a library
-    prints would go into that: refuse to start without standard output, and let the other two lead nowhere."""
+    """The descriptor of a stream that was closed before the start would go to the next opened file, and library output
+    into that file: refuse to start without standard output, and redirect the other two to nowhere."""
     closed = [number for number in (0, 1, 2) if not is_open(number)]
     for number in closed:
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
@@ -131,9 +135,7 @@ def open_streams() -> None:
         if number in closed:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
     if 1 in closed:
-        raise EarthworksError(
-            "standard output is closed, where the answer would go: redirect it to a file", exit_code=1
-        )
+        raise EarthworksError("standard output is closed: redirect it to a file", exit_code=1)
 
 
 def is_open(number: int) -> bool:
@@ -146,7 +148,7 @@ def is_open(number: int) -> bool:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise Stopped, so that what is half written is removed; a second one kills. Not in children."""
+    """SIGTERM and SIGUSR1 raise Stopped, so that partial files are removed; a second one kills. Not in child processes."""
     before: dict[int, Any] = {}
     process = os.getpid()
 
@@ -157,7 +159,7 @@ def stopped_by_signals() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise Stopped(signal.Signals(number).name)
 
-    with suppress(ValueError):  # not the main thread, which alone can set handlers
+    with suppress(ValueError):  # not the main thread: only that can set handlers
         for number in (signal.SIGTERM, signal.SIGUSR1):
             before[number] = signal.signal(number, stop)
     try:
@@ -168,12 +170,12 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def less_memory(arguments: list[str]) -> str:
-    """What to do about it, from the options that the command has."""
+    """Advice for running out of memory, from the options of the command."""
     entry = SINGLE.get(arguments[0]) or COMMANDS.get(arguments[0], {}).get(next(iter(arguments[1:]), ""))
     names = inspect.signature(getattr(importlib.import_module(entry[0]), entry[1])).parameters if entry else {}
     options = [f"--{name}" for name in SMALLER if name in names]
     if not options:
-        return "give less data at once, or use a machine with more"
+        return "give less data at once, or use a machine with more memory"
     return f"try a smaller {' or '.join(options)}"
 
 
@@ -198,18 +200,24 @@ def dispatch(arguments: list[str]) -> None:
 
 
 def overview(room: str | None = None) -> str:
-    """The commands, a line each."""
+    """List of the commands, one per line."""
     lines = [f"earthworks {__version__}: train, sample and measure generative models on your own data", ""]
     for each, verbs in COMMANDS.items():
         if room in (None, each):
             lines += [f"  earthworks {each} {verb:<12} {text}" for verb, (_, _, text) in verbs.items()]
     if room is None:
         lines += [f"  earthworks {verb:<{len('gopher') + 13}} {text}" for verb, (_, _, text) in SINGLE.items()]
-    return "\n".join([*lines, "", "Options of each: --help. Also everywhere: --config FILE, --print_config, --debug."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "--help after a command lists its options. All commands take --config FILE, --print_config, --debug.",
+        ]
+    )
 
 
 def nearest(given: str, names: list[str], what: str, where: str) -> str:
-    """`given` if it is one of the names, else one sentence with the nearest."""
+    """`given` if it is one of the names, else an error that suggests the nearest."""
     if given in names:
         return given
     close = difflib.get_close_matches(given[:100], names, n=1, cutoff=0.5)
@@ -222,7 +230,7 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
     import yaml
     from jsonargparse import ArgumentParser, set_loader
 
-    typed_yaml()  # before it is replaced
+    typed_yaml()  # cached before it is replaced
     set_loader("yaml", bounded, (yaml.YAMLError,))
 
     class Parser(ArgumentParser):
@@ -264,19 +272,19 @@ def call(function: Callable[..., Any], name: str, arguments: list[str]) -> None:
 
 
 def refuse_values(given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """EarthworksError for an empty text where that is not the default, as of a variable of the shell that is not set, and
-    for a seed that the generators of random numbers do not take."""
+    """EarthworksError for an empty text that is not the default (for example from an unset shell variable), and for a
+    seed that the random number generators do not take."""
     for name, value in given.items():
         option = name.upper() if parameters[name].default is inspect.Parameter.empty else f"--{name}"
         if value == "" != parameters[name].default:
-            raise EarthworksError(f"{option} is empty: say what is meant, or leave it out")
+            raise EarthworksError(f"{option} is empty: give a value, or leave it out")
         if name == "seed" and not 0 <= value < LARGEST_SEED:
             raise EarthworksError(f"--seed is {value}; it must be a whole number from 0 to 2^63 - 1")
 
 
 def answer(text: str, *, json: bool) -> None:
-    """Print a command's answer; control characters in it are shown, not sent, and that is said. In JSON that is another
-    way to write the same text, and so it is for what the encoding of standard output does not have."""
+    """Print a command's answer with control characters escaped, with a notice. In JSON, control characters and characters
+    that standard output cannot encode are written as equivalent JSON escapes."""
     if json:
         say(re.sub(CONTROL if encodable(text) else r"[^\n -~]", escaped, text))
         return
@@ -290,7 +298,7 @@ def escaped(found: re.Match[str]) -> str:
 
 
 def encodable(text: str) -> bool:
-    """Whether standard output can write it as it is."""
+    """Whether standard output can encode the text."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -299,7 +307,7 @@ def encodable(text: str) -> bool:
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """Settings as YAML; text that a terminal would obey, or that cannot be printed, is escaped as YAML does it."""
+    """Settings as YAML; control characters and unprintable text are escaped by YAML's rules."""
     import yaml
 
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
@@ -323,7 +331,7 @@ def switched_on(arguments: list[str], switches: set[str]) -> list[str]:
 
 
 def refuse_bombs(arguments: list[str], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """EarthworksError for a typed value with YAML aliases that unfold too far; the parser would visit every one."""
+    """EarthworksError for a command-line value whose YAML aliases expand too far; the parser would visit every one."""
     texts = {f"--{name}" for name, each in parameters.items() if each.annotation in (str, str | None)}
     option = ""
     for argument in arguments:
@@ -334,7 +342,7 @@ def refuse_bombs(arguments: list[str], parameters: Mapping[str, inspect.Paramete
 
 
 def bounded(text: str) -> Any:
-    """What jsonargparse takes a typed value for; text that would unfold too far is not YAML, and so stays text."""
+    """A command-line value as jsonargparse reads it; text that would expand too far as YAML stays text."""
     import yaml
 
     if "&" in text and "*" in text:
@@ -347,20 +355,20 @@ def bounded(text: str) -> Any:
 
 @functools.cache
 def typed_yaml() -> Callable[[str], Any]:
-    """The parser's own reading of YAML, in which 1e-3 is a number."""
+    """The parser's own YAML loader, in which 1e-3 is a number."""
     from jsonargparse import get_loader
 
     return get_loader("yaml")
 
 
 def yaml_text(value: Any) -> str:
-    """A setting of a YAML file as it would be typed after its option."""
+    """A setting from a YAML file as it would be typed on the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--config FILE`, or a first argument FILE.yaml, out of the arguments; its settings come before those typed.
-    A run's config.yaml will do."""
+    """Take `--config FILE`, or a first argument FILE.yaml, out of the arguments; typed options override its settings. A
+    run's config.yaml is accepted."""
     from earthworks.runs.folder import DERIVED
 
     rest, config = [], {}
@@ -379,10 +387,12 @@ def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple
             file = arguments[position]
             position += 1
         else:
-            raise EarthworksError("--config wants the name of a YAML file")
+            raise EarthworksError("--config is missing its value: give the name of a YAML file")
         config.update(read_config(file))
     if config.get("kind", name.split()[0]) != name.split()[0]:
-        raise EarthworksError(f"this is the configuration of a {config['kind']} run, not of {name}")
+        raise EarthworksError(
+            f"this is the configuration of a {config['kind']} run, not of {name}: give one of that command"
+        )
     config = {key: value for key, value in config.items() if key not in DERIVED}
     for key in config:
         nearest(str(key), parameters, "setting", f"earthworks {name} --help")
@@ -392,12 +402,12 @@ def take_config(arguments: list[str], name: str, parameters: list[str]) -> tuple
 def read_config(file: str) -> dict[str, Any]:
     config = read_yaml(file, what=f"--config {file}", most=MOST_VALUES)
     if not isinstance(config, dict):
-        raise EarthworksError(f"--config {file} does not hold settings (key: value lines)")
+        raise EarthworksError(f"--config {file} does not contain settings: write them as key: value lines")
     return config
 
 
 def one_sentence(message: str, name: str) -> str:
-    """The parser's many lines as one: which option, what it was given, what it takes."""
+    """The parser's multi-line error as one sentence: the option, its value, and what it accepts."""
     message = " ".join(message.split())
     key = re.search(r'[Kk]ey "(\w+)"', message)
     if not key:
@@ -413,12 +423,12 @@ def one_sentence(message: str, name: str) -> str:
 
 
 def report(runs: list[str], *, output: str | None = None, open: bool = False) -> str:
-    """One HTML page about a run, or about several compared.
+    """Write one HTML page about a run, or a comparison of several.
 
     Args:
         runs: the run folders.
-        output: where to write the page; by default report.html in the run, or in the folder that holds all of them.
-        open: show it in the browser.
+        output: path of the page (default: report.html in the run, or in the folder that contains all of them).
+        open: open the page in the browser.
     """
     from earthworks.report import write_report
 

@@ -1,4 +1,4 @@
-"""The main job on what every machine has: a Gopher on the installed Python's documentation, a Wasserstein GAN on digits."""
+"""Quickstart on data every machine has: a Gopher on the installed Python's documentation, a Wasserstein GAN on digits."""
 
 import lzma
 from pathlib import Path
@@ -11,14 +11,14 @@ from earthworks.runs.lock import PATIENCE
 from earthworks.runs.progress import note
 from earthworks.runs.terminal import say, typed
 
-# Reference text and code, as the curated subsets of the paper, pass no rule for web pages: copies alone go.
+# As for the curated subsets of the paper, no web-page rules are applied to reference text and code; only copies are dropped.
 SUBSETS = {name: {"input": f"python-docs/{name}", "weight": weight, "stages": []} for name, weight in WEIGHTS.items()}
 PROSE = "prose"
 PROMPT = "Return a new list"
 DIGITS = "digits"
-DIGITS_HELD_OUT = 0.3  # of 1,797: enough to measure by
+DIGITS_HELD_OUT = 0.3  # of 1,797: enough to measure with
 GOPHER_SHARE = 0.7
-DICTIONARY = 1 << 27  # bytes that xz looks back: all of the training text
+DICTIONARY = 1 << 27  # bytes of xz's dictionary: holds all of the training text
 
 
 def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -> str:
@@ -26,9 +26,9 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     handwritten digits, measure both, and show one report.
 
     Args:
-        run: the folder of both runs; by default runs/quickstart-DATE.
-        minutes: for training, two thirds of them the Gopher's; measuring and reporting take about a minute more.
-        seed: of weights, noise, sample order and split.
+        run: the folder of both runs (default: runs/quickstart-DATE).
+        minutes: training time, two thirds of it for the Gopher; measuring and reporting take about a minute more.
+        seed: random seed of weights, noise, sample order and split.
     """
     from earthworks.report import write_joint_report
 
@@ -45,11 +45,11 @@ def quickstart(*, run: str | None = None, minutes: float = 5.0, seed: int = 0) -
     draw_and_measure(images, (1 - GOPHER_SHARE) * minutes, seed)
     runs = {"Language model": language_model, "Digits": images}
     page = write_joint_report(
-        runs, "Quickstart", folder / "report.html", {"The corpus: what was read and kept": inspection}
+        runs, "Quickstart", folder / "report.html", {"The corpus: documents read and kept": inspection}
     )
     note("")
     note(f"Open the report: {page.resolve().as_uri()}")
-    note(f"Go on:           earthworks gopher generate {typed(language_model)} --prompt {typed(PROMPT)}")
+    note(f"Next:            earthworks gopher generate {typed(language_model)} --prompt {typed(PROMPT)}")
     note(f"                 earthworks wgan sample {typed(images)} --num 100 --output digits.png")
     note("Your own text:   earthworks gopher train --data my.txt --minutes 5")
     note("Your own images: earthworks wgan train --data my-images/ --minutes 20")
@@ -62,14 +62,14 @@ def heading(line: str) -> None:
 
 
 def own_folder(run: str | None) -> Path:
-    """The folder that was named, or a new one that no other quickstart of this second has."""
+    """The named folder, or a new one that no other quickstart started in the same second has."""
     if run is not None:
         return Path(run)
     return RunFolder.create(None, otherwise=default_run("quickstart", "quickstart")).path
 
 
 def curate(path: Path, seed: int) -> Path:
-    """The documentation of the installed Python through the pipeline; the page about it."""
+    """Curate the documentation of the installed Python; returns the inspection page."""
     from earthworks.corpus import build
     from earthworks.corpus.pipeline.inspection import inspect
 
@@ -79,12 +79,12 @@ def curate(path: Path, seed: int) -> Path:
 
 
 def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> None:
-    """A Gopher on the installed documentation: train, write, and measure beside a compressor."""
+    """A Gopher on the installed documentation: train, generate, and compare with a compressor."""
     from earthworks.gopher.command import generate_text
     from earthworks.gopher.pretraining.command import train
 
     train(str(corpus), run=str(path), minutes=minutes, seed=seed)
-    heading("What it writes:")
+    heading("Generated text:")
     for temperature in (0.5, 0.8):
         generate_text(str(path), prompt=PROMPT, max_tokens=120, temperature=temperature, top_p=0.95, seed=seed)
         say("")
@@ -103,7 +103,7 @@ def write_and_measure(corpus: Path, path: Path, minutes: float, seed: int) -> No
 
 
 def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
-    """A WGAN-GP on 8 x 8 digits: train, draw, and measure the critic's estimate beside the exact distance."""
+    """A WGAN-GP on 8 x 8 digits: train, sample, and compare the critic's estimate with the exact distance."""
     from earthworks.wgan import train
     from earthworks.wgan.measures.evaluation import evaluate
 
@@ -116,15 +116,15 @@ def draw_and_measure(path: Path, minutes: float, seed: int) -> None:
     proved, modes = measures["critic_by_c_transform"], measures["modes"]
     note(f"Generated against held-out digits, {exact['n']} of each:")
     note(
-        f"  exact Wasserstein-1 distance         {exact['value']:.3f}  (held out against held out: {exact['null']:.3f})"
+        f"  exact Wasserstein-1 distance         {exact['value']:.3f}  (held-out against held-out: {exact['null']:.3f})"
     )
-    note(f"  what the critic proves of it         {proved['value']:.3f}  (a lower bound)")
+    note(f"  lower bound from the critic          {proved['value']:.3f}")
     note(f"  the critic's own gap                 {gap['value']:.3f}  (an estimate on its own scale)")
     note(f"  digits found of ten                  {modes['value']:.0f}")
 
 
 def compressed(run: RunFolder, seed: int) -> dict[str, float]:
-    """Bits a byte of the same held-out prose under xz -9, alone and after the training prose: a floor and a rival.
+    """Bits per byte of the same held-out prose under xz -9, alone and primed with the training prose, as baselines.
 
     Primed: (|xz(training + held out)| - |xz(training)|) / bytes, with a dictionary that spans all of it.
     """

@@ -1,4 +1,4 @@
-"""How sure a number is: intervals that come from the units a number was measured on."""
+"""Confidence intervals and tests that resample the units of a measurement."""
 
 import math
 
@@ -22,11 +22,11 @@ def bootstrap_ratio(
 
     the (1 - level) / 2 and (1 + level) / 2 quantiles of R* over `num_resamples` draws of J. With a_i the nats and b_i
     the bytes of document i it is the interval of the nats per byte of a text: whole documents are drawn, because the
-    tokens within one are not independent. For one long document pass its windows as units; the interval then speaks
-    about other stretches of that document and not about other documents.
+    tokens within one are not independent. For one long document pass its windows as units; the interval then covers
+    other stretches of that document and not other documents.
 
     `numerators`, `denominators`: (n,), the latter positive; the interval is in units of their quotient.
-    Returns (nan, nan) for n = 1: one unit says nothing about how units differ. Few units make it too narrow: of 2,000
+    Returns (nan, nan) for n = 1: one unit contains no information about their spread. Few units make it too narrow: of 2,000
     intervals that claim 95%, 50% held the true ratio with 2 units, 85% with 5, 90% with 10, 94% with 30 (equal
     lengths, normally distributed ratios).
     Raises ValueError for no units, unequal lengths, or a denominator that is not positive.
@@ -51,7 +51,7 @@ def bootstrap_ratio(
 
 
 def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a probability p of which `successes` in n independent trials were seen: all p with
+    """Wilson's interval of a probability p, given `successes` in n independent trials: all p with
 
         |successes / n - p| <= z sqrt(p (1 - p) / n),    z the (1 + level) / 2 quantile of the standard normal.
 
@@ -71,7 +71,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> tuple[f
 
 
 def sign_flip_test(differences: ArrayLike, *, num_permutations: int = 9999, seed: int = 0) -> float:
-    """The two-sided p-value of "these n independent differences are symmetric about 0", signs turned at random:
+    """The two-sided p-value of "these n independent differences are symmetric about 0", signs flipped at random:
 
         p = (1 + #{b : |sum_i e_bi d_i| >= |sum_i d_i|}) / (1 + B),    e_bi = +-1 with equal probability.
 

@@ -688,4 +688,4 @@ def test_a_subset_that_is_read_more_than_once_is_named(tmp_path, flea, capsys):
         batch=8,
         max_steps=4,
     )
-    assert "a subset is read more than once: small " in capsys.readouterr().err
+    assert "some subsets are read more than once: small " in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_a_model_whose_logits_are_nan_is_told_so_in_every_part(tiny_run, data):
     model, tokenizer = load(tiny_run)
     with torch.no_grad():
         model.logit_bias.fill_(math.nan)
-    for part, words in (("crows_pairs", "80 of 80 log-likelihoods are NaN"), ("bold", "it cannot write")):
+    for part, words in (("crows_pairs", "80 of 80 log-likelihoods are NaN"), ("bold", "logits are NaN")):
         with pytest.raises(EarthworksError, match=words):
             measure_bias((model, tokenizer), data, parts=[part])
 

@@ -51,7 +51,7 @@ def stopping(function, error: BaseException, after: int):
     [
         (KeyboardInterrupt(), 130, "interrupted; 3 tasks are stored in"),
         (Stopped("SIGTERM"), 75, "stopped by SIGTERM; 3 tasks are stored in"),
-        (MemoryError(), 1, "memory ran out"),
+        (MemoryError(), 1, "out of memory"),
     ],
 )
 def test_three_tasks_measured_are_not_lost_with_the_fourth(

@@ -135,7 +135,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(tiny_eval, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("mine")
-        with pytest.raises(EarthworksError, match="may be somebody's"):
+        with pytest.raises(EarthworksError, match="already exists"):
             write_lm_eval_tasks(folder, [task], tiny_eval)
         assert (folder / name).read_text() == "mine"
     for _ in range(2):  # its own it writes anew

@@ -270,14 +270,14 @@ def test_a_task_waits_for_no_pipe_and_reads_no_device(alphabet, tmp_path, kind):
     else:
         os.symlink("/dev/zero", path)
     (tmp_path / "mine.yaml").write_text(json.dumps(MINE))
-    with pytest.raises(EarthworksError, match=r"no regular file|outside it"):
+    with pytest.raises(EarthworksError, match=r"not a regular file|outside it"):
         evaluate_tasks((Uniform(), alphabet), tmp_path, [str(tmp_path / "mine.yaml")])
     for place in ("crows_pairs.jsonl", "bbq/Age.jsonl", "real_toxicity_prompts.jsonl"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         os.mkfifo(tmp_path / place)
     with pytest.raises(EarthworksError, match="could be measured"):
         measure_bias(Known(), tmp_path, parts=["crows_pairs", "bbq"])
-    with pytest.raises(EarthworksError, match="no regular file"):
+    with pytest.raises(EarthworksError, match="not a regular file"):
         measure_toxicity(Known(), tmp_path, scorer=lambda texts: [0.1] * len(texts))
 
 
@@ -285,7 +285,7 @@ def test_a_task_file_whose_aliases_unfold_without_end_is_refused(tmp_path):
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     (tmp_path / "mine.yaml").write_text("\n".join(levels))
-    with pytest.raises(EarthworksError, match=r"mine\.yaml stands for more than"):
+    with pytest.raises(EarthworksError, match=r"mine\.yaml expands to more than"):
         read_tasks(tmp_path / "mine.yaml")
 
 

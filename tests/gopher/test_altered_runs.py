@@ -177,7 +177,7 @@ def test_a_run_of_format_1_is_continued_to_the_same_bits_and_that_it_was_not_com
     as_format_1(run)
     outcome = command("gopher train", resume=run)
     assert outcome.code == 0
-    assert "notice: the checkpoint is of a version that kept no settings" in outcome.err
+    assert "notice: the checkpoint is from a version that kept no settings" in outcome.err
     now, then = results(run), results(made)
     for key in ("tensors", "metrics", "samples"):
         assert now[key] == then[key]
@@ -241,4 +241,4 @@ def test_prompts_are_read_from_a_file_of_bounded_size_and_what_is_no_utf8_is_sai
     bad.write_bytes(b"earth\xff\n")
     assert command("gopher generate", run, prompts=pipe, max_tokens=2).refuses("pipe")
     assert command("gopher generate", run, prompts="/dev/zero", max_tokens=2).refuses("/dev/zero")
-    assert "is not all UTF-8" in command("gopher generate", run, prompts=bad, max_tokens=2).err
+    assert "is not valid UTF-8" in command("gopher generate", run, prompts=bad, max_tokens=2).err

@@ -454,7 +454,7 @@ def test_the_process_never_holds_more_than_a_few_blocks_at_once():
         import torch
         from earthworks.gopher.attention.relative import relative_attention
 
-        def peak():  # of this program alone: what getrusage gives begins with the parent's
+        def peak():  # of this program alone: what getrusage gives starts with the parent's
             return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 
         def run(time):
@@ -537,10 +537,10 @@ def test_attention_without_positions_is_the_formula_with_no_position_term(time_q
         ({"backend": "flash"}, r"'flash'.*auto, math, skewed, tiled, augmented, sdpa, band"),
         (
             {"table": torch.zeros(2, 6, 4, dtype=torch.float64)},
-            r"holds 6 distances and 7 are in reach.*position_table\(w_r, 7\)",
+            r"holds 6 distances, but 7 are needed.*position_table\(w_r, 7\)",
         ),
         ({"w_r": None}, "give w_r or table"),
-        ({"w_r": torch.zeros(2, 4, 5, dtype=torch.float64)}, "d_position is 5 and must be even"),
+        ({"w_r": torch.zeros(2, 4, 5, dtype=torch.float64)}, "d_position is 5; it must be even"),
         ({"q": torch.zeros(2, 2, 8, 4, dtype=torch.float64)}, "8 queries were given for 7 keys"),
     ],
 )

@@ -18,15 +18,19 @@ WIDE = Case("cuda", torch.bfloat16, 2048, 2048, 128, 2048, None)
 @pytest.mark.parametrize(
     ("backend", "change", "message"),
     [
-        ("augmented", {"d_position": None}, "needs w_r.*backend='skewed' takes"),
-        ("augmented", {"max_distance": 2046, "d_position": 64}, "clamped at 2046 are not: backend='skewed'"),
-        ("augmented", {}, "2176 features.*end at 256.*backend='band'.*d_position at most 128"),
-        ("tiled", {}, "tensors are on cuda: backend='skewed' runs there"),
-        ("tiled", {"device": "cpu", "dtype": torch.float64}, "was given float64: backend='skewed'"),
-        ("band", {"device": "cpu"}, "CUDA kernel and the tensors are on cpu: backend='skewed'.*TRITON_INTERPRET=1"),
-        ("band", {"device": "mps"}, "on mps: backend='skewed'"),
-        ("band", {"dtype": torch.float64}, "float64: backend='skewed'"),
-        ("band", {"d_head": 256}, "at most 128 features and d_head is 256: backend='sdpa'"),
+        ("augmented", {"d_position": None}, "needs w_r.*use backend='skewed'"),
+        (
+            "augmented",
+            {"max_distance": 2046, "d_position": 64},
+            "cannot clamp distances, here at 2046: use backend='skewed'",
+        ),
+        ("augmented", {}, "2176 features.*at most 256.*backend='band'.*d_position of at most 128"),
+        ("tiled", {}, "tensors are on cuda: use backend='skewed'"),
+        ("tiled", {"device": "cpu", "dtype": torch.float64}, "was given float64: use backend='skewed'"),
+        ("band", {"device": "cpu"}, "CUDA kernel and the tensors are on cpu: use backend='skewed'.*TRITON_INTERPRET=1"),
+        ("band", {"device": "mps"}, "on mps: use backend='skewed'"),
+        ("band", {"dtype": torch.float64}, "float64: use backend='skewed'"),
+        ("band", {"d_head": 256}, "at most 128 features and d_head is 256: use backend='sdpa'"),
     ],
 )
 def test_a_backend_asked_for_where_it_cannot_work_says_which_can(backend, change, message, monkeypatch):
@@ -82,7 +86,7 @@ def test_what_torch_compiles_is_not_tiled(monkeypatch):
     assert choose(case) == "skewed"
 
 
-def test_an_obstacle_is_raised_when_asked_for_and_passed_over_by_auto(monkeypatch):
+def test_an_obstacle_is_raised_when_asked_for_and_skipped_by_auto(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     tensors = inputs()
     for backend in ("band", "augmented"):

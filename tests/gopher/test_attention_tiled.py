@@ -114,7 +114,7 @@ def test_any_shape_agrees_with_the_formula(data):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_masked_keys_may_lie_anywhere_and_hold_anything(seed):
+def test_masked_keys_may_be_anywhere_and_hold_anything(seed):
     time = CHUNK + BLOCK
     mask = torch.rand(2, time, generator=torch.Generator().manual_seed(seed)) < 0.3
     mask[0, : CHUNK + 5] = False  # the first queries of a sequence see nothing, in their first chunk and beyond

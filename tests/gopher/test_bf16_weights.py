@@ -63,7 +63,7 @@ def test_it_is_evaluated_and_writes(command, run):
     assert outcome.out.startswith("earth")
 
 
-def test_a_run_begins_from_its_weights(run, tiny_text, tmp_path):
+def test_a_run_starts_from_its_weights(run, tiny_text, tmp_path):
     further = train(
         str(tiny_text), run=str(tmp_path / "run"), init=str(run), **{**FLEA, "tokenizer": None, "max_steps": 1}
     )
@@ -75,7 +75,7 @@ def test_rmsprop_is_refused(command, tiny_text, tmp_path, precision):
     outcome = command(
         "gopher train", data=tiny_text, run=tmp_path / "run", **{**FLEA, "precision": precision, "optimizer": "rmsprop"}
     )
-    assert outcome.refuses("--optimizer rmsprop moves float32 weights", "--precision bf16")
+    assert outcome.refuses("--optimizer rmsprop needs float32 weights", "--precision bf16")
     assert not (tmp_path / "run").exists()
 
 

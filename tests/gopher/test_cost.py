@@ -113,7 +113,7 @@ class Live(TorchDispatchMode):
     ],
 )
 def test_predicted_memory_is_what_tensors_hold_at_the_peak(shape, batch, optimizer, precision):
-    """Within a third; what the allocator and the libraries take beside is not predicted."""
+    """Within a third; what the allocator and the libraries take in addition is not predicted."""
     torch.manual_seed(0)
     model = Gopher(shape)
     weights = weights_for(precision, 0, torch.device("cpu"))

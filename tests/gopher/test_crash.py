@@ -54,7 +54,7 @@ def in_child(action: Callable[[], Any], die_at: int | None = None) -> int:
 
 
 def go_on(text: Path, run: Path) -> None:
-    """What a person does who finds the run dead: resume it, or, if it has not begun, give the command again."""
+    """What a user does after a crash: resume the run, or, if it was not started, run the command again."""
     if (run / "config.yaml").exists():
         train(resume=str(run))
     else:
@@ -70,7 +70,7 @@ def unbroken(flea, tmp_path_factory, tiny_text) -> dict[str, Any]:
 
 
 def die_at_every(text: Path, folder: Path, unbroken: dict[str, Any], calls: range, again: bool) -> int:
-    """Kill a run at each of these calls, go on (killed once more if `again`), compare; how many calls did kill."""
+    """Kill a run at each of these calls, resume it (killed once more if `again`), compare; returns the number of kills."""
     for number, call in enumerate(calls):
         run = folder / f"run-{call}"
         code = in_child(lambda run=run: go_on(text, run), call)
@@ -108,8 +108,8 @@ def test_kills_at_random_moments_change_nothing(tiny_text, tmp_path, kills):
     settings = {**TINY, "max_steps": 30 * (kills + 1), "evaluate_every": 20, "sample_every": 1000, "save_every": 7}
     options = [f"--{name}={value}" for name, value in {"data": tiny_text, "run": run, **settings}.items()]
     for _ in range(kills):
-        begun = [f"--resume={run}"] if (run / "config.yaml").exists() else options
-        run_until_killed(["gopher", "train", *begun], run / "metrics.jsonl", chance)
+        arguments = [f"--resume={run}"] if (run / "config.yaml").exists() else options
+        run_until_killed(["gopher", "train", *arguments], run / "metrics.jsonl", chance)
     assert RunFolder(run).steps()[-1] < settings["max_steps"]
     train(resume=str(run))
     train(str(tiny_text), run=str(tmp_path / "whole"), **settings)
@@ -173,7 +173,7 @@ def test_a_disk_that_is_full_for_the_log_ends_the_run_in_a_sentence(
     assert results(run) == unbroken
 
 
-def test_a_disk_that_is_full_before_the_run_began_leaves_no_trace(command, monkeypatch, tiny_text, tmp_path):
+def test_a_disk_that_is_full_before_the_run_started_leaves_no_trace(command, monkeypatch, tiny_text, tmp_path):
     def refusing(descriptor, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -191,5 +191,5 @@ def test_a_second_start_does_not_remove_data_that_is_not_its_own(command, tiny_t
     other.write_bytes(tiny_text.read_bytes())
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     outcome = command("gopher train", data=other, run=tmp_path / "run", **SHORT)
-    assert outcome.refuses("already holds ", "(it is not an empty folder): choose another name with --run")
+    assert outcome.refuses("already contains ", "(it is not an empty folder): choose another name with --run")
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before

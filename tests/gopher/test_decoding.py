@@ -190,9 +190,9 @@ def test_threads_go_home_when_an_answer_is_broken_off():
 def test_precision_is_named_when_it_cannot_be_had():
     with pytest.raises(EarthworksError, match=r"precision is 'fp8'.*int8"):
         generate(planted(), Tokenizer.bytes(), "a", precision="fp8")  # pyright: ignore
-    with pytest.raises(EarthworksError, match="int8 is for float32 weights on the CPU and these are "):
+    with pytest.raises(EarthworksError, match="int8 needs float32 weights on the CPU, but these are "):
         generate(planted().double(), Tokenizer.bytes(), "a", precision="int8")
-    with pytest.raises(EarthworksError, match=r"bf16 is for float32 weights and these are .* on cpu: take auto"):
+    with pytest.raises(EarthworksError, match=r"bf16 needs float32 weights, but these are .* on cpu: use auto"):
         generate(planted().double(), Tokenizer.bytes(), "a", precision="bf16")
 
 

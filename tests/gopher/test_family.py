@@ -80,7 +80,7 @@ def test_all_sizes_read_the_same_windows(monkeypatch, tiny_text, tmp_path):
 
 
 @pytest.mark.parametrize("stopped", ["mite", "flea"])
-def test_a_family_that_was_interrupted_goes_on_as_if_it_had_not_been(
+def test_a_family_that_was_interrupted_resumes_as_if_it_had_not_been(
     command, monkeypatch, tiny_text, tmp_path, family, stopped
 ):
     update = Pretraining.update
@@ -131,7 +131,7 @@ def test_a_reader_who_holds_locks_stops_no_size_and_what_it_kept_out_is_made_up(
     with lock(run / "mite", "evaluation.json"), lock(run / "mite", "report.html"):
         outcome = command("gopher train", **given)
     assert outcome.code == 0
-    assert f"then give earthworks report {run / 'mite'}" in outcome.err
+    assert f"then run earthworks report {run / 'mite'}" in outcome.err
     assert not (run / "mite" / "report.html").exists()
     undrawn([run / "mite"])  # as a person does, by earthworks report
     assert command("gopher train", **given).code == 0
@@ -178,7 +178,7 @@ def test_minutes_are_shared_out_so_that_all_make_the_same_steps(tiny_text, tmp_p
     assert steps.pop() >= 20
 
 
-def test_the_papers_sizes_have_the_papers_rates_and_those_between_lie_between():
+def test_the_papers_sizes_have_the_papers_rates_and_those_between_are_between():
     assert [paper_rate(size) for size in FAMILY] == pytest.approx(PAPER_RATES)
     for size in SMALL_FAMILY:
         assert paper_rate(size) == pytest.approx(6e-4)
@@ -225,8 +225,8 @@ def test_the_body_is_all_but_embedding_logits_and_learned_positions():
         ("flea,cow", {}, "there is no size 'cow'"),
         (",", {}, "expected two or more different sizes"),
         ("", {}, "--family is empty"),
-        ("mite,flea", {"size": "flea"}, "--size belongs to a single run"),
-        ("mite,flea", {"init": "x"}, "--init belongs to a single run"),
+        ("mite,flea", {"size": "flea"}, "leave out --size"),
+        ("mite,flea", {"init": "x"}, "leave out --init"),
     ],
 )
 def test_what_is_no_family_is_one_sentence_and_leaves_nothing(command, tiny_text, tmp_path, family, options, complaint):

@@ -81,7 +81,7 @@ def test_a_prompt_read_in_chunks_gives_the_logits_of_each_prompt_alone(change, c
 
 
 @variants
-def test_rows_taken_from_a_cache_go_on_alone_and_any_number_of_times(change):
+def test_rows_taken_from_a_cache_continue_alone_and_any_number_of_times(change):
     model = planted(change)
     rows = [list(range(5, 5 + length)) for length in (9, 4, 6)]
     tokens, mask = left_pad(rows, 256, torch.device("cpu"))
@@ -159,7 +159,7 @@ def test_a_run_with_absolute_positions_samples_no_further_than_its_context(tmp_p
     assert (run / "samples" / "step-2.txt").read_bytes() == answer.text.encode()
 
 
-def test_rows_are_what_they_are_alone_whatever_stands_beside_them():
+def test_rows_are_what_they_are_alone_whatever_the_other_rows():
     model, tokenizer = planted(), Tokenizer.bytes()
     together = generate(model, tokenizer, PROMPTS, max_tokens=25, temperature=0.9, seed=3)
     assert generate(model, tokenizer, PROMPTS[:1], max_tokens=25, temperature=0.9, seed=3) == together[:1]
@@ -391,7 +391,7 @@ def write(tokenizer: Pieces, scripts: list[list[int]], stop=(), max_tokens=50, p
 
 
 def until(text: str, stops: list[str]) -> str:
-    """What of a text may be shown while more is to come: all but an end that a stop string may begin with."""
+    """The part of a text that may be shown while more follows: all but an end that may start a stop string."""
     held = [n for each in stops for n in range(1, len(each)) if text.endswith(each[:n])]
     return text[: len(text) - max(held, default=0)]
 
@@ -463,7 +463,7 @@ def test_rows_end_one_by_one_and_the_rest_write_on():
     ]
 
 
-def test_a_prompt_begins_after_an_end_of_document_and_pads_on_the_left():
+def test_a_prompt_starts_after_an_end_of_document_and_pads_on_the_left():
     tokens, mask = left_pad([[256, 1, 2], [256]], 7, torch.device("cpu"))
     assert tokens.tolist() == [[256, 1, 2], [7, 7, 256]]
     assert mask is not None
@@ -500,5 +500,5 @@ def test_logits_that_are_no_numbers_end_in_one_sentence(temperature):
     model = Gopher(GopherConfig.preset("shrew", vocabulary=257, context=16))
     with torch.no_grad():
         model.logit_bias[3] = math.nan
-    with pytest.raises(EarthworksError, match="not numbers"):
+    with pytest.raises(EarthworksError, match="logits are NaN"):
         generate(model, Tokenizer.bytes(), "a", max_tokens=2, temperature=temperature)

@@ -58,7 +58,7 @@ def test_another_architecture_is_refused_by_the_setting_s_name(command, other, t
 @pytest.mark.parametrize(("option", "value"), [("tokenizer", "bpe"), ("tokenizer", "bytes"), ("vocabulary", 500)])
 def test_another_tokenizer_is_refused(command, other, tiny_text, tmp_path, option, value):
     outcome = command("gopher train", data=tiny_text, init=other, run=tmp_path / "run", **{**GIVEN, option: value})
-    assert outcome.refuses("brings the tokenizer that its weights were trained with", f"leave --{option} out")
+    assert outcome.refuses("uses the tokenizer that its weights were trained with", f"leave --{option} out")
     assert not (tmp_path / "run").exists()
 
 
@@ -78,4 +78,4 @@ def test_tokens_made_by_another_tokenizer_are_refused(command, other, tiny_text,
 def test_a_size_that_is_not_that_of_the_weights_is_refused(command, other, tiny_text, tmp_path, monkeypatch):
     monkeypatch.setitem(SIZES, "flea", (1, 2, 4, 32))
     outcome = command("gopher train", data=tiny_text, init=other, run=tmp_path / "run", **GIVEN)
-    assert outcome.refuses("says size flea, which is not that of the weights")
+    assert outcome.refuses("has size flea, which does not fit the weights")

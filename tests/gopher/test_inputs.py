@@ -64,7 +64,7 @@ def test_tokens_that_are_others_now_are_refused_by_file(command, place):
 def test_tokens_that_are_gone_are_said_and_may_be_named_anew(command, place):
     os.rename("tokens", "moved")
     outcome = command("gopher train --resume run --max_steps 10")
-    assert outcome.refuses(f"are not in {place / 'mine' / 'tokens'} any more", "data: in run/config.yaml")
+    assert outcome.refuses(f"are no longer in {place / 'mine' / 'tokens'}", "data: in run/config.yaml")
     config = Path("run/config.yaml")
     text = config.read_text()
     config.write_text(text.replace("data: tokens", "data: ../other/tokens"))
@@ -194,7 +194,7 @@ def test_first_weights_are_those_of_the_same_checkpoint_or_it_is_said(command, p
     rewrite(Path(recorded["path"]), "model.safetensors", (step / "model.safetensors").read_bytes()[:-1] + b"\x01")
     assert command("gopher train --resume ../mine/lost").refuses("model.safetensors", "was started with")
     shutil.rmtree(recorded["path"])
-    assert command("gopher train --resume ../mine/lost").refuses("from which", "is not there any more")
+    assert command("gopher train --resume ../mine/lost").refuses("from which", "no longer exists")
 
 
 def test_first_weights_that_are_no_checkpoint_are_refused(command, place):
@@ -205,7 +205,7 @@ def test_first_weights_that_are_no_checkpoint_are_refused(command, place):
         if entry["what"] == "weights":
             entry.update(path="/", files=[])
     Path("second/inputs.json").write_text(json.dumps(record))
-    assert command("gopher train --resume second").refuses("inputs.json", "no checkpoint of a run")
+    assert command("gopher train --resume second").refuses("inputs.json", "not a checkpoint of a run")
 
 
 def test_a_setting_that_is_no_text_is_refused_with_what_to_do(command, place):
@@ -220,7 +220,7 @@ def test_a_prompt_that_is_not_utf8_is_read_and_that_is_said(command, place, monk
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
     outcome = command("gopher generate run --prompt - --max_tokens 2 --json")
     assert outcome.code == 0
-    assert outcome.err.count("not all UTF-8") == 1
+    assert outcome.err.count("not valid UTF-8") == 1
 
 
 def test_text_packed_twice_is_one_text_for_a_comparison_of_runs(tmp_path):

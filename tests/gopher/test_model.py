@@ -190,7 +190,7 @@ def test_order_matters_exactly_where_the_model_knows_positions():
         assert ((first - second).abs().max() > 0.1) == differs
 
 
-def test_relative_positions_do_not_know_where_the_text_begins():
+def test_relative_positions_do_not_know_where_the_text_starts():
     """What precedes is cut away by a mask: the same tokens three places later give the same logits."""
     model = planted()
     tokens = tokens_of(model, 1, 8)
@@ -247,7 +247,7 @@ def test_rms_norm_is_its_formula_in_value_and_gradient(shape, epsilon):
     assert torch.autograd.gradcheck(lambda x, g: rms_norm(x, g, epsilon), (x, gain))
 
 
-def test_rms_norm_does_not_care_how_its_input_and_its_gradient_lie_in_memory():
+def test_rms_norm_does_not_depend_on_the_memory_layout_of_input_and_gradient():
     generator = torch.Generator().manual_seed(0)
     stored, weight = torch.randn(2, 4, 3, 5, generator=generator, dtype=torch.float64)
     gain = torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_()

@@ -79,11 +79,11 @@ def test_a_start_that_is_ended_takes_its_own_files_with_it_and_no_other(command,
     ):  # the next start removes what this one left, and refuses to write into what is the person's
         (tmp_path / "tiny.txt").write_text(words(400))
         outcome = command("gopher train", data=tmp_path / "tiny.txt", **{**TINY, "run": folder})
-        assert outcome.refuses("already holds", "choose another name")
+        assert outcome.refuses("already contains", "choose another name")
     elif number == signal.SIGINT:
-        assert "interrupted; nothing that is half written stays" in said
+        assert "interrupted; partial files were removed" in said
     else:
-        assert "stopped by SIGTERM; nothing that is half written stays: give the same command again" in said
+        assert "stopped by SIGTERM; partial files were removed: run the same command again" in said
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == mine
 
 
@@ -107,11 +107,11 @@ def test_a_second_writer_is_told_who_writes_and_readers_work_all_the_while(comma
         wait_for((run / STARTING).exists, running)
         outcome = command("gopher train", data=tiny_text, run=run, **TINY)  # told one or the other, as it happens
         assert outcome.refuses(str(run))
-        assert "by another command (process " in outcome.err or "already holds a run" in outcome.err
+        assert "by another command (process " in outcome.err or "already contains a run" in outcome.err
         wait_for(lambda: (run / "checkpoints").exists() and len(RunFolder(run).steps()) > 1, running)
         who = f"is being trained or built by another command (process {running.pid} on "
         assert command("gopher train", resume=run).refuses(who, "wait until it has ended")
-        assert command("gopher train", data=tiny_text, run=run, **TINY).refuses("already holds a run")
+        assert command("gopher train", data=tiny_text, run=run, **TINY).refuses("already contains a run")
         for _ in range(3):  # its checkpoints come and go by the second
             for line in ("generate {} --max_tokens=3 --checkpoint=last", "evaluate {} --checkpoint=last"):
                 assert command("gopher " + line.format(run)).code == 0

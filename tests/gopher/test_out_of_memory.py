@@ -17,12 +17,12 @@ NOTICE = "notice: cpu is out of memory with {} sequences at a time: continuing w
 
 @pytest.fixture
 def room(monkeypatch):
-    """`room(limit, begun)`: from now on, a forward pass of more than `limit` sequences is too much once `begun()`."""
+    """`room(limit, started)`: from now on, a forward pass of more than `limit` sequences is too much once `started()`."""
     loss = Gopher.loss
 
-    def limited(limit, begun=lambda: True):
+    def limited(limit, started=lambda: True):
         def checked(model, tokens, targets):
-            if len(tokens) > limit and begun():
+            if len(tokens) > limit and started():
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 TiB")
             return loss(model, tokens, targets)
 
@@ -36,10 +36,10 @@ def make(text, run, **changes):
 
 
 def test_what_does_not_fit_is_halved_until_it_does_and_computes_the_same(room, tiny_text, tmp_path, capsys):
-    """5, then 3, then 2: from then on, to the bit, the run that was begun with 2."""
+    """5, then 3, then 2: from then on, to the bit, the run that was started with 2."""
     small = make(tiny_text, tmp_path / "small", micro_batch=2)
     run = RunFolder(tmp_path / "run")
-    room(2, begun=run.config_file.exists)  # not in the timed warm-up
+    room(2, started=run.config_file.exists)  # not in the timed warm-up
     capsys.readouterr()
     make(tiny_text, run.path)
     assert results(run.path) == results(small)
@@ -75,10 +75,10 @@ def test_the_timed_warm_up_finds_what_fits_and_the_run_is_configured_so(room, ti
     assert capsys.readouterr().err.count("out of memory") == 2
 
 
-def test_a_resumed_run_goes_on_with_what_fitted(room, monkeypatch, tiny_text, tmp_path):
+def test_a_resumed_run_continues_with_what_fitted(room, monkeypatch, tiny_text, tmp_path):
     monkeypatch.setattr(checkpoint, "KEPT", 9)
     run = RunFolder(tmp_path / "run")
-    room(2, begun=lambda: run.metrics_file.exists() and run.metrics_file.read_bytes().count(b"\n") >= 4)
+    room(2, started=lambda: run.metrics_file.exists() and run.metrics_file.read_bytes().count(b"\n") >= 4)
     whole = make(tiny_text, run.path, save_every=2)
     shutil.copytree(whole, tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "step-10")

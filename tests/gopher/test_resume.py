@@ -83,7 +83,7 @@ def test_n_and_m_steps_are_n_plus_m(command, monkeypatch, tiny_text, tmp_path, u
     monkeypatch.setattr(Pretraining, "update", interrupted)
     outcome = command("gopher train", data=tiny_text, run=tmp_path / "my run", **{**FLEA, **settings})
     code = {signal.SIGINT: 130, signal.SIGTERM: 75}[number]
-    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10, everything is saved", code=code)
+    assert outcome.refuses(f"stopped by {number.name} after step {step} of 10; everything is saved", code=code)
     assert RunFolder(tmp_path / "my run").steps()[-1] == step
     monkeypatch.undo()
     line = outcome.err.strip().split("continue with: ")[1]
@@ -108,7 +108,7 @@ def test_every_sample_is_read_once_and_in_order_whatever_the_batch(monkeypatch, 
     assert steps == [(0, 3), (3, 3), (6, 3), (9, 3), (12, 4), (16, 4), (20, 4), (24, 4), (28, 4), (32, 4)]
 
 
-def test_a_raised_max_steps_goes_on_at_the_final_rate(command, tiny_text, tmp_path):
+def test_a_raised_max_steps_continues_at_the_final_rate(command, tiny_text, tmp_path):
     whole = make(tiny_text, tmp_path / "whole", max_steps=15, horizon=10, final_share=0.25)
     run = make(tiny_text, tmp_path / "run", max_steps=10, final_share=0.25)
     assert command("gopher train", resume=run, max_steps=15).code == 0
@@ -131,7 +131,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(finished, tmp_path):
         assert (run / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_weights(finished, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_with_the_same_weights(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     shutil.rmtree(run / "checkpoints")
@@ -159,14 +159,14 @@ def test_a_stopped_run_goes_on(stopped, finished):
     [{"batch": 3}, {"seed": 1}, {"data": "x.txt"}, {"run": "other"}, {"optimizer": "adam"}, {"learning_rate": 0.1}]
     + [{"validation": 0.3}, {"minutes": 1}, {"init": "x"}, {"tied": "false"}, {"horizon": 9}],
 )
-def test_only_the_number_of_steps_may_be_given_beside_resume(command, stopped, finished, option):
+def test_only_the_number_of_steps_may_be_given_with_resume(command, stopped, finished, option):
     before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
     (name,) = option
-    assert command("gopher train", resume=stopped, **option).refuses(f"--{name} cannot be changed there")
+    assert command("gopher train", resume=stopped, **option).refuses(f"--{name} cannot be changed")
     assert {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()} == before
 
 
-@pytest.mark.parametrize(("steps", "complaint"), [(7, "has made 8 steps already"), (0, "--max_steps is 0")])
+@pytest.mark.parametrize(("steps", "complaint"), [(7, "has already made 8 steps"), (0, "--max_steps is 0")])
 def test_fewer_steps_than_were_made_are_refused(command, stopped, steps, complaint):
     config = (stopped / "config.yaml").read_bytes()
     assert command("gopher train", resume=stopped, max_steps=steps).refuses(complaint)
@@ -179,7 +179,7 @@ def test_there_must_be_a_run_to_resume(command, tmp_path):
     for name in ("missing", "file"):
         assert command("gopher train", resume=tmp_path / name).refuses(f"there is no run folder at {tmp_path / name}")
     assert command("gopher train", resume=tmp_path / "empty").refuses(
-        "holds no config.yaml, so no run started there", "start it again"
+        "has no config.yaml, so no run was started there", "start it again"
     )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty", "file"]
 
@@ -201,7 +201,7 @@ def test_a_harmed_checkpoint_is_named_and_once_it_is_removed_the_run_goes_on(com
     assert results(stopped) == results(finished)
 
 
-def test_once_the_only_checkpoint_is_removed_the_run_begins_again(command, stopped, finished):
+def test_once_the_only_checkpoint_is_removed_the_run_starts_again(command, stopped, finished):
     assert 6 in RunFolder(stopped).steps()
     for step in RunFolder(stopped).steps()[:-1]:
         shutil.rmtree(stopped / "checkpoints" / f"step-{step}")
@@ -229,7 +229,9 @@ def test_a_checkpoint_of_another_optimizer_is_refused(command, stopped):
     (stopped / "config.yaml").write_text(yaml.safe_dump({**config, "optimizer": "adam"}))
     assert command("gopher train", resume=stopped).refuses("config.yaml was changed", "optimizer is adam and was muon")
     as_format_1(stopped)
-    assert command("gopher train", resume=stopped).refuses("optimizer state is of another model or optimizer", "step-8")
+    assert command("gopher train", resume=stopped).refuses(
+        "optimizer state belongs to another model or optimizer", "step-8"
+    )
 
 
 def test_an_altered_tokenizer_is_refused(command, stopped, tiny_text, tmp_path):
@@ -268,7 +270,7 @@ def test_a_resumed_run_says_the_same_of_a_config_that_is_not_its_own(command, st
     for content, complaint in (
         ("kind: wgan\n", "is not the configuration of a Gopher run (kind)"),
         ("kind: gopher\nlearning_speed: 3\n", "is not the configuration of a Gopher run (learning_speed)"),
-        ("- a\n", "does not hold a mapping of settings"),
+        ("- a\n", "does not contain a mapping of settings"),
         ("a: [", "is not valid YAML"),
     ):
         (stopped / "config.yaml").write_text(content)
@@ -278,7 +280,7 @@ def test_a_resumed_run_says_the_same_of_a_config_that_is_not_its_own(command, st
 def test_a_run_is_not_started_twice(command, finished, tiny_text):
     before = results(finished)
     outcome = command("gopher train", data=tiny_text, run=finished, **FLEA)
-    assert outcome.refuses(f"{finished} already holds a run: continue it by --resume {finished}")
+    assert outcome.refuses(f"{finished} already contains a run: resume it with --resume {finished}")
     assert results(finished) == before
 
 
@@ -320,7 +322,7 @@ def test_a_run_whose_every_step_would_do_harm_is_given_up_and_its_weights_are_as
     short = make(tiny_text, tmp_path / "short", max_steps=3, horizon=20)
     spoil(monkeypatch, range(4, 99), math.nan)
     outcome = command("gopher train", data=tiny_text, run=tmp_path / "run", **{**FLEA, "max_steps": 20})
-    assert outcome.refuses("10 steps in a row had a loss or gradient that is not finite", "--learning_rate", code=1)
+    assert outcome.refuses("10 consecutive steps had a non-finite or exploding loss", "--learning_rate", code=1)
     run = RunFolder(tmp_path / "run")
     assert len(read_metrics(run.metrics_file)) == 12
     assert run.steps()[-1] == 12
@@ -328,4 +330,4 @@ def test_a_run_whose_every_step_would_do_harm_is_given_up_and_its_weights_are_as
     assert state["guard"]["in_a_row"] == 9
     weights = checkpoint.load(short / "checkpoints" / "step-3")[0]["model"]
     assert all(torch.equal(value, tensors["model"][name]) for name, value in weights.items())
-    assert command("gopher train", resume=run.path).refuses("10 steps in a row", code=1)
+    assert command("gopher train", resume=run.path).refuses("10 consecutive steps", code=1)

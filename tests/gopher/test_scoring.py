@@ -109,7 +109,7 @@ def test_context_makes_a_difference_in_these_tests():
 
 
 @pytest.mark.parametrize("change", [{"positions": "absolute", "context": 30}, {"positions": "none"}, {"norm": "layer"}])
-def test_padding_beside_longer_rows_changes_no_loss(change):
+def test_padding_next_to_longer_rows_changes_no_loss(change):
     model = planted(**change)
     texts = documents(3, 30, 17, 8)
     together = score_documents(model, texts, end_of_document=END, context=30, windows="sliding")
@@ -307,7 +307,7 @@ def test_bits_per_byte_are_over_the_bytes_as_they_were_and_not_as_normalised(run
     assert (result["documents"], result["context"]) == (4, context or 12)
 
 
-def test_sources_beside_each_other_are_measured_apart_and_together(run, text_file, tmp_path):
+def test_several_sources_are_measured_apart_and_together(run, text_file, tmp_path):
     folder, model, tokenizer = run
     other = tmp_path / "other.txt"
     other.write_text("words of another text in another order")
@@ -371,5 +371,5 @@ def test_only_relative_positions_are_read_beyond_the_trained_context(run, tmp_pa
     with pytest.raises(EarthworksError, match=r"--context 13 .* 12"):
         evaluate(folder.path, str(text_file), context=13, device="cpu")
     assert evaluate(folder.path, str(text_file), context=12, device="cpu")["context"] == 12
-    with pytest.raises(EarthworksError, match=r"--max_distance clamps relative positions; .* absolute"):
+    with pytest.raises(EarthworksError, match=r"--max_distance needs relative positions, .* absolute"):
         evaluate(folder.path, str(text_file), max_distance=5, device="cpu")

@@ -26,7 +26,7 @@ def as_stored(weight: torch.Tensor, form: str) -> torch.Tensor:
 )
 @settings(max_examples=60, deadline=None)
 def test_a_product_is_that_of_the_matrix_as_it_is_stored(form, rows, outputs, inputs, seed):
-    """The second of two matrices, by a team of three, beside outputs that must not be touched."""
+    """The second of two matrices, by a team of three, next to outputs that must not be touched."""
     random = torch.Generator().manual_seed(seed)
     weight, x = torch.randn(outputs, inputs, generator=random), torch.randn(rows, inputs, generator=random)
     stored = store([torch.randn(5, 7, generator=random), weight], form, 2)
@@ -49,7 +49,7 @@ def test_a_team_shares_out_every_output_once_in_whole_panels(team, outputs):
     assert all(first % WIDTH == 0 or first == last for first, last in parts)
 
 
-def test_what_is_large_begins_on_a_cache_line():
+def test_large_arrays_start_on_a_cache_line():
     for dtype in (np.float32, np.uint16, np.int8):
         space = on_lines((3, 1001), dtype)
         assert space.shape == (3, 1001)

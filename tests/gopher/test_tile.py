@@ -44,7 +44,7 @@ def test_the_left_operand_is_read_along_columns_and_diagonals():
 
 
 def test_results_may_be_written_with_rows_of_any_length():
-    """One number longer than the matrix has them: each row then begins one place further right than the one above."""
+    """One number longer than the matrix has them: each row then starts one place further right than the one above."""
     random = np.random.default_rng(0)
     a, b = random.standard_normal((ROWS, 5)).astype("f"), random.standard_normal((5, WIDTH)).astype("f")
     c = np.zeros((ROWS, 3 * WIDTH), np.float32)
@@ -74,7 +74,7 @@ def test_numbers_are_rounded_to_bfloat16_as_torch_does():
 
     scales = 10.0 ** torch.arange(-40, 40).repeat_interleave(125)
     numbers = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * scales
-    halfway = torch.arange(1, 600) * 2.0**-8  # of which many lie halfway between two numbers of bfloat16
+    halfway = torch.arange(1, 600) * 2.0**-8  # of which many are halfway between two numbers of bfloat16
     special = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), 3.4e38, -3.4e38, 1e-45])
     x = torch.cat([numbers, halfway, special])
     y = np.zeros(len(x), np.uint16)

@@ -219,7 +219,7 @@ def test_files_that_are_none_are_left_out_by_name(tmp_path, kind, capsys):
         else:
             path.write_text("[" * 100_000)
     if kind == "device":
-        with pytest.raises(EarthworksError, match="which is outside it: nothing outside is read"):
+        with pytest.raises(EarthworksError, match="which is outside it and is not read"):
             write_report([run])
         return
     page = write_report([run]).read_text(encoding="utf-8")
@@ -248,7 +248,7 @@ def test_a_part_that_is_a_link_out_of_the_run_is_refused(tmp_path, name):
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(outside)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(EarthworksError, match="nothing outside is read or written"):
+    with pytest.raises(EarthworksError, match="outside it and is not read or written"):
         write_report([run])
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

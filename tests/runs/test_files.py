@@ -264,7 +264,7 @@ def refusing(code):
 def test_a_new_file_can_be_written_where_there_are_no_hard_links(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "link", refusing(code))
     write_bytes(tmp_path / "file", NEW, new=True)
-    with pytest.raises(EarthworksError, match="may be somebody's"):
+    with pytest.raises(EarthworksError, match="already exists"):
         write_bytes(tmp_path / "file", OLD, new=True)
     assert (tmp_path / "file").read_bytes() == NEW
     monkeypatch.setattr(os, "replace", refusing(errno.EIO))
@@ -307,7 +307,7 @@ def test_what_a_killed_writer_left_is_not_part_of_the_next_folder(tmp_path):
 def test_a_folder_with_something_in_it_is_never_replaced(tmp_path):
     fill(tmp_path / "folder")
     with pytest.raises(EarthworksError, match="already exists") as error, new_folder(tmp_path / "folder"):
-        raise AssertionError("the work must not begin")
+        raise AssertionError("the work must not start")
     assert error.value.exit_code == 2
     verify_manifest(tmp_path / "folder")
     (tmp_path / "empty").mkdir()
@@ -323,7 +323,10 @@ def test_a_truncated_altered_or_missing_file_is_named(tmp_path):
     fill(target)
     verify_manifest(target)
     weights = target / "weights"
-    for content, complaint in ((NEW[:-1], "5999 bytes where 6000"), (b"N" + NEW[1:], "does not match its SHA-256")):
+    for content, complaint in (
+        (NEW[:-1], "5999 bytes instead of 6000"),
+        (b"N" + NEW[1:], "does not match its SHA-256"),
+    ):
         weights.write_bytes(content)
         with pytest.raises(EarthworksError, match=f"weights .*{complaint}|weights has {complaint}"):
             verify_manifest(target)
@@ -368,5 +371,5 @@ def test_json_that_is_missing_cut_short_or_no_file_is_one_sentence(tmp_path):
     (tmp_path / "cut.json").write_text('{"a": 1, "b"')
     with pytest.raises(EarthworksError, match=r"cut\.json is not readable JSON"):
         read_json(tmp_path / "cut.json")
-    with pytest.raises(EarthworksError, match="cannot be read: it is no regular file"):
+    with pytest.raises(EarthworksError, match="cannot be read: it is not a regular file"):
         read_json(tmp_path)

@@ -25,16 +25,16 @@ def test_a_configuration_comes_back_as_it_was_written(tmp_path):
     ]  # in the given order
 
 
-def test_a_run_is_not_begun_where_one_lies(tmp_path):
+def test_a_run_is_not_started_where_one_exists(tmp_path):
     RunFolder.create(tmp_path / "a run").write_config({"seed": 0})
     with pytest.raises(
-        EarthworksError, match=r"already holds a run: continue it by --resume '.*a run', or choose another"
+        EarthworksError, match=r"already contains a run: resume it with --resume '.*a run', or pick another"
     ):
         RunFolder.create(tmp_path / "a run")
     assert RunFolder.open(tmp_path / "a run").read_config() == {"format": 2, "seed": 0}
 
 
-def test_a_folder_in_which_no_run_began_can_be_used(tmp_path):
+def test_a_folder_in_which_no_run_started_can_be_used(tmp_path):
     RunFolder.create(tmp_path / "a")  # killed before its configuration was written
     RunFolder.create(tmp_path / "a").write_config({"seed": 1})
     assert RunFolder.open(tmp_path / "a").read_config() == {"format": 2, "seed": 1}
@@ -42,7 +42,7 @@ def test_a_folder_in_which_no_run_began_can_be_used(tmp_path):
 
 def test_a_file_is_no_run_folder(tmp_path):
     (tmp_path / "a").write_text("text")
-    with pytest.raises(EarthworksError, match="is a file; --run wants the name of a folder"):
+    with pytest.raises(EarthworksError, match="is a file: give --run the name of a folder"):
         RunFolder.create(tmp_path / "a")
     with pytest.raises(EarthworksError, match=r"could not write .*: Not a directory"):
         RunFolder.create(tmp_path / "a" / "b")
@@ -51,14 +51,14 @@ def test_a_file_is_no_run_folder(tmp_path):
 def test_resuming_nothing_is_one_sentence(tmp_path):
     with pytest.raises(EarthworksError, match="there is no run folder at"):
         RunFolder.open(tmp_path / "missing")
-    with pytest.raises(EarthworksError, match=r"holds no config\.yaml, so no run started there"):
+    with pytest.raises(EarthworksError, match=r"has no config\.yaml, so no run was started there"):
         RunFolder.open(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"a: [1, 2", b"just text", b"", b"\xff\xfe\x00", b"- 1\n- 2"])
 def test_a_damaged_configuration_is_one_sentence(tmp_path, content):
     write_bytes(tmp_path / "config.yaml", content)
-    with pytest.raises(EarthworksError, match=r"config\.yaml (is not valid YAML|does not hold a mapping)") as error:
+    with pytest.raises(EarthworksError, match=r"config\.yaml (is not valid YAML|does not contain a mapping)") as error:
         RunFolder.open(tmp_path).read_config()
     assert "\n" not in str(error.value)
 
@@ -99,7 +99,7 @@ def test_a_start_never_writes_over_a_configuration_that_came_meanwhile(tmp_path)
     folder = RunFolder.create(tmp_path / "run")
     with folder.writing(), folder.beginning():
         folder.config_file.write_text("mine")
-        with pytest.raises(EarthworksError, match="may be somebody's"):
+        with pytest.raises(EarthworksError, match="already exists"):
             folder.write_config({"seed": 1})
     assert folder.config_file.read_text() == "mine"
 

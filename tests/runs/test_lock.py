@@ -72,12 +72,15 @@ def test_who_has_patience_waits_for_a_short_lock(tmp_path, holder):
 def test_what_is_written_at_the_end_of_a_command_gives_way_to_another_writer(tmp_path, capsys):
     with lock(tmp_path, "report.html"), unless_busy("earthworks report RUN"), lock(tmp_path, "report.html"):
         pytest.fail("two writers")
-    assert "wait until it is done; then give earthworks report RUN" in capsys.readouterr().err
+    assert "wait until it is done; then run earthworks report RUN" in capsys.readouterr().err
 
 
 def test_the_same_process_does_not_get_a_lock_twice_and_keeps_the_first(tmp_path):
     with lock(tmp_path, "training"):
-        with pytest.raises(EarthworksError, match="by this process already"), lock(tmp_path / "." / "", "training"):
+        with (
+            pytest.raises(EarthworksError, match="already being written by this process"),
+            lock(tmp_path / "." / "", "training"),
+        ):
             pass
         second = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path)], capture_output=True, text=True)
         assert "another command" in second.stderr

@@ -28,7 +28,7 @@ def test_records_come_back_in_order_and_to_the_bit(tmp_path):
     assert read_metrics(tmp_path / "m") == [{"step": step, "loss": 1 / step} for step in range(1, 8)]
 
 
-def test_resuming_at_a_step_cuts_later_lines_away_and_goes_on(tmp_path):
+def test_resuming_at_a_step_cuts_later_lines_away_and_continues(tmp_path):
     path = tmp_path / "m"
     log(path, range(1, 11))
     whole = path.read_bytes()

@@ -64,7 +64,7 @@ def test_there_is_a_newest_checkpoint_once_one_is_whole(run):
 
 
 def test_the_best_is_the_marked_one_else_the_last(run):
-    with pytest.raises(EarthworksError, match="holds no checkpoint yet"):
+    with pytest.raises(EarthworksError, match="has no checkpoint yet"):
         checkpoint.choose(run)
     save(run, 3, 6, 9)
     assert checkpoint.choose(run) == checkpoint.choose(run, "last") == run.checkpoint(9)
@@ -111,7 +111,7 @@ def test_a_checkpoint_in_which_somebody_put_a_file_is_kept(run, capsys):
     checkpoint.prune(run)
     checkpoint.prune(run)
     assert run.steps() == [1, 3, 4]
-    assert capsys.readouterr().err.count("is kept, since it holds files that Earthworks did not write") == 1
+    assert capsys.readouterr().err.count("is kept, because it has files that Earthworks did not write") == 1
     assert checkpoint.load(run.checkpoint(1))[1]["step"] == 1
 
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_is_read_from_the_files_that_its_manifest_names(run, tmp_pa
             checkpoint.load(run.checkpoint(1))
 
 
-def test_random_numbers_go_on_where_they_were(run):
+def test_random_numbers_continue_where_they_were(run):
     torch.manual_seed(3)
     torch.rand(5)
     checkpoint.save(run, 1, {"random": checkpoint.random_state()}, {})

@@ -26,7 +26,7 @@ def test_what_is_not_finite_is_refused_and_counted_from_the_first_step(loss, nor
     assert (guard.skipped, guard.in_a_row) == (1, 0)
 
 
-def test_a_spike_lies_eight_standard_deviations_above_the_mean_of_the_window():
+def test_a_spike_is_eight_standard_deviations_above_the_mean_of_the_window():
     guard, losses = filled()
     mean = math.fsum(losses) / WINDOW
     deviation = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (WINDOW - 1))
@@ -66,7 +66,7 @@ def test_refusals_in_a_row_end_the_run_as_work_that_failed_and_those_apart_do_no
         assert guard.admits(1.0, 1.0)
     for _ in range(PATIENCE - 1):
         assert not guard.admits(1.0, math.inf)
-    with pytest.raises(EarthworksError, match=f"{PATIENCE} steps in a row .*loss nan, gradient norm 1\\b") as error:
+    with pytest.raises(EarthworksError, match=f"{PATIENCE} consecutive steps .*loss nan, gradient norm 1\\b") as error:
         guard.admits(math.nan, 1.0)
     assert error.value.exit_code == 1
     assert guard.skipped == 4 * PATIENCE
@@ -86,5 +86,5 @@ def test_a_guard_restored_from_its_state_decides_as_the_first_would():
     half = Guard()
     half.load_state(json.loads(json.dumps(restored.state())))
     assert not half.admits(math.nan, 1.0)
-    with pytest.raises(EarthworksError):  # the row goes on where the stopped run left it
+    with pytest.raises(EarthworksError):  # the count continues where the stopped run left it
         half.admits(math.nan, 1.0)

@@ -58,7 +58,7 @@ def walk(path, max_steps, *, cadence=(3, 4, 5), seed=0, **options) -> Walk:
     path.mkdir(exist_ok=True)
     evaluate, sample, save = cadence
     cadence = Cadence(evaluate=evaluate, sample=sample, save=save)
-    fit(task, task.run, max_steps=max_steps, cadence=cadence, command="the command", begun=time.perf_counter())
+    fit(task, task.run, max_steps=max_steps, cadence=cadence, command="the command", started=time.perf_counter())
     return task
 
 
@@ -131,10 +131,10 @@ def test_with_nothing_held_out_there_is_no_best(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("step", [0, 6, 9])
-def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path, number, step):
+def test_a_signal_saves_after_the_step_and_says_how_to_resume(tmp_path, number, step):
     whole = walk(tmp_path / "whole", 11)
     before = signal.getsignal(number)
-    expected = f"stopped by {number.name} after step {step + 1} of 11, everything is saved; continue with: the command"
+    expected = f"stopped by {number.name} after step {step + 1} of 11; everything is saved; continue with: the command"
     with pytest.raises(EarthworksError, match=expected) as error:
         walk(tmp_path / "broken", 11, interrupt_at=(step, number))
     assert error.value.exit_code == (130 if number == signal.SIGINT else 75)
@@ -177,7 +177,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", range(11))
-def test_a_run_that_dies_in_any_step_goes_on_from_its_last_checkpoint(tmp_path, monkeypatch, step):
+def test_a_run_that_dies_in_any_step_resumes_from_its_last_checkpoint(tmp_path, monkeypatch, step):
     whole = walk(tmp_path / "whole", 11)
     update = Walk.update
 
@@ -231,7 +231,7 @@ def test_a_damaged_checkpoint_says_which_and_what_to_remove(tmp_path):
     assert len(losses(tmp_path)) == 6
 
 
-def test_elapsed_goes_on_where_the_stopped_run_was(tmp_path):
+def test_elapsed_continues_where_the_stopped_run_was(tmp_path):
     walk(tmp_path, 3)
     before = read_metrics(tmp_path / "metrics.jsonl")[-1]["elapsed"]
     state = run_state(tmp_path, 3)
@@ -253,7 +253,7 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
     torch.manual_seed(0)
     task = Walk(RunFolder(tmp_path))
     cadence = Cadence(evaluate=3, sample=99, save=99)
-    fit(task, task.run, max_steps=4, cadence=cadence, command="", begun=time.perf_counter(), tensorboard=True)
+    fit(task, task.run, max_steps=4, cadence=cadence, command="", started=time.perf_counter(), tensorboard=True)
     shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in shown.Scalars("loss")] == [1, 2, 3, 4]
     assert [event.value for event in shown.Scalars("loss")] == pytest.approx(losses(tmp_path), rel=1e-6)

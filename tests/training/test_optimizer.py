@@ -164,7 +164,7 @@ def test_the_matrices_of_a_gopher_are_those_of_its_blocks(change):
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
-def test_an_optimizer_restored_from_its_state_goes_on_to_the_bit(kind):
+def test_an_optimizer_restored_from_its_state_resumes_to_the_bit(kind):
     def make(parameters):
         return Optimizer(kind, parameters.items(), learning_rate=0.05, weight_decay=0.1)
 
@@ -201,7 +201,7 @@ def test_the_state_of_another_optimizer_or_model_is_one_sentence():
 
     def refused(kind="adam", first=None, **changes):
         other = Optimizer(kind, {**weights(), **changes}.items(), learning_rate=0.1)
-        with pytest.raises(EarthworksError, match="optimizer state is of another model or optimizer") as error:
+        with pytest.raises(EarthworksError, match="optimizer state belongs to another model or optimizer") as error:
             other.load_state(state)
         assert first is None or str(error.value).endswith(f"the first is {first}")
 

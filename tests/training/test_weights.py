@@ -129,7 +129,7 @@ def test_a_master_moves_as_float32_weights_do_and_the_weights_are_the_nearest_to
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
 def test_an_update_rounded_by_chance_is_right_on_average(kind):
-    """From weights that bf16 holds, one update by 400 generators: the mean lies within five standard errors of float32's,
+    """From weights that bf16 holds, one update by 400 generators: the mean is within five standard errors of float32's,
     whose size is known from the two neighbours."""
     exact, reference = make(kind, Weights())
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_gradients_of_bf16_weights_add_up_in_float32(weights):
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
 @pytest.mark.parametrize("weights", [MasterWeights, lambda: StochasticWeights(3, CPU)])
-def test_an_optimizer_of_bf16_weights_goes_on_to_the_bit(kind, weights):
+def test_an_optimizer_of_bf16_weights_resumes_to_the_bit(kind, weights):
     whole, first = make(kind, weights())
     for step in range(3):
         give_gradients(step, whole)

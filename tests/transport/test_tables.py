@@ -107,7 +107,7 @@ def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path):
         os.mkfifo(tmp_path / f"pipe{suffix}")
         (tmp_path / f"device{suffix}").symlink_to("/dev/zero")
         for name in ("pipe", "device"):
-            with pytest.raises(EarthworksError, match="no regular file"):
+            with pytest.raises(EarthworksError, match="not a regular file"):
                 read_cloud(str(tmp_path / f"{name}{suffix}"))
 
 
@@ -185,7 +185,7 @@ def test_a_figure_is_never_drawn_over_a_file_that_is_there(command, tmp_path):
     (tmp_path / "mine.png").write_text("mine")
     np.save(tmp_path / "a.npy", np.zeros((3, 2)))
     outcome = command("transport measure", tmp_path / "a.npy", tmp_path / "missing.npy", figure=tmp_path / "mine.png")
-    assert outcome.refuses("mine.png exists already")
+    assert outcome.refuses("mine.png already exists")
     assert (tmp_path / "mine.png").read_text() == "mine"
 
 

@@ -387,16 +387,16 @@ def test_pipes_devices_and_folders_among_images_are_named_or_no_images(tmp_path)
     (folder / "folder.png").mkdir()
     assert len(whole(folder)) == 3
     (folder / "device.png").symlink_to("/dev/zero")
-    refused(folder, "device.png", "no regular file")
+    refused(folder, "device.png", "not a regular file")
     (folder / "device.png").unlink()
     os.mkfifo(folder / "pipe.png")
-    refused(folder, "pipe.png", "no regular file")
+    refused(folder, "pipe.png", "not a regular file")
     os.mkfifo(tmp_path / "train-images-idx3")
-    refused(tmp_path / "train-images-idx3", "no regular file")
-    refused(tmp_path, "no regular file")
+    refused(tmp_path / "train-images-idx3", "not a regular file")
+    refused(tmp_path, "not a regular file")
     for name in ("a.npy", "a.npz", "a.bin"):
         (tmp_path / name).symlink_to("/dev/zero")
-        refused(tmp_path / name, name, "no regular file")
+        refused(tmp_path / name, name, "not a regular file")
 
 
 def test_an_xz_file_of_two_streams_is_read_to_its_end(tmp_path):

@@ -270,7 +270,7 @@ def test_a_generator_whose_every_step_is_refused_ends_the_run_though_its_critic_
     before = weights(training.generator)
     for step in range(9):
         training.update(step)
-    with pytest.raises(EarthworksError, match="10 steps in a row"):
+    with pytest.raises(EarthworksError, match="10 consecutive steps"):
         training.update(9)
     assert training.generator_guard.skipped == 10
     assert torch.equal(weights(training.generator), before)

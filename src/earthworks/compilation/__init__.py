@@ -1,6 +1,6 @@
 """Compilation of kernels by numba: decorators, threads, instructions, and the cache of machine code.
 
-Only kernels import it: `cache.sources` tells by that import which files machine code depends on.
+Only kernels import it: `cache.sources` finds by that import the files that machine code depends on.
 """
 
 from earthworks.compilation.decorators import arithmetic, compiled, for_c, summing

@@ -1,12 +1,12 @@
-"""Machine code on disk, named by everything that it was made from.
+"""Disk cache of machine code, keyed by everything that it was made from.
 
     folder   kernels-<versions>-<sources>   versions: of Python, numba and llvmlite; sources: of every kernel
     file     <module>.<function>-<key>      key: the types, the processor and its features, the function's byte code
 
-numba's own cache looks at the one file that a function is in, and goes on using machine code into which a function of
-another file was compiled before that was changed; and two processes that compile a function for different types at
-once can leave the code of one under the types of the other. Here a changed kernel has another folder, and each entry
-a file of its own, which holds its key and is written in one piece.
+numba's own cache checks only the file that a function is in, and keeps using machine code that includes an outdated
+function of another file; and two processes that compile a function for different types at once can leave the code of one
+under the types of the other. Here a changed kernel has another folder, and each entry its own file, which contains its
+key and is written atomically.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ IMPORTS = re.compile(rb"^ *from earthworks\.([\w.]+) import", re.MULTILINE)
 
 
 def kept(dispatcher: Any, function: Callable[..., Any]) -> Any:
-    """`dispatcher`, numba's for `function`, with its machine code kept on disk where there is a place for it."""
+    """`dispatcher`, numba's for `function`, with its machine code cached on disk if a folder is writable."""
     place = folder()
     if place is not None:
         dispatcher._cache = KernelCache(function, place)
@@ -38,14 +38,14 @@ def kept(dispatcher: Any, function: Callable[..., Any]) -> Any:
 
 
 class Entries(CompileResultCacheImpl):
-    """How numba packs compiled code, without its choice of a place."""
+    """numba's serialisation of compiled code, without its choice of a folder."""
 
     def __init__(self, function: Callable[..., Any]):
         self._lineno = function.__code__.co_firstlineno
 
 
 class KernelCache(FunctionCache):
-    """The entries of one function. What cannot be read is compiled again; what cannot be written is not kept."""
+    """The entries of one function. Unreadable entries are compiled again; unwritable ones are not kept."""
 
     def __init__(self, function: Callable[..., Any], folder: Path):
         self._name = f"{function.__module__}.{function.__qualname__}".replace("<", "").replace(">", "")
@@ -67,7 +67,7 @@ class KernelCache(FunctionCache):
         try:
             known, data = pickle.loads(self._place(key).read_bytes())
             return self._impl.rebuild(target_context, data) if known == key else None
-        except Exception:  # not there, or damaged: pickle raises anything
+        except Exception:  # missing, or damaged: pickle raises anything
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -84,7 +84,7 @@ class KernelCache(FunctionCache):
 
 @cache
 def folder() -> Path | None:
-    """Where this process keeps machine code: in the first of `places` that can be written. Other sources' is deleted."""
+    """Cache folder of this process: in the first of `places` that is writable. Folders of other sources are deleted."""
     versions = (platform.python_version(), *map(importlib.metadata.version, ("numba", "llvmlite")))
     prefix = f"kernels-{digest(*(version.encode() for version in versions))}-"
     for place in places():
@@ -104,7 +104,7 @@ def folder() -> Path | None:
 
 
 def places() -> list[Path]:
-    """Folders for machine code of this copy of the package: where numba is told to, in the package, in the home."""
+    """Candidate cache folders for this copy of the package: numba's setting, the package, the home folder."""
     mine = digest(str(PACKAGE).encode())
     asked = [Path(os.environ["NUMBA_CACHE_DIR"], mine)] if os.environ.get("NUMBA_CACHE_DIR") else []
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -112,8 +112,8 @@ def places() -> list[Path]:
 
 
 def sources(package: Path) -> list[Path]:
-    """Files that machine code is made from: those that import `earthworks.compilation`, its own, and the modules that
-    those import from, whose constants are in the machine code."""
+    """Source files of machine code: those that import `earthworks.compilation`, its own, and the modules that those
+    import from, whose constants are in the machine code."""
     texts = {path: path.read_bytes() for path in package.rglob("*.py")}
     kernels = {path for path, text in texts.items() if b"earthworks.compilation import" in text}
     named = [Path(*name.decode().split(".")) for path in kernels for name in IMPORTS.findall(texts[path])]

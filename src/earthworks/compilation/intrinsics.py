@@ -1,4 +1,4 @@
-"""Instructions of the processor that Python has no name for, usable inside compiled functions."""
+"""Processor instructions without a Python equivalent, for use inside compiled functions."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numba import types
 from numba.core.cgutils import create_struct_proxy
 from numba.extending import intrinsic
 
-inlined: Any = intrinsic  # its type does not say that numba itself passes the first argument
+inlined: Any = intrinsic  # its type omits that numba itself passes the first argument
 
 
 @inlined
@@ -24,7 +24,7 @@ def eight_bytes(typing_context, data, at):
 
 @inlined
 def trailing_zeros(typing_context, bits):
-    """Inside compiled functions: how many of the lowest bits of a uint64 are 0; 64 for 0."""
+    """Inside compiled functions: number of trailing zero bits of a uint64; 64 for 0."""
 
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -68,7 +68,7 @@ def pointer(typing_context, address, like):
 
 @inlined
 def add_atomically(typing_context, counter, amount):
-    """Inside compiled functions: add to counter[0] of an int64 array, whatever other threads do; what it was before."""
+    """Inside compiled functions: add atomically to counter[0] of an int64 array; returns the previous value."""
 
     def generate(context, builder, signature, arguments):
         array = create_struct_proxy(signature.args[0])(context, builder, arguments[0])
@@ -79,7 +79,7 @@ def add_atomically(typing_context, counter, amount):
 
 @inlined
 def read_atomically(typing_context, counter):
-    """Inside compiled functions: counter[0] of an int64 array as other threads last left it."""
+    """Inside compiled functions: atomic read of counter[0] of an int64 array."""
 
     def generate(context, builder, signature, arguments):
         array = create_struct_proxy(signature.args[0])(context, builder, arguments[0])

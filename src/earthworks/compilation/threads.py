@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def on_threads(function: Any, numbers: NDArray[Any], threads: int) -> None:
-    """Call a function made by `for_c` on so many threads at once, each time with the address of `numbers`.
+    """Call a function made by `for_c` on `threads` threads at once, each time with the address of `numbers`.
 
-    They are those of torch's own OpenMP where it can be found: its threads go on looking for work at full speed for a while
-    after each operation, and would do so beside ours.
+    They are the threads of torch's own OpenMP if found: these keep polling for work at full speed for a while after each
+    operation, and would compete with threads of our own.
     """
     if threads == 1:
         function.ctypes(ctypes.cast(numbers.ctypes.data, function.ctypes.argtypes[0]))
@@ -29,6 +29,6 @@ def on_threads(function: Any, numbers: NDArray[Any], threads: int) -> None:
 
 @functools.cache
 def openmp() -> Any:
-    """The OpenMP library of this process, if it answers to GNU's names, as those of GCC and of LLVM on Linux do."""
+    """The OpenMP library of this process, if it exports GNU's names, as those of GCC and of LLVM on Linux do."""
     library = ctypes.CDLL(None)
     return library if hasattr(library, "GOMP_parallel") else None

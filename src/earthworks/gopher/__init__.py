@@ -1,4 +1,4 @@
-"""Gopher: DeepMind's decoder-only language models, trained, sampled and measured."""
+"""Gopher: training, sampling and evaluation of DeepMind's decoder-only language models."""
 
 from earthworks.gopher.attention.relative import relative_attention as relative_attention
 from earthworks.gopher.cache import Cache as Cache

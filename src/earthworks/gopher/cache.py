@@ -1,4 +1,4 @@
-"""What a model remembers of the tokens it has read, so that the next token costs one row of attention and no more."""
+"""Key-value cache of the tokens a model has read, so that the next token costs only one row of attention."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ class Cache:
     """Keys, values and projected position tables of every layer: `cache = Cache(config)`, then `model(tokens, cache)`.
 
     `key_mask` (batch, time) bool marks the real tokens of a left-padded first call; everything read later is real.
-    The position tables r = W_R S(distance) depend on the weights alone; they live here rather than in the model, so a
-    table can never outlive the weights it was made from. Memory: 2 L b t a for keys and values, L t a for the tables.
+    The position tables r = W_R S(distance) depend on the weights alone; they are here rather than in the model, so that
+    a table cannot outlive the weights it was made from. Memory: 2 L b t a for keys and values, L t a for the tables.
     """
 
     def __init__(self, config: GopherConfig, key_mask: Tensor | None = None):
@@ -29,8 +29,8 @@ class Cache:
         self.length += time
 
     def take(self, rows: Tensor, room: int) -> "Cache":
-        """A cache of its own that has read what `rows` (n,) of this one have, any row any number of times; it has
-        `room` for so many more tokens before it must grow. The position tables are shared."""
+        """A separate cache with the contents of `rows` (n,) of this one, repeats allowed, and room for `room` more
+        tokens before it must grow. The position tables are shared."""
         mask = self.mask(self.length)
         taken = Cache(self.config, None if mask is None else mask[rows])
         taken.length = self.length
@@ -63,7 +63,7 @@ class LayerCache:
         self.table: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Take in the keys and values of the new tokens; give back all of them and their mask."""
+        """Append the keys and values of the new tokens; returns all of them and their mask."""
         start = self.cache.length
         end = start + keys.shape[2]
         self.keys = self.grown(self.keys, keys, end)
@@ -82,12 +82,12 @@ class LayerCache:
         return larger
 
     def copy(self, other: "LayerCache", rows: Tensor, length: int, slots: int) -> None:
-        """Take over the first `length` slots of `rows` of another layer cache, with room for `slots` in all."""
+        """Copy the first `length` slots of `rows` of another layer cache, with room for `slots` in all."""
         self.keys, self.values = (selected(store, rows, length, slots) for store in (other.keys, other.values))
         self.table = other.table
 
     def position_table(self, w_r: Tensor, max_distance: int | None) -> Tensor:
-        """r for all distances that this layer's slots can lie apart, (heads, distances, d_head)."""
+        """r for all distances between this layer's slots, (heads, distances, d_head)."""
         assert self.keys is not None, "keys are appended before the table is asked for"
         slots = self.keys.shape[2]
         if self.table is None or self.table.shape[1] < slots:

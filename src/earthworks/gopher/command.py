@@ -1,4 +1,4 @@
-"""`earthworks gopher generate` and `evaluate`: what the functions of the same names give, as text for a terminal."""
+"""`earthworks gopher generate` and `evaluate`: the functions of the same names, with terminal output."""
 
 import math
 import sys
@@ -39,23 +39,23 @@ def generate_text(
     device: str = "auto",
     json: bool = False,
 ) -> str | None:
-    """Write text with the model of a run, shown as it is written.
+    """Generate text with a run's model, streaming it as it is produced.
 
     Args:
         run: the run folder.
-        prompt: how the text begins; `-` reads it from standard input.
-        prompts: a file with one prompt a line, answered together.
-        max_tokens: tokens to write at most.
+        prompt: start of the text; `-` reads it from standard input.
+        prompts: a file with one prompt per line, answered as one batch.
+        max_tokens: maximum number of tokens to generate.
         temperature: 0 takes the most likely token; 1 is the model's own distribution.
-        top_k: draw among the k most likely tokens only.
-        top_p: draw among the fewest tokens that hold this much probability.
-        repetition_penalty: above 1, tokens already there become less likely.
-        stop: end before this text.
-        seed: the same seed writes the same text, in the same precision.
-        precision: of the weights: `fp32`, `bf16`, `int8` (on the CPU; half the bytes of bf16), or `auto`.
+        top_k: sample from the k most likely tokens only.
+        top_p: sample from the fewest tokens that hold this much probability.
+        repetition_penalty: above 1, tokens that already occurred become less likely.
+        stop: stop before this text.
+        seed: random seed; the same seed and precision give the same text.
+        precision: format of the weights: `fp32`, `bf16`, `int8` (on the CPU; half the bytes of bf16), or `auto`.
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        json: print a list of prompt, text, tokens and the reason of the end.
+        json: print a list of prompt, text, tokens and the reason for stopping.
     """
     model, tokenizer = load(run, checkpoint, choose_device(device))
     note(f"from {checkpoints.choose(RunFolder.open(run), checkpoint)}")
@@ -65,10 +65,10 @@ def generate_text(
     if longest > model.config.context:
         if model.config.positions == "absolute":
             raise EarthworksError(
-                f"prompt and text come to {longest} tokens and this model has {model.config.context} absolute positions: "
+                f"prompt and text take {longest} tokens, but this model has {model.config.context} absolute positions: "
                 "shorten the prompt or --max_tokens"
             )
-        note(f"notice: up to {longest} tokens, beyond the {model.config.context} trained on")
+        note(f"notice: up to {longest} tokens, more than the {model.config.context} the model was trained on")
     single = len(texts) == 1 and not json
 
     def write(stream: Callable[[int, str], None]) -> list[Generated]:
@@ -87,7 +87,7 @@ def generate_text(
             stream=stream,
         )
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     if single:
         say(texts[0], end="")
         answers = write(lambda _row, piece: say(piece, end=""))
@@ -95,7 +95,7 @@ def generate_text(
     else:
         with Progress("writing", unit="pieces of text") as progress:
             answers = write(lambda _row, _piece: progress.advance())
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     count = sum(len(answer.tokens) for answer in answers)
     note(f"{count:,} tokens in {seconds:.1f} s, {count / seconds:,.0f} tokens/s, weights in {stored}")
     if single:
@@ -110,7 +110,7 @@ def generate_text(
 
 
 def read_prompt() -> str:
-    """The text on standard input; bytes that are not UTF-8 are replaced, and that is said."""
+    """The text on standard input; bytes that are not UTF-8 are replaced, with a notice."""
     content = sys.stdin.buffer.read(MOST_PROMPT + 1)
     if len(content) > MOST_PROMPT:
         raise EarthworksError(f"standard input holds more than {MOST_PROMPT >> 20} MiB: give a shorter prompt")
@@ -118,19 +118,19 @@ def read_prompt() -> str:
 
 
 def decoded(content: bytes, source: str) -> str:
-    """Bytes as text; what is not UTF-8 is replaced, and that is said."""
+    """Bytes as text; what is not UTF-8 is replaced, with a notice."""
     text = content.decode(errors="replace")
     if text.encode() != content:
-        note(f"notice: the text on {source} is not all UTF-8: what is not is read as \ufffd")
+        note(f"notice: the text on {source} is not valid UTF-8: invalid bytes are read as \ufffd")
     return text
 
 
 def lines_of(file: str) -> list[str]:
-    """The prompts in a file, a line each; empty lines are left out."""
+    """The prompts in a file, one per line; empty lines are left out."""
     text = decoded(read_regular(Path(file), MOST_PROMPT), f"--prompts {file}")
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
-        raise EarthworksError(f"--prompts {file} holds no line of text")
+        raise EarthworksError(f"--prompts {file} has no text: write one prompt per line")
     return lines
 
 
@@ -153,14 +153,14 @@ def evaluate(
     Args:
         run: the run folder.
         data: text to measure on; by default the run's own held-out part.
-        context: tokens that the model sees at once; may exceed those it was trained on.
+        context: tokens that the model sees at once; may exceed the trained context.
         windows: `sliding` (every token but the first sees at least half a context) or `disjoint`.
         max_tokens: stop after this number of tokens.
-        max_distance: read all greater distances as this one (default: as trained).
+        max_distance: clamp greater distances to this one (default: as trained).
         checkpoint: `best` (lowest validation), `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        seed: of the bootstrap.
-        verify: compare all of the run's tokens with their SHA-256 first, not only those held out.
+        seed: seed of the bootstrap.
+        verify: check all of the run's tokens against their SHA-256 first, not only those held out.
         json: print everything as JSON.
     """
     result = evaluating.evaluate(
@@ -177,7 +177,7 @@ def evaluate(
     )
     diverged = not math.isfinite(result["nats_per_token"])
     if diverged:
-        note(f"notice: the model of {run} diverged: what it says of this text is no finite number")
+        note(f"notice: the model of {run} diverged: its loss on this text is not finite")
     if json:
         return Answer(json_text(result), int(diverged))
     rows = {"all": result, **result.get("subsets", {})}

@@ -1,4 +1,4 @@
-"""The family of models as data, and what each of its members costs in parameters."""
+"""Model configurations: the family's named sizes, and their parameter counts."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -7,8 +7,8 @@ from earthworks.runs import EarthworksError
 
 FAMILY = ("44M", "117M", "417M", "1.4B", "7.1B", "280B")  # Rae et al. 2021, Table 1
 
-# name: (layers, heads, key/value size, d_model). The first six are the paper's; the animals are ours, for machines
-# with little to give: they carry no number that could be taken for one of the paper's models.
+# name: (layers, heads, key/value size, d_model). The first six are the paper's; the animals are ours, for small machines,
+# and carry no number that could be mistaken for one of the paper's models.
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "44M": (8, 16, 32, 512),
     "117M": (12, 12, 64, 768),
@@ -37,7 +37,7 @@ class GopherConfig:
     """The shape of a Gopher: GPT-2's decoder with RMSNorm and Transformer-XL relative positions (Rae et al. 2021, 2.1).
 
     `d_position` is the width D of the sinusoid S(distance) that each layer's W_R projects (None: `d_model`, the paper's);
-    `max_distance` clamps distances (None: the sinusoid goes on for ever). `norm="layer"` and the other `positions` are the
+    `max_distance` clamps distances (None: no limit). `norm="layer"` and the other `positions` are the
     rivals that the paper's two changes to GPT-2 are compared with. `context` is the length trained on; with relative
     positions any longer one can be read. Raises EarthworksError naming the field that is wrong.
     """
@@ -72,7 +72,7 @@ class GopherConfig:
             if getattr(self, name) not in choices:
                 raise EarthworksError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if not isinstance(self.norm_epsilon, float) or not 0 < self.norm_epsilon < 1:
-            raise EarthworksError(f"norm_epsilon is {self.norm_epsilon!r}; it must lie between 0 and 1")
+            raise EarthworksError(f"norm_epsilon is {self.norm_epsilon!r}; it must be between 0 and 1")
 
     @property
     def d_attention(self) -> int:
@@ -103,7 +103,7 @@ class GopherConfig:
         names = [field.name for field in fields(cls)]
         for key in values:
             if key not in names:
-                raise EarthworksError(f"a Gopher has no field {key!r}; its fields are {', '.join(names)}")
+                raise EarthworksError(f"unknown GopherConfig field {key!r}; valid fields: {', '.join(names)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,8 +136,8 @@ class GopherConfig:
         return count + norm + vocabulary
 
     def num_body_parameters(self) -> int:
-        """All that is built but the embedding, the logits (their matrix where it is one of its own, and bias) and learned
-        positions: the N that laws of scale are about (Kaplan et al. 2020, 2.1)."""
+        """Parameters without the embedding, the logits (their matrix if untied, and bias) and learned positions: the N of
+        scaling laws (Kaplan et al. 2020, 2.1)."""
         outside = self.vocabulary * self.d_model * (1 if self.tied else 2) + self.vocabulary
         if self.positions == "absolute":
             outside += self.context * self.d_model

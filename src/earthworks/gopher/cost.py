@@ -1,4 +1,4 @@
-"""What training a Gopher costs, in operations and in memory, from its shape alone."""
+"""Cost of training a Gopher, in operations and in memory, from its shape alone."""
 
 from earthworks.gopher.attention.choice import WORTH_COMPILING
 from earthworks.gopher.attention.skewed import KEEP

@@ -1,4 +1,4 @@
-"""`evaluate`: a trained model against text, its own held-out part or any other."""
+"""`evaluate`: score a trained model on text, its own held-out part or any other."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,7 +44,7 @@ def evaluate(
 
     Gives nats_per_byte and bits_per_byte (raw UTF-8 bytes) with a 95 % bootstrap `interval`, nats_per_token, perplexity
     per token and per word, counts, the loss by position, and the same by subset where there are several. `context` may
-    exceed the one trained on, where positions are relative; `max_distance` then makes all greater distances that one, as
+    exceed the trained one, where positions are relative; `max_distance` then clamps all greater distances to it, as
     the released Transformer-XL code does (None: as trained). `max_tokens` stops early. The run's held-out part is compared
     with its SHA-256 first, with `verify` all of its tokens.
     """
@@ -57,8 +57,8 @@ def evaluate(
         model = clamped(model, max_distance)
     if model.config.positions == "absolute" and context > model.config.context:
         raise EarthworksError(
-            f"--context {context} is beyond the {model.config.context} positions that this model has learned; "
-            "only relative positions go on past the trained length"
+            f"--context {context} exceeds the {model.config.context} positions that this model has learned; "
+            "only relative positions extend past the trained length"
         )
     if data is None:
         packed = open_tokens(RunFolder.open(run), verify=verify)
@@ -75,7 +75,7 @@ def clamped(model: Gopher, max_distance: int) -> Gopher:
     """The same weights, reading every greater distance as this one."""
     if model.config.positions != "relative":
         raise EarthworksError(
-            f"--max_distance clamps relative positions; those of this model are {model.config.positions}"
+            f"--max_distance needs relative positions, and this model's are {model.config.positions}: leave it out"
         )
     with torch.device("meta"):
         other = Gopher(model.config.with_(max_distance=max_distance))
@@ -121,7 +121,7 @@ def measure(
     max_tokens: int | None,
     seed: int,
 ) -> tuple[dict[str, Any], tuple[NDArray[Any], ScoredDocument]]:
-    """Score each subset; also the first document as it was scored."""
+    """Score each subset; also returns the first document with its scores."""
     scored: dict[str, list[ScoredDocument]] = {}
     first = None
     share = None if max_tokens is None else max(1, max_tokens // len(documents))
@@ -141,7 +141,7 @@ def measure(
             kept = [tokens for tokens, _, _ in chosen if len(tokens)]
             first = (kept[0], scored[name][0]) if kept else None
     if first is None:
-        raise EarthworksError("there is no text to evaluate: every document is empty")
+        raise EarthworksError("there is no text to evaluate: every document is empty; give other text with --data")
     result = summarize(list(chain.from_iterable(scored.values())), context=context, windows=windows, seed=seed)
     if len(scored) > 1:
         result["subsets"] = {
@@ -153,8 +153,8 @@ def measure(
 def up_to(documents: Iterable[Scorable], max_tokens: int, tokenizer: Tokenizer) -> list[Scorable]:
     """The first documents of at most `max_tokens` tokens in all, the last one cut, with its share of bytes and words.
 
-    A share of the bytes that its tokens spell, not of the tokens: for the first 1,000 tokens of documents of python-docs
-    the latter would be off by 8 % (root mean square), and the bits per byte with it.
+    The share is of the bytes that its tokens spell, not of the tokens: for the first 1,000 tokens of documents of
+    python-docs the latter would be off by 8 % (root mean square), and so would the bits per byte.
     """
     chosen: list[Scorable] = []
     left = max_tokens
@@ -175,7 +175,7 @@ def spelled(tokens: NDArray[Any], tokenizer: Tokenizer) -> int:
 
 
 def figures(result: dict[str, Any]) -> str:
-    """A measurement in a line."""
+    """One-line summary of a measurement."""
     low, high = result["interval"]
     interval = f"[{low:.3f}, {high:.3f}]" if math.isfinite(low) else f"({no_interval(result)})"
     return (
@@ -185,13 +185,13 @@ def figures(result: dict[str, Any]) -> str:
 
 
 def no_interval(result: dict[str, Any]) -> str:
-    """Why a measurement has no interval."""
+    """The reason a measurement has no interval."""
     one = math.isfinite(result["nats_per_token"])
     return f"no interval: one {result['interval_unit']}" if one else "no interval: the model diverged"
 
 
 def passage(tokenizer: Tokenizer, tokens: NDArray[Any], scored: ScoredDocument) -> dict[str, Any]:
-    """The beginning of a document, token by token, with the nats each one cost."""
+    """The start of a document, token by token, with the nats of each."""
     stream = tokenizer.decode_stream()
     pieces = [
         [stream.step(int(token)), float(nats)]

@@ -1,4 +1,4 @@
-"""Text from a model: a prompt is read once, and each new token costs one row of attention."""
+"""Text generation: the prompt is read once, and each new token costs one row of attention."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from earthworks.runs import EarthworksError
 from earthworks.training.precision import autocast, choose_precision
 
 WORTH_COMPILING = (
-    4e9  # weights read for all tokens asked for: fewer the model itself has read before a compiler is done
+    4e9  # weights read for all requested tokens: below this, the uncompiled model finishes before compilation would
 )
 PREFILL = 512  # tokens of a prompt read at a time: bounds memory for prompts of any length
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One answer: the text after the prompt, its tokens, and why it ended (`end of document`, `stop`, `length`)."""
+    """One answer: the text after the prompt, its tokens, and the reason it ended (`end of document`, `stop`, `length`)."""
 
     prompt: str
     text: str
@@ -48,18 +48,18 @@ def generate(
 ) -> list[Generated]:
     """Sample a continuation of every prompt, all in one ragged batch.
 
-    A prompt begins after an end-of-document token, as every document did in training. Temperature 0 takes the most
+    A prompt starts after an end-of-document token, as every document did in training. Temperature 0 takes the most
     likely token; otherwise logits are divided by it, then cut to the `top_k` most likely and to the smallest set whose
     probability reaches `top_p` (Holtzman et al. 2020). `repetition_penalty` r divides positive and multiplies negative
     logits of tokens already in the prompt or answer by r (Keskar et al. 2019). An answer ends at an end-of-document
     token, before the first of the `stop` strings, or after `max_tokens`. Each row draws from a generator of its own, seeded
-    (seed, row), so a row's text does not depend on the rows beside it. `stream(row, text)` is called with each new piece.
+    (seed, row), so a row's text does not depend on the other rows. `stream(row, text)` is called with each new piece.
 
-    `precision` is how the weights are stored while it writes: "fp32", "bf16", "int8" (on the CPU) or "auto": bf16 where
-    the processor multiplies matrices of it faster, else fp32, and fp32 for answers so short or models so small that it
-    does not matter. docs/decoding.md has the speed and the error of each. On the CPU everything but the weights stays in
-    float32, and the prompt is read in bf16 where that is faster and fp32 was not asked for. The weights are those of the
-    moment of the call.
+    `precision` is the storage format of the weights: "fp32", "bf16", "int8" (on the CPU) or "auto": bf16 where the
+    processor multiplies bf16 matrices faster, else fp32, and fp32 for answers so short or models so small that it does
+    not matter. docs/decoding.md has the speed and the error of each. On the CPU everything but the weights stays in
+    float32, and the prompt is read in bf16 where that is faster and fp32 was not asked for. The weights are copied
+    at the call.
     """
     check(max_tokens, temperature, top_k, top_p, repetition_penalty)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -101,7 +101,7 @@ def generate(
 def make_decoder(
     model: Gopher, cache: Cache, stored: Any, rows: int, most: int, compiled: bool
 ) -> "Decoder | ModelSteps":
-    """What takes the steps after the prompt: compiled where asked, for float32 weights on the CPU, else the model itself."""
+    """Stepper for the tokens after the prompt: compiled if asked for (float32 weights on the CPU), else the model itself."""
     weight = next(model.parameters())
     if compiled and isinstance(model, Gopher) and weight.device.type == "cpu" and weight.dtype == torch.float32:
         return Decoder(model, stored, cache, rows, most)
@@ -136,7 +136,7 @@ def check(
     if top_k is not None and top_k < 1:
         raise EarthworksError(f"top_k is {top_k}; it must be at least 1")
     if top_p is not None and not 0 < top_p <= 1:
-        raise EarthworksError(f"top_p is {top_p}; it must lie above 0 and not above 1")
+        raise EarthworksError(f"top_p is {top_p}; it must be above 0 and at most 1")
     if not repetition_penalty > 0:
         raise EarthworksError(f"repetition_penalty is {repetition_penalty}; it must be above 0 (1 changes nothing)")
 
@@ -198,7 +198,7 @@ class Row:
         )
 
     def take(self, token: int, last: bool) -> str:
-        """Add a token; the text that can be shown now: nothing that a stop string might yet begin with."""
+        """Add a token; returns the text that can be shown now, without a possible start of a stop string."""
         if token == self.tokenizer.end_of_document:
             self.reason = "end of document"
         else:
@@ -217,13 +217,13 @@ class Row:
 
 
 def unfinished(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a prefix of `stop`."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def check_number(value: Tensor) -> None:
     if value.isnan():
-        raise EarthworksError("the model's logits are not numbers (NaN), so it cannot write: its training diverged", 1)
+        raise EarthworksError("the model's logits are NaN: its training diverged; choose another checkpoint", 1)
 
 
 def token_distribution(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
@@ -246,7 +246,7 @@ def token_distribution(logits: Tensor, temperature: float, top_k: int | None, to
 
 
 def largest(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """At least `number` of the largest p, descending, of equal ones the first before the others; and where they stand."""
+    """At least `number` of the largest p, descending, ties in order of position; and their positions."""
     if number >= len(p):
         return p.sort(descending=True, stable=True)
     border = p.topk(number, sorted=False).values.min()
@@ -256,7 +256,7 @@ def largest(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
 
 
 def nucleus(p: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The largest p, as by `largest`, so many that they hold `top_p`: a full sort of 8,192 takes ten times as long."""
+    """The largest p, as by `largest`, that together hold `top_p`: a full sort of 8,192 takes ten times as long."""
     number = 128
     while True:
         ranked, order = largest(p, number)

@@ -1,12 +1,12 @@
-"""What a run reads again after its start, and whether it is still what was read then: RUN/inputs.json.
+"""Record of the inputs that a run reads again on resume, and check that they are unchanged: RUN/inputs.json.
 
     {"inputs": [{"what": "tokens", "given": "corpus/packed", "path": "/home/me/corpus/packed",
                  "files": [{"name", "bytes", "mtime_ns", "blocks", "sha256"}, ...]}]}
 
-`given` is as the person wrote it, `path` absolute (relative to the run for its own data/), so that a run that is resumed in
-another working directory reads the same files. The digests are those of the input's own manifest, which is
-what was written when it was made. Sizes and `blocks_digest` are compared at every start, the SHA-256 of a file whose time
-of change is another than recorded, and of every file with --verify; then the new time is recorded.
+`given` is as the user wrote it, `path` absolute (relative to the run for its own data/), so that a run resumed in another
+working directory reads the same files. The digests are those of the input's own manifest, written when it was made. Sizes
+and `blocks_digest` are compared at every start; the SHA-256 is compared for a file whose modification time differs from
+the record, which is then updated, and for every file with --verify.
 """
 
 import os
@@ -40,7 +40,7 @@ def described(what: str, given: str, path: Path) -> dict[str, Any]:
 
 
 def complete(file: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest says of a file; what manifests of format 1 do not say is as it is now."""
+    """A file's manifest entry; fields that manifests of format 1 lack are taken from the file as it is now."""
     now = {} if {"blocks", "mtime_ns"} <= entry.keys() else {"blocks": blocks_digest(file), "mtime_ns": 0}
     return {**now, **entry}
 
@@ -71,7 +71,7 @@ def is_input(value: Any) -> bool:
 
 
 def packed_folder(run: RunFolder) -> Path:
-    """Where a run's tokens are: its own data/, or the packed folder it was given, wherever this process works."""
+    """Folder of a run's tokens: its own data/, or the packed folder it was given, whatever the working directory."""
     data = str(run.read_config().get("data"))
     entry = recorded(run, TOKENS)
     if entry is None:
@@ -93,8 +93,8 @@ def open_tokens(run: RunFolder, *, verify: bool = False) -> PackedTokens:
     path = packed_folder(run)
     if not is_packed(path):
         raise EarthworksError(
-            f"the tokens of {run.path} are not in {path} any more: put them back there, or write where they are after "
-            f"data: in {run.config_file}"
+            f"the tokens of {run.path} are no longer in {path}: put them back, or set data: in {run.config_file} to their "
+            "new folder"
         )
     entry = recorded(run, TOKENS)
     if entry is not None:
@@ -110,12 +110,12 @@ def weights_folder(run: RunFolder, init: str) -> Path | None:
     path = Path(entry["path"])
     if path.parent.name != "checkpoints":
         raise EarthworksError(
-            f"{run.path / 'inputs.json'} gives {path} as first weights, which is no checkpoint of a run: it was altered; "
-            "put the file back, or start a new run"
+            f"{run.path / 'inputs.json'} names {path} as the initial weights, which is not a checkpoint of a run: it was "
+            "altered; put the file back, or start a new run"
         )
     if not path.is_dir():
         raise EarthworksError(
-            f"{path}, from which {run.path} took its first weights (--init {init}), is not there any more: put it back, "
+            f"{path}, from which {run.path} took its initial weights (--init {init}), no longer exists: put it back, "
             "or start the run again"
         )
     compare(run, entry, path, verify=True)
@@ -123,12 +123,14 @@ def weights_folder(run: RunFolder, init: str) -> Path | None:
 
 
 def compare(run: RunFolder, entry: dict[str, Any], path: Path, *, verify: bool) -> None:
-    """Compare an input with what was recorded of it; the times of files that were copied are recorded anew."""
+    """Compare an input with its record; the times of copied files are updated."""
     changed = []
     for file in entry["files"]:
         found = inside(path, file["name"])
         if not found.is_file():
-            raise EarthworksError(f"{found} is missing: {path} is not as it was when {run.path} was started")
+            raise EarthworksError(
+                f"{found} is missing: {path} has changed since {run.path} was started; put the file back"
+            )
         status = found.stat()
         moved = status.st_mtime_ns != file["mtime_ns"]
         if (
@@ -137,8 +139,8 @@ def compare(run: RunFolder, entry: dict[str, Any], path: Path, *, verify: bool) 
             or ((moved or verify) and sha256(found) != file["sha256"])
         ):
             raise EarthworksError(
-                f"{found} is not the file that {run.path} was started with, as inputs.json there describes it: put that "
-                "back, or start a new run"
+                f"{found} is not the file that {run.path} was started with (see its inputs.json): put the original back, "
+                "or start a new run"
             )
         if moved:
             changed.append((file, status.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""A trained model back from its run folder."""
+"""Loading of a trained model from its run folder."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ def load(run: str | Path, which: str = "best", device: str | torch.device = "cpu
     model = built(path, tensors, state)
     if tokenizer.digest != state.get("tokenizer"):
         raise EarthworksError(
-            f"{path} was trained with another tokenizer than {folder.tokenizer}: one of the two was replaced"
+            f"{path} was trained with another tokenizer than {folder.tokenizer}: one of them was replaced; put it back"
         )
     return model.to(device).eval(), tokenizer
 
@@ -64,24 +64,24 @@ def described_model(path: Path, state: dict[str, Any]) -> GopherConfig:
     try:
         return GopherConfig.from_dict(dict(state["model"]))
     except (KeyError, TypeError, ValueError) as error:
-        reason = str(error) if isinstance(error, EarthworksError) else "its entry model is missing or no mapping"
+        reason = str(error) if isinstance(error, EarthworksError) else "its model entry is missing or not a mapping"
         raise EarthworksError(f"{path / 'state.json'} does not describe a Gopher ({reason}): it was altered") from None
 
 
 def check_fits(path: Path, config: GopherConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise EarthworksError when a checkpoint's tensors hold another count of numbers than its model: nothing that is not
-    in the file is to be allocated for it."""
+    """Raise EarthworksError when a checkpoint's tensors and its model differ in their number of parameters, before
+    anything is allocated for the model."""
     numbers = sum(math.prod(shape) for shape in shapes.values())
     if config.num_parameters() != numbers or config.num_layers > len(shapes):
         raise EarthworksError(
             f"{path / 'state.json'} describes a model of {config.num_layers:,} layers and {config.num_parameters():,} "
-            f"parameters, but the weights beside it are {len(shapes):,} tensors of {numbers:,} numbers: one of the two was "
+            f"parameters, but its weights are {len(shapes):,} tensors of {numbers:,} numbers: one of the two was "
             "altered"
         )
 
 
 def load_weights(model: Gopher, tensors: dict[str, Tensor]) -> None:
-    """Copy weights in, by name and shape; one sentence when they belong to another model."""
+    """Copy weights in, by name and shape; EarthworksError when they belong to another model."""
     own = model.state_dict()
     missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
     shapes = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
@@ -89,12 +89,12 @@ def load_weights(model: Gopher, tensors: dict[str, Tensor]) -> None:
         odd = sorted(missing | unknown | set(shapes))
         raise EarthworksError(
             f"the checkpoint's weights do not fit this model: {len(odd)} tensors differ, the first is {odd[0]}; put "
-            "its files back, or give another by --checkpoint"
+            "its files back, or choose another with --checkpoint"
         )
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise EarthworksError(
                 f"the checkpoint's weights {name} are {tensor.dtype}; a Gopher's are float32 or bfloat16: it was altered; "
-                "put the file back, or give another by --checkpoint"
+                "put the file back, or choose another with --checkpoint"
             )
     model.load_state_dict(tensors)

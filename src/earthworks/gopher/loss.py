@@ -78,7 +78,9 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore
         if torch.is_grad_enabled():  # the gradients below carry no graph: a second derivative would be silently 0
-            raise EarthworksError("the cross-entropy in chunks has a first derivative only")
+            raise EarthworksError(
+                "the chunked cross-entropy has no second derivative; use torch's cross_entropy for that"
+            )
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         # in float32 as they were summed; autograd casts them where the parameter does not take its gradients so
         return d_hidden * gradient.to(d_hidden.dtype), d_weight * gradient, d_bias * gradient, None

@@ -53,7 +53,7 @@ class RootMeanSquareNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore
         if torch.is_grad_enabled():  # `inverse` is without a graph: a second derivative would be wrong in silence
-            raise EarthworksError("rms_norm has a first derivative only")
+            raise EarthworksError("rms_norm has no second derivative; use plain torch operations where you need one")
         # with n = x * inverse:  dg = sum dy n,  dx = inverse * (g dy - n mean(n g dy))
         x, gain, inverse = ctx.saved_tensors
         normal = x * inverse
@@ -197,7 +197,7 @@ class Gopher(nn.Module):
         return self.embedding.weight if self.config.tied else self.unembedding.weight
 
     def embedded(self, tokens: Tensor, places: Tensor) -> Tensor:
-        """What the first layer reads; `places` are the positions of the tokens in their rows, for absolute ones."""
+        """Input of the first layer; `places` are the positions of the tokens in their rows, for absolute ones."""
         x = self.embedding(tokens)
         if self.config.positions != "absolute":
             return x
@@ -210,7 +210,7 @@ class Gopher(nn.Module):
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """tokens (batch, time) int64 -> the normalised last layer (batch, time, d_model).
 
-        With a cache, `tokens` go on where the cache ends, and it grows by them.
+        With a cache, `tokens` continue where the cache ends, and are appended to it.
         """
         places = cache.places(tokens) if cache is not None else torch.arange(tokens.shape[1], device=tokens.device)
         x_btd = self.embedded(tokens, places)

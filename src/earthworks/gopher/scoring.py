@@ -1,4 +1,4 @@
-"""How well a model predicts text: every token scored once, in nats a token and bits a byte."""
+"""Scoring of text by a model: every token once, in nats per token and bits per byte."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -33,12 +33,10 @@ class Window:
 
 @dataclass(slots=True)
 class ScoredDocument:
-    """What a model made of one document; `nats` has one entry for each of its tokens."""
+    """A model's scores of one document; `nats` has one entry per token."""
 
     nats: NDArray[np.float32]
-    positions: NDArray[
-        np.int64
-    ]  # how many tokens of context each prediction had, the end of the document before included
+    positions: NDArray[np.int64]  # tokens of context of each prediction, the preceding end-of-document token included
     num_bytes: int
     num_words: int
 
@@ -116,15 +114,15 @@ def score_documents(
 def summarize(scored: list[ScoredDocument], *, context: int, windows: Windows, seed: int = 0) -> dict[str, Any]:
     """bits per byte = sum nats / (ln 2 x raw UTF-8 bytes), with its 95 % bootstrap interval, and the other readings.
 
-    The interval resamples documents, or windows of one context where there are fewer than 20 documents (`unit` says
-    which). Perplexity per word is exp(sum nats / words), words being whitespace-separated.
+    The interval resamples documents, or windows of one context where there are fewer than 20 documents (see
+    `unit`). Perplexity per word is exp(sum nats / words), words being whitespace-separated.
     """
     nats = math.fsum(float(document.nats.sum(dtype=np.float64)) for document in scored)
     tokens = sum(len(document.nats) for document in scored)
     num_bytes = sum(document.num_bytes for document in scored)
     words = sum(document.num_words for document in scored)
     if not tokens or not num_bytes:
-        raise EarthworksError("there is no text to evaluate: every document is empty")
+        raise EarthworksError("there is no text to evaluate: every document is empty; give other text with --data")
     unit = "document" if len(scored) >= FEW_DOCUMENTS else "window"
     with np.errstate(invalid="ignore"):  # of a diverged model all of this is NaN
         low, high = bootstrap_ratio(*units(scored, unit, context), seed=seed)
@@ -147,7 +145,7 @@ def summarize(scored: list[ScoredDocument], *, context: int, windows: Windows, s
 
 
 def perplexity(nats: float) -> float:
-    """exp(nats); infinite where that is beyond the largest number, NaN for NaN."""
+    """exp(nats); infinity on overflow, NaN for NaN."""
     return math.inf if nats > 709 else math.exp(nats)
 
 

@@ -1,4 +1,4 @@
-"""The run folder: files that survive a crash, metrics, environment, progress, and the one error class."""
+"""The run folder: crash-safe files, metrics, environment, progress, and the error class."""
 
 from earthworks.runs.environment import environment as environment
 from earthworks.runs.errors import EarthworksError as EarthworksError

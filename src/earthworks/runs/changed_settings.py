@@ -1,4 +1,4 @@
-"""The settings that a checkpoint keeps of its run, and whether config.yaml still says the same."""
+"""Comparison of config.yaml with the settings recorded in a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,24 +8,24 @@ from earthworks.runs.folder import DERIVED, RunFolder
 from earthworks.runs.json_files import read_json
 from earthworks.runs.manifest import verify_manifest
 
-CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # what may be given beside --resume
-# Settings that its owner may edit in the config.yaml of a run: they change no weight of it. That the data are the same
-# wherever they are now is compared by their contents.
+CHANGEABLE = ("resume", "max_steps", "device", "tensorboard", "verify")  # may be given with --resume
+# Settings that the owner of a run may edit in its config.yaml: they change no weight. Moved data are compared by their
+# contents.
 FREE = (*CHANGEABLE, "run", "data", "preset", "minutes", "evaluate_every", "sample_every", "save_every")
 
 
-# what a checkpoint keeps with the settings, since it is shown
+# kept in a checkpoint with the settings, for display
 COUNTED = ("parameters", "shape", "data_digest", "critic_batch_norm")
 
 
 def settings_written(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps of its run's settings: those that decide what the run computes."""
+    """The settings that a checkpoint keeps: those that determine what the run computes."""
     return {name: value for name, value in settings.items() if name not in FREE and name not in DERIVED}
 
 
 def settings_differing(config: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
-    """A sentence's part for each setting of config.yaml that is another than a checkpoint was trained with, as
-    `batch is 8 and was 4`; `written` are `settings_written`, of a checkpoint whose command may have had fewer."""
+    """A phrase, such as `batch is 8 and was 4`, for each setting of config.yaml that differs from a checkpoint's;
+    `written` are its `settings_written`, possibly of an older version with fewer settings."""
     now = settings_written(config) | {name: config[name] for name in COUNTED if name in config}
     return [
         f"{name} is {str(now[name])[:80]} and was {str(written[name])[:80]}"
@@ -35,7 +35,7 @@ def settings_differing(config: Mapping[str, Any], written: Mapping[str, Any]) ->
 
 
 def changed_settings(folder: RunFolder) -> str | None:
-    """A sentence where config.yaml is not that of the newest checkpoint, or where that cannot be said."""
+    """A sentence if config.yaml does not match the newest checkpoint, or if that cannot be told."""
     steps = folder.steps()
     if not steps:
         return None
@@ -55,5 +55,5 @@ def changed_settings(folder: RunFolder) -> str | None:
         return None
     return (
         f"{folder.config_file} was changed after its checkpoint was saved ({'; '.join(differing)}): the run was not trained "
-        "with what it says there now"
+        "with the values it has now"
     )

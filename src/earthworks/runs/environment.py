@@ -1,4 +1,4 @@
-"""What a result was obtained with: enough to say why two numbers differ."""
+"""Record of the software and hardware behind a result, to explain why two numbers differ."""
 
 import importlib.metadata
 import os
@@ -44,12 +44,12 @@ def installed(name: str) -> str | None:
 
 
 def usable_cores() -> int | None:
-    """Cores that this process may run on, which a container or `taskset` makes fewer than the machine has."""
+    """Number of cores that this process may use, which a container or `taskset` may restrict."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def processor_name() -> str:
-    """The processor's own name, which `platform.processor` does not give on Linux."""
+    """Name of the processor, which `platform.processor` does not give on Linux."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,7 +1,7 @@
-"""Files that are either wholly there or not there at all, and reading that a stranger's folder cannot abuse.
+"""Atomic writing of files, and safe reading from untrusted folders.
 
-Everything is written to a temporary name beside its target, fsynced, and renamed; the folder that received the name is
-fsynced too. A process killed between any two system calls leaves the old state or the new one, never a mixture.
+Everything is written to a temporary name next to its target, fsynced, and renamed; the containing folder is fsynced too.
+A process killed between any two system calls leaves the old state or the new one, never a mixture.
 All writing goes through `os.open`, `os.write`, `os.fsync` and `os.replace` or `os.rename`: a test can stop at each.
 """
 
@@ -27,10 +27,10 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 
 def write_bytes(path: str | Path, data: bytes | memoryview, *, new: bool = False) -> None:
-    """Replace `path` by `data` atomically, making its folder if there is none; `new`: only where nothing is at `path`.
+    """Replace `path` by `data` atomically, creating its folder if needed; `new`: only if nothing is at `path`.
 
-    Raises EarthworksError (exit code 1) when the system refuses, as on a full disk; `path` is then what it was. With `new`,
-    for a name that is taken (exit code 2): nobody's file is overwritten, even one that came a moment ago.
+    Raises EarthworksError (exit code 1) when the system refuses, as on a full disk; `path` is then unchanged. With `new`,
+    also for a name that is taken (exit code 2): no file is overwritten, even one created a moment ago.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -51,7 +51,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview, *, new: bool = False
 
 
 def take_name(temporary: Path, path: Path) -> None:
-    """Rename a file to a name that nothing has; EarthworksError where something has it."""
+    """Rename a file to an unused name; EarthworksError if the name is taken."""
     try:
         os.link(temporary, path, follow_symlinks=False)
     except FileExistsError:
@@ -79,13 +79,13 @@ def claim(temporary: Path, path: Path) -> None:
 
 
 def refuse_existing(path: str | Path) -> None:
-    """Before any work: EarthworksError when something is at the name where a result is to be written."""
+    """Before any work: EarthworksError when the name of a result is taken."""
     if os.path.lexists(path):
         raise taken(path)
 
 
 def taken(path: str | Path) -> EarthworksError:
-    return EarthworksError(f"{path} exists already and may be somebody's: choose another name, or move it away")
+    return EarthworksError(f"{path} already exists: choose another name, or move it away")
 
 
 def write_through(path: Path, data: bytes | memoryview) -> None:
@@ -100,7 +100,7 @@ def write_through(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write every byte: the system may take fewer than it is given."""
+    """Write every byte: a single system call may write fewer."""
     view = memoryview(data)
     while len(view):
         view = view[os.write(descriptor, view[:CHUNK]) :]
@@ -117,7 +117,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def called(path: Path, temporary: Path) -> Iterator[None]:
-    """Lets an EarthworksError about `temporary`, or about a file in it, name `path`, which the user knows."""
+    """Make an EarthworksError about `temporary`, or about a file in it, name `path`, which the user knows."""
     try:
         yield
     except EarthworksError as error:
@@ -127,7 +127,7 @@ def called(path: Path, temporary: Path) -> Iterator[None]:
 
 @contextmanager
 def one_sentence(path: Path) -> Iterator[None]:
-    """Turns a write that the system refused into an EarthworksError that names `path`."""
+    """Turn a failed write into an EarthworksError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -137,7 +137,7 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 
 def saved_before(path: Path) -> bool:
-    """Whether there is anything in the folder where a path, or the temporary folder that it is in, gets its name."""
+    """Whether the destination folder of a path, or of the temporary folder that contains it, is not empty."""
     given = next((each for each in path.parents if is_temporary(each.name)), path)
     with suppress(OSError):
         return not all(map(is_temporary, os.listdir(given.parent)))
@@ -148,7 +148,7 @@ def saved_before(path: Path) -> bool:
 
 
 class Regular(io.FileIO):
-    """A file whose reading fails in one sentence."""
+    """A file whose read errors become EarthworksErrors."""
 
     def __init__(self, descriptor: int, path: str | Path):
         super().__init__(descriptor)
@@ -169,15 +169,15 @@ class Regular(io.FileIO):
 
 def unreadable(path: str | Path, error: OSError | ValueError) -> EarthworksError:
     reason = getattr(error, "strerror", None) or error
-    return EarthworksError(f"{path} cannot be read: {reason}; give a file that this user may read and that is whole")
+    return EarthworksError(f"{path} cannot be read: {reason}; check its permissions, and that it is complete")
 
 
 @contextmanager
 def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.BufferedReader]:
-    """A file opened to read its bytes, and nothing else: a pipe would be waited for and a device never ends.
+    """Open a regular file to read its bytes: a pipe would block and a device never ends.
 
-    Raises EarthworksError where there is no file, it may not be read, it is not a regular one, or a library that reads it
-    complains of what it holds; an error of the system elsewhere passes through.
+    Raises EarthworksError if the file is missing, unreadable or not regular, or if a library that reads it rejects its
+    contents; other system errors are passed on.
     """
     try:
         links = 0 if follow else os.O_NOFOLLOW
@@ -189,7 +189,7 @@ def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.Buffer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise EarthworksError(
-            f"{path} cannot be read: it is no regular file, but a folder, a pipe or a device; give a file"
+            f"{path} cannot be read: it is not a regular file but a folder, a pipe or a device; give a file"
         )
     reader: io.BufferedReader = io.BufferedReader(Regular(descriptor, path))
     with reader as stream:
@@ -202,43 +202,43 @@ def open_regular(path: str | Path, *, follow: bool = True) -> Iterator[io.Buffer
 
 
 def read_beginning(path: str | Path, most: int) -> bytes:
-    """At most `most` bytes from the beginning of a regular file; a link to one is refused."""
+    """At most `most` bytes from the start of a regular file; a link to one is refused."""
     with open_regular(path, follow=False) as stream:
         return stream.read(most)
 
 
 def read_regular(path: str | Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; else one sentence."""
+    """The bytes of a regular file of at most `limit` bytes; EarthworksError for a larger one."""
     with open_regular(path) as stream:
-        size = os.fstat(stream.fileno()).st_size  # a buffer of the limit would be allocated whole
+        size = os.fstat(stream.fileno()).st_size  # a buffer of `limit` bytes would be allocated in full
         data = stream.read(min(limit, size) + 1)
-        if len(data) > size:  # it grew, or is of a file system that does not know sizes
+        if len(data) > size:  # it grew, or its file system does not report sizes
             data += stream.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
         raise EarthworksError(
-            f"{path} has more than the {limit:,} bytes that such a file may have: it was altered, or is of another kind; "
-            "give the one that is meant"
+            f"{path} exceeds the limit of {limit:,} bytes for such a file: it was altered, or is of another kind; "
+            "give the right file"
         )
     return data
 
 
 def inside(folder: Path, name: object) -> Path:
-    """The path of a name that a file in `folder` gives: relative, without `..`, and, links followed, still in there.
+    """The path of a name listed by a file in `folder`: relative, without `..`, and inside the folder after following links.
 
-    Raises EarthworksError for any other; whether the file exists is not asked.
+    Raises EarthworksError for any other; the file need not exist.
     """
     if not isinstance(name, str) or not name or "\0" in name or len(name.encode(errors="replace")) > 4096:
         raise EarthworksError(
-            f"{folder} names a file {str(name)[:80]!r}, which is no file name: the folder was altered; take it again "
-            "from where it came"
+            f"{folder} lists a file {str(name)[:80]!r}, which is not a valid file name: the folder was altered; copy it "
+            "again from its source"
         )
     pure = PurePosixPath(name)
     found = folder / name
     outside = pure.is_absolute() or ".." in pure.parts
     if outside or not Path(os.path.realpath(found)).is_relative_to(os.path.realpath(folder)):
         raise EarthworksError(
-            f"{folder} names the file {name!r}, which is outside it: nothing outside is read or written; copy the file "
-            "itself into the folder, or leave it out"
+            f"{folder} lists the file {name!r}, which is outside it and is not read or written: copy the file itself "
+            "into the folder, or leave it out"
         )
     return found
 
@@ -250,9 +250,9 @@ def sha256(path: str | Path) -> str:
 
 
 def blocks_digest(path: str | Path) -> str:
-    """SHA-256 of a file's size and of 64 blocks of 4 KiB, evenly spaced from its first byte to its last: one that was
-    replaced, cut or rearranged is noticed after reading 256 KiB, however large it is. A single byte between the blocks
-    is not: that takes `sha256`."""
+    """SHA-256 of a file's size and of 64 blocks of 4 KiB, evenly spaced from its first byte to its last: detects a
+    replaced, cut or rearranged file by reading 256 KiB, whatever its size. A changed byte between the blocks is not
+    detected: that takes `sha256`."""
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         digest = hashlib.sha256(f"{size}\n".encode())

@@ -1,4 +1,4 @@
-"""The run folder: one place for everything that a command wrote."""
+"""The run folder: paths, creation and checks."""
 
 import os
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from earthworks.runs.temporary import remove_leftovers
 from earthworks.runs.terminal import typed
 from earthworks.runs.yaml_files import read_yaml
 
-FORMAT = 2  # of run folders; 1 had no number, and no times and block digests in its manifests
-# keys of config.yaml to be read only; the others are settings of a command
+FORMAT = 2  # of run folders; format 1 had no number, and no times and block digests in its manifests
+# read-only keys of config.yaml; the others are settings of a command
 DERIVED = ("format", "kind", "parameters", "shape", "data_digest", "data_path", "critic_batch_norm")
-STARTING = ".earthworks-starting"  # there while a start has not written config.yaml
-# what commands write into a run folder, beside config.yaml
+STARTING = ".earthworks-starting"  # exists while a start has not written config.yaml
+# files that commands write into a run folder, in addition to config.yaml
 LAYOUT = (
     *(
         "environment.json",
@@ -41,7 +41,7 @@ LAYOUT = (
 
 
 def default_run(name: str, otherwise: str) -> str:
-    """runs/NAME-DATE, NAME being what can stand in a file name of the last part of `name` before its first dot."""
+    """runs/NAME-DATE, where NAME is the last part of `name` up to its first dot, in characters allowed in file names."""
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name.split(".")[0])
     return f"runs/{stem.strip('-')[:100] or otherwise}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -68,8 +68,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path | None, *, otherwise: str = "") -> "RunFolder":
-        """A folder for a new run; refuses one that already holds a run. Without `path` it is `otherwise`, or the first of
-        `otherwise`-2, -3, ... that nobody has, another process of the same second included."""
+        """A folder for a new run; refuses one that already contains a run. Without `path` it is `otherwise`, or the first
+        unused one of `otherwise`-2, -3, ..., safe against another process of the same second."""
         if path is None:
             for number in range(1, 1000):
                 folder = cls(otherwise if number == 1 else f"{otherwise}-{number}")
@@ -79,11 +79,11 @@ class RunFolder:
                         folder.path.mkdir()
                         folder.made = True
                         return folder
-            raise EarthworksError(f"{otherwise} and 999 names like it are taken: give another by --run")
+            raise EarthworksError(f"{otherwise} and 999 names like it are taken: choose another with --run")
         folder = cls(path)
         folder.refuse_run()
         if folder.path.exists() and not folder.path.is_dir():
-            raise EarthworksError(f"{path} is a file; --run wants the name of a folder")
+            raise EarthworksError(f"{path} is a file: give --run the name of a folder")
         with one_sentence(folder.path), suppress(FileExistsError):
             folder.path.mkdir(parents=True)
             folder.made = True
@@ -92,17 +92,16 @@ class RunFolder:
     def refuse_run(self) -> None:
         if os.path.lexists(self.config_file):
             raise EarthworksError(
-                f"{self.path} already holds a run: continue it by --resume {typed(self.path)}, or choose "
-                "another name with --run"
+                f"{self.path} already contains a run: resume it with --resume {typed(self.path)}, or pick another "
+                "name with --run"
             )
 
     @contextmanager
     def writing(self) -> Iterator["RunFolder"]:
-        """The lock on what training writes: one command at a time. A folder that was made for a start that failed goes
-        again, when nothing is in it."""
+        """Hold the training lock: one command at a time. A folder created for a failed start is removed again if empty."""
         try:
             with lock(self.path, "training") as self.lock:
-                if self.config_file.exists():  # a start that was killed right after it had written that
+                if self.config_file.exists():  # a start that was killed right after writing it
                     with one_sentence(self.path):
                         (self.path / STARTING).unlink(missing_ok=True)
                 yield self
@@ -114,14 +113,14 @@ class RunFolder:
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
-        """Under `writing`: what a start makes goes again, file by file, when it ends before config.yaml is there, by an
-        error now or by a kill when the next start comes. Refuses a folder where a run would write over what is there."""
-        self.refuse_run()  # one that began while this command waited for nothing
+        """Under `writing`: remove what a start made, file by file, if it ends before config.yaml is written: now after an
+        error, or at the next start after a kill. Refuses a folder where a run would overwrite existing files."""
+        self.refuse_run()  # another command may have started one meanwhile
         self.undo()
         taken = [name for name in LAYOUT if os.path.lexists(self.path / name) and not empty_folder(self.path / name)]
         if taken:
             raise EarthworksError(
-                f"{self.path} already holds {taken[0]}, where the run would write its own (it is not an empty folder): "
+                f"{self.path} already contains {taken[0]}, which the run would overwrite (it is not an empty folder): "
                 "choose another name with --run"
             )
         try:  # from before the first write: a signal may come at any moment
@@ -134,10 +133,10 @@ class RunFolder:
         (self.path / STARTING).unlink(missing_ok=True)
 
     def undo(self) -> None:
-        """Remove what a start that never wrote config.yaml made here: each thing only if it is what a start makes."""
+        """Remove what a start that never wrote config.yaml made here, and nothing else."""
         if self.path.is_symlink() and not self.path.exists():
             return
-        remove_leftovers(self.path, idle=STALE)  # the folder may be one where a person works, on several machines
+        remove_leftovers(self.path, idle=STALE)  # several machines may work in this folder
         if not (self.path / STARTING).is_file():
             return
         with suppress(EarthworksError, OSError):
@@ -155,20 +154,20 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """An existing run; one sentence when there is none, or when a part of it is a link that leads out of it."""
+        """An existing run; EarthworksError if there is none, or if a part of it is a link that leads out of it."""
         folder = cls(path)
         if not folder.path.is_dir():
-            raise EarthworksError(f"there is no run folder at {path}")
+            raise EarthworksError(f"there is no run folder at {path}: check the path")
         if not folder.config_file.exists():
             raise EarthworksError(
-                f"{path} holds no config.yaml, so no run started there: start it again with the command that made it"
+                f"{path} has no config.yaml, so no run was started there: start it again with the command that made it"
             )
         for name in ("config.yaml", *LAYOUT):
             inside(folder.path, name)
         return folder
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """config.yaml and environment.json; the config last, because it is what makes the folder a run."""
+        """Write environment.json and config.yaml; the config last, because it makes the folder a run."""
         if not (self.path / "environment.json").exists():
             found = with_digest(environment())
             write_bytes(self.path / "environment.json", (json_text(found) + "\n").encode(), new=True)
@@ -179,7 +178,7 @@ class RunFolder:
         """The run's configuration as written. Raises EarthworksError for a format that this version does not know."""
         config = read_yaml(self.config_file)
         if not isinstance(config, dict):
-            raise EarthworksError(f"{self.config_file} does not hold a mapping of settings")
+            raise EarthworksError(f"{self.config_file} does not contain a mapping of settings: put the file back")
         written = config.get("format", 1)
         if type(written) is not int or not 1 <= written <= FORMAT:
             raise EarthworksError(

@@ -1,4 +1,4 @@
-"""JSON as it is written and read here: no NaN in it, and nothing in it can cost more than a sentence."""
+"""JSON without NaN, and safe reading of untrusted JSON files."""
 
 import hashlib
 import json
@@ -11,18 +11,18 @@ from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import read_regular, write_bytes
 from earthworks.runs.yaml_files import read_yaml
 
-LARGEST = 1 << 24  # bytes of a JSON file, unless its reader names more
-LARGEST_RESULT = 1 << 28  # tasks.json holds what each item was credited
+LARGEST = 1 << 24  # bytes of a JSON file, unless its reader allows more
+LARGEST_RESULT = 1 << 28  # tasks.json holds the credit of each item
 MOST_VALUES = 3_000_000  # in a text: they take up to 250 bytes each
 DIGEST = "sha256"
-# files that `write_result` writes into a run: the others that `read_result` reads have no digest
+# files that `write_result` writes into a run: other files read by `read_result` have no digest
 RESULTS = ("evaluation.json", "passage.json", "tasks.json", "bias.json", "toxicity.json", "toxicity_detection.json")
 RESULTS += ("scaling.json", "held_out.json")
 DEEPEST = 100  # levels of lists and mappings in it
 
 
 def finite(value: Any) -> Any:
-    """The same with null for every number that is not finite, at any depth: JSON has none."""
+    """`value` with null for every non-finite number, at any depth: JSON has none."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -31,7 +31,7 @@ def finite(value: Any) -> Any:
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
-    """`value` as JSON, as files hold it and `--json` prints it."""
+    """`value` as JSON, as in files and `--json` output."""
     text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     # in the name of a file that is not UTF-8; escaped it can be written, and read back as it was
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -43,7 +43,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path, *, limit: int = LARGEST) -> Any:
-    """Read a JSON file; one that is missing, damaged, too large, too deep or no regular file is one sentence."""
+    """Read a JSON file; EarthworksError if it is missing, damaged, too large, too deep or not a regular file."""
     data = read_regular(path, limit)
     try:
         return parse_json(data)
@@ -52,8 +52,8 @@ def read_json(path: str | Path, *, limit: int = LARGEST) -> Any:
 
 
 def write_result(path: str | Path, result: dict[str, Any]) -> None:
-    """`write_json` of a result of measurement, with the SHA-256 of the rest under the key `sha256`: a number that is altered
-    later, by a disk or by hand, is not taken for one that was measured."""
+    """`write_json` of a measurement, with the SHA-256 of the rest under the key `sha256`, so that a number altered later,
+    by a disk or by hand, is detected."""
     write_json(path, with_digest(result))
 
 
@@ -64,8 +64,8 @@ def with_digest(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_result(path: str | Path, *, limit: int = LARGEST_RESULT) -> dict[str, Any]:
-    """A result that `write_result` wrote, without its digest; one sentence when it is another now. Results of runs of
-    format 1, whose versions wrote no digest, are taken as they are."""
+    """A result of `write_result`, without its digest; EarthworksError when it was altered. Results of format 1 runs, which
+    have no digest, are not checked."""
     result = read_json(path, limit=limit)
     if not isinstance(result, dict):
         raise EarthworksError(f"{path} does not hold a result (a mapping): it was altered")
@@ -80,7 +80,7 @@ def read_result(path: str | Path, *, limit: int = LARGEST_RESULT) -> dict[str, A
 
 
 def of_format_2(folder: Path) -> bool:
-    """Whether a folder is a run whose version wrote digests into results."""
+    """Whether a folder is a run whose results have digests."""
     config = folder / "config.yaml"
     found = read_yaml(config) if config.is_file() else None
     return isinstance(found, dict) and found.get("format", 1) != 1
@@ -95,7 +95,7 @@ def digest_of(value: dict[str, Any]) -> str:
 def parse_json(data: bytes | str, most: int = MOST_VALUES) -> Any:
     """The value of a JSON text; NaN and infinities, which JSON does not have, are read as null.
 
-    Raises ValueError for what is no JSON, and for more than `most` values or 100 levels of nesting."""
+    Raises ValueError for invalid JSON, and for more than `most` values or 100 levels of nesting."""
     refuse_many(data, most)
     try:
         value = json.loads(data, parse_constant=lambda _: None, parse_float=finite_float)
@@ -111,7 +111,7 @@ def parse_json(data: bytes | str, most: int = MOST_VALUES) -> Any:
 
 
 def refuse_many(data: bytes | str, most: int) -> None:
-    """Before a JSON text is parsed: ValueError for one that may hold more than `most` values."""
+    """Raise ValueError, before parsing, for a JSON text that may hold more than `most` values."""
     text = data if isinstance(data, bytes) else data.encode(errors="replace")
     if sum(map(text.count, (b"[", b"{", b","))) > most:
         raise ValueError(f"more than {most:,} values")

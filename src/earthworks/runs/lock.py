@@ -1,10 +1,10 @@
-"""One writer at a time: `with lock(run, "training"):` holds while the block runs; who comes second is told who writes.
+"""One writer at a time: `with lock(run, "training"):` holds while the block runs; a second writer is told who holds it.
 
 The lock is a record lock of the operating system (fcntl) on a small file in the folder. The system frees it when the
-process ends, however it ends, and children do not inherit it. The file says who holds it: host, boot, process, start; its
-time is renewed every 15 s (a heartbeat). Where a lock of another host is not seen by this one, as on some network file
-systems, a holder on another host counts while its heartbeat is younger than 60 s; a holder that slept longer notices by
-`Held.check` that it has lost the lock.
+process ends, however it ends, and children do not inherit it. The file names its holder (host, boot, process, start); its
+time is renewed every 15 s (a heartbeat). Where locks of another host are not visible, as on some network file systems, a
+holder on another host counts while its heartbeat is younger than 60 s; a holder that slept longer notices by `Held.check`
+that it has lost the lock.
 """
 
 import errno
@@ -29,18 +29,18 @@ from earthworks.runs.progress import note
 from earthworks.runs.temporary import boot_id, clock
 
 HEARTBEAT, STALE = 15.0, 60.0  # seconds
-PATIENCE = 5.0  # seconds for another command that is writing the same file, which takes milliseconds
+PATIENCE = 5.0  # seconds to wait for another command that writes the same file, which takes milliseconds
 WORK = ("training", "building")  # on a whole folder (`building-rank-0` too); any other lock is on a result file
 BUSY = (errno.EACCES, errno.EAGAIN)
 held_here: set[tuple[int, str]] = set()  # (process, file): closing one descriptor would free a lock held by another
 
 
 class Busy(EarthworksError):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 class Held:
-    """A lock that is held. `check` raises EarthworksError when it is no longer."""
+    """A held lock. `check` raises EarthworksError when it was lost."""
 
     def __init__(self, path: Path, descriptor: int, owner: dict[str, Any]):
         self.path, self.descriptor, self.owner = path, descriptor, owner
@@ -53,12 +53,12 @@ class Held:
                 os.utime(self.descriptor)
 
     def check(self) -> None:
-        """Raises EarthworksError when the file is no longer ours."""
+        """Raise EarthworksError when the lock was lost."""
         if not same_file(self.path, self.descriptor) or read_owner(self.descriptor).get("token") != self.owner["token"]:
             happened = "taken over by another process" if os.path.lexists(self.path) else "removed"
             raise EarthworksError(
-                f"{self.path} was {happened} while this process was writing: it stops here, so that only one writes; "
-                "what was saved before is intact",
+                f"{self.path} was {happened} while this process was writing, so it stops; what was saved before is "
+                "intact",
                 exit_code=1,
             )
 
@@ -67,8 +67,8 @@ class Held:
 def lock(folder: str | Path, what: str, *, patience: float = 0.0) -> Iterator[Held]:
     """Hold the lock on `what` (`training`, or the name of a result file) in a folder that exists.
 
-    Raises Busy when another process holds it, after `patience` seconds, with who that is; EarthworksError when the file
-    system cannot lock, and when the lock's file cannot be written.
+    Raises Busy, naming the holder, when another process still holds it after `patience` seconds; EarthworksError when the
+    file system cannot lock, and when the lock's file cannot be written.
     """
     path = Path(folder) / f".earthworks-lock-{what}"
     key = (os.getpid(), os.path.realpath(path))
@@ -80,7 +80,7 @@ def lock(folder: str | Path, what: str, *, patience: float = 0.0) -> Iterator[He
     while True:
         try:
             if key in held_here:
-                raise Busy(f"{what} in {folder} is being written by this process already: wait until it is done")
+                raise Busy(f"{what} in {folder} is already being written by this process: wait until it is done")
             descriptor = acquire(path, Path(folder), what, owner["boot"])
             break
         except Busy:
@@ -109,12 +109,12 @@ def lock(folder: str | Path, what: str, *, patience: float = 0.0) -> Iterator[He
 
 @contextmanager
 def unless_busy(then: str) -> Iterator[None]:
-    """What a command writes at its end, when its work is done: where another one is writing there, a notice says which
-    command makes up for it `then`."""
+    """For output at the end of a command, when its work is done: if another command is writing there, print a notice with
+    the command to run `then`."""
     try:
         yield
     except Busy as error:
-        note(f"notice: {error}; then give {then}")
+        note(f"notice: {error}; then run {then}")
 
 
 def acquire(path: Path, folder: Path, what: str, boot: str) -> int:
@@ -126,18 +126,18 @@ def acquire(path: Path, folder: Path, what: str, boot: str) -> int:
             raise EarthworksError(f"could not write {path}: {error.strerror}", exit_code=1) from None
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise EarthworksError(f"{path} is not a regular file: somebody else made it, remove it")
+                raise EarthworksError(f"{path} is not a regular file and was not made by Earthworks: remove it")
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno in BUSY:
                     raise busy(folder, what, read_owner(descriptor)) from None
                 raise EarthworksError(
-                    f"the file system of {folder} cannot lock files ({error.strerror}), so nothing keeps two processes from "
-                    "writing there at once: choose a folder on another one",
+                    f"the file system of {folder} cannot lock files ({error.strerror}), so two processes could write there "
+                    "at once: choose a folder on another file system",
                     exit_code=1,
                 ) from None
-            if not same_file(path, descriptor):  # its holder removed it between our open and our lock
+            if not same_file(path, descriptor):  # its holder removed it between opening and locking
                 os.close(descriptor)
                 continue
             owner = read_owner(descriptor)
@@ -150,8 +150,8 @@ def acquire(path: Path, folder: Path, what: str, boot: str) -> int:
 
 
 def refuse_held(folder: str | Path, what: str) -> None:
-    """Raises EarthworksError when another process holds the lock on `what`, without taking it: any number of processes
-    may ask at once."""
+    """Raise EarthworksError when another process holds the lock on `what`, without taking it: any number of processes
+    may check at once."""
     path = Path(folder) / f".earthworks-lock-{what}"
     if (os.getpid(), os.path.realpath(path)) in held_here:
         return
@@ -162,7 +162,7 @@ def refuse_held(folder: str | Path, what: str) -> None:
     try:
         owner = read_owner(descriptor)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who asks does not stand in another's way
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: checks do not block each other
         except OSError as error:
             if error.errno in BUSY:
                 raise busy(Path(folder), what, owner) from None
@@ -179,7 +179,7 @@ def busy(folder: Path, what: str, owner: dict[str, Any]) -> Busy:
 
 
 def read_owner(descriptor: int) -> dict[str, Any]:
-    """Who holds a lock, as its file says; nothing where it says nothing readable."""
+    """The holder of a lock according to its file; empty if unreadable."""
     try:
         owner = parse_json(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
@@ -190,7 +190,7 @@ def read_owner(descriptor: int) -> dict[str, Any]:
 
 
 def same_file(path: Path, descriptor: int) -> bool:
-    """Whether the name still leads to the open file."""
+    """Whether the name still refers to the open file."""
     try:
         there, here = os.stat(path, follow_symlinks=False), os.fstat(descriptor)
     except OSError:

@@ -1,4 +1,4 @@
-"""Folders with a manifest: whole or not there at all, compared with what was written, deleted only where it names all."""
+"""Folders with a manifest: created atomically, verified against it, and deleted only if it lists every file."""
 
 import json
 import os
@@ -18,11 +18,11 @@ LARGEST_MANIFEST = 1 << 28
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all: fill the temporary folder this yields; on leaving, a manifest with
-    size, SHA-256, `blocks_digest` and time of every file is added, everything is fsynced, and the folder takes its name.
+    """Create a folder atomically: fill the temporary folder this yields; on leaving, a manifest with size, SHA-256,
+    `blocks_digest` and time of every file is added, everything is fsynced, and the folder takes its name.
 
-    An existing folder with anything in it is refused (EarthworksError) before any work: no order of renames replaces
-    one folder by another in a single step, so a crash could leave neither. If the old one may go, call `remove_folder`.
+    A non-empty existing folder is refused (EarthworksError) before any work: no order of renames replaces one folder by
+    another in a single step, so a crash could leave neither. To replace the old one, call `remove_folder` first.
     """
     path = Path(path)
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
@@ -37,7 +37,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             entries = sorted(temporary.rglob("*"))
             files = {}
             for file in (entry for entry in entries if entry.is_file()):
-                sync(file)  # it may come from a library that did not
+                sync(file)  # a library may have written it without fsync
                 files[file.relative_to(temporary).as_posix()] = description(file)
             write_through(temporary / MANIFEST, (json.dumps({"files": files}, indent=2) + "\n").encode())
             for folder in [temporary, *(entry for entry in entries if entry.is_dir())]:
@@ -52,14 +52,14 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def description(file: Path) -> dict[str, Any]:
-    """What a manifest says of a file."""
+    """The manifest entry of a file."""
     found = file.stat()
     digests = {"sha256": sha256(file), "blocks": blocks_digest(file)}
     return {"bytes": found.st_size, **digests, "mtime_ns": found.st_mtime_ns}
 
 
 def strangers(path: Path) -> list[str]:
-    """Names in a folder made by `new_folder` that its manifest does not have: nothing that was written with it."""
+    """Names in a folder made by `new_folder` that its manifest does not list."""
     named = {MANIFEST, *manifest_files(path)}
     folders = {parent.as_posix() for name in named for parent in PurePosixPath(name).parents}
     found = (entry for entry in path.rglob("*"))
@@ -72,11 +72,11 @@ def strangers(path: Path) -> list[str]:
 
 
 def remove_folder(path: str | Path) -> bool:
-    """Delete a folder made by `new_folder`; False, and nothing is touched, when it holds a file that its manifest does
-    not name (somebody put it there), or has no readable manifest.
+    """Delete a folder made by `new_folder`; returns False, with nothing changed, when it contains a file that its
+    manifest does not list, or has no readable manifest.
 
-    It loses its name first, so that no reader finds it half deleted; then what the manifest names goes, name by name.
-    With a file that came in meanwhile it gets its name back (False).
+    It is renamed first, so that no reader finds it half deleted; then the listed files are deleted one by one. If a file
+    was added meanwhile, it gets its name back (False).
     """
     path = Path(path)
     try:
@@ -95,7 +95,7 @@ def remove_folder(path: str | Path) -> bool:
         for parent in sorted({parent for name in names for parent in PurePosixPath(name).parents}, reverse=True):
             with suppress(OSError):
                 (doomed / parent).rmdir()
-        if os.path.lexists(doomed):  # a file came in between
+        if os.path.lexists(doomed):  # a file was added meanwhile
             with suppress(OSError):
                 os.rename(doomed, path)
             return False
@@ -104,7 +104,7 @@ def remove_folder(path: str | Path) -> bool:
 
 
 def manifest_files(path: Path) -> dict[str, dict[str, Any]]:
-    """What the manifest of a folder says of each of its files; one sentence where it says nothing usable."""
+    """The manifest entries of a folder's files; EarthworksError if the manifest is unusable."""
     manifest = read_json(path / MANIFEST, limit=LARGEST_MANIFEST)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not files or not all(is_description(entry) for entry in files.values()):
@@ -121,10 +121,10 @@ def is_description(entry: Any) -> bool:
 def verify_manifest(
     path: str | Path, *, names: list[str] | None = None, full: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Compare the files of a folder made by `new_folder` with its manifest, and return what that says of each.
+    """Compare the files of a folder made by `new_folder` with its manifest, and return the manifest's entries.
 
-    `names`: these alone (a name that the manifest does not have is refused); by default all. `full`: by their SHA-256;
-    otherwise by size and `blocks_digest`, and by SHA-256 only where the time of change is another than was written.
+    `names`: these alone (a name that the manifest does not list is refused); by default all. `full`: by SHA-256;
+    otherwise by size and `blocks_digest`, and by SHA-256 only if the modification time differs.
     Raises EarthworksError naming the first file that differs.
     """
     path = Path(path)
@@ -132,14 +132,14 @@ def verify_manifest(
     for name in files if names is None else names:
         if name not in files:
             raise EarthworksError(
-                f"{path / MANIFEST} does not name {name}: the folder was altered after it was written"
+                f"{path / MANIFEST} does not list {name}: the folder was altered after it was written"
             )
         verify_file(inside(path, name), files[name], full=full)
     return files
 
 
 def verify_file(file: Path, written: dict[str, Any], *, full: bool = True) -> None:
-    """One file against what was written of it, as `verify_manifest` does."""
+    """Compare one file with its manifest entry, as `verify_manifest` does."""
     if not file.exists():
         raise EarthworksError(
             f"{file} is missing, and its {MANIFEST} names it: the folder was altered after it was written"

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line a step, never a step twice; what is missing is said."""
+"""`metrics.jsonl`: one line per step, never a step twice; missing steps are reported."""
 
 import bisect
 import hashlib
@@ -19,10 +19,10 @@ Record = dict[str, Any]
 
 
 class Metrics:
-    """Appends one JSON line per call. On opening, the file is cut after the last line of a step up to `step`: what a killed
-    run wrote past its last checkpoint goes, and what a crash left unreadable at the end. Nothing before is touched, a
-    damaged line included. `written` is what `state` gave when that checkpoint was saved, where it is known: then a damaged
-    last line stays as well."""
+    """Appends one JSON line per call. On opening, the file is cut after the last line of a step up to `step`, which removes
+    lines that a killed run wrote past its last checkpoint, and an unreadable end after a crash. Everything before is kept,
+    damaged lines included. `written` is what `state` returned when that checkpoint was saved, if known: then a damaged last
+    line is kept as well."""
 
     def __init__(self, path: str | Path, step: int = 0, written: Any = None):
         self.path = Path(path)
@@ -38,7 +38,7 @@ class Metrics:
             os.fsync(self.descriptor)
 
     def append(self, **values: Any) -> None:
-        """Write one line, at once visible to readers; numbers that are not finite become null, as JSON has none."""
+        """Write one line, immediately visible to readers; non-finite numbers become null, as JSON has none."""
         line = (json.dumps(finite(values)) + "\n").encode()
         with one_sentence(self.path):
             write_all(self.descriptor, line)
@@ -46,11 +46,11 @@ class Metrics:
         self.digest.update(line)
 
     def state(self) -> dict[str, Any]:
-        """Length and SHA-256 of the log so far: kept in each checkpoint, so that a number altered later is noticed."""
+        """Length and SHA-256 of the log so far: kept in each checkpoint, so that later changes are detected."""
         return {"bytes": self.bytes, "sha256": self.digest.hexdigest()}
 
     def sync(self) -> None:
-        """fsync: called before a checkpoint takes its name, so that the checkpoint never knows more than the log."""
+        """fsync: called before a checkpoint takes its name, so that the checkpoint is never ahead of the log."""
         with one_sentence(self.path):
             os.fsync(self.descriptor)
 
@@ -59,7 +59,7 @@ class Metrics:
 
 
 def beginning_digest(path: Path, length: int) -> Any:
-    """SHA-256, to be continued, of the first `length` bytes of a file (of all, where it has fewer)."""
+    """SHA-256 object, to be updated further, of the first `length` bytes of a file (or all, if it has fewer)."""
     digest = hashlib.sha256()
     if length:
         with open_regular(path) as stream:
@@ -80,7 +80,7 @@ def ends_line(path: Path, place: int) -> bool:
 
 @dataclass(frozen=True)
 class Log:
-    """What a metrics.jsonl holds: its readable records in the order of their steps, and where each one's line ends."""
+    """Contents of a metrics.jsonl: its readable records in the order of their steps, and the end of each one's line."""
 
     records: list[Record]
     steps: list[int]
@@ -88,17 +88,17 @@ class Log:
 
     @classmethod
     def read(cls, path: Path, keep: Callable[[Record], Record] | None = None) -> "Log":
-        """`keep` takes what is wanted of a record before the next one is read.
+        """Read a log; `keep` reduces each record before the next one is read.
 
         A record is a mapping with a step that is a whole number from 1. Where steps do not rise, some line's step was
-        altered: the fewest possible lines are left out so that the others do."""
+        altered: the fewest possible lines are left out so that the others rise."""
         records: list[Record] = []
         steps: list[int] = []
         ends: list[int] = []
         lines: list[int] = []
         line = place = 0
         with open_regular(path) as stream:
-            whole = True  # whether a piece begins a line
+            whole = True  # whether a piece starts a line
             while piece := stream.readline(LONGEST):
                 line, place = line + whole, place + len(piece)
                 record = parsed(piece) if whole and piece.endswith(b"\n") else None
@@ -114,14 +114,14 @@ class Log:
         return cls(records, steps, ends)
 
     def end_of(self, step: int, known: int = 0) -> int:
-        """Where the last line of a step up to `step` ends; `known`, the end of a later line, where none of a later step
-        ends before it: one that ends there had its step raised."""
+        """End of the last line of a step up to `step`; `known`, the end of a later line, if no line of a later step ends
+        before it: one that does had its step raised."""
         count = bisect.bisect_right(self.steps, step)
         end, *later = [0, *self.ends][count : count + 2]
         return known if end < known and all(known <= each for each in later) else end
 
     def missing(self, step: int) -> tuple[int, int, int]:
-        """How many of the steps from 1 to `step` no readable line is about, the first of them, and the last (0, 0, 0)."""
+        """Number of steps from 1 to `step` without a readable line, the first and the last of them; or (0, 0, 0)."""
         there = self.steps[: bisect.bisect_right(self.steps, step)]
         if len(there) >= step:
             return 0, 0, 0
@@ -133,9 +133,9 @@ class Log:
 
 
 def rising(steps: list[int], lines: list[int]) -> list[int]:
-    """Places of a longest subsequence of `steps` that rises, in O(n log n). Of two equal steps that could stand at its
-    place, the one that is as many lines after the record before it as it is steps is taken; else the first."""
-    best: list[int] = []  # of the subsequences of each length the place whose step is lowest
+    """Places of a longest rising subsequence of `steps`, in O(n log n). Of two equal steps that fit, the one whose distance
+    in lines from the record before it equals its distance in steps is taken; else the first."""
+    best: list[int] = []  # for each length, the end of the subsequence whose last step is lowest
     lowest: list[int] = []
     before = [-1] * len(steps)
 
@@ -160,7 +160,7 @@ def rising(steps: list[int], lines: list[int]) -> list[int]:
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None for what is none."""
+    """The record of a line; None if it is not a record."""
     try:
         record = parse_json(line)
     except ValueError:
@@ -178,13 +178,13 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def log_fault(path: str | Path, state: dict[str, Any]) -> str | None:
-    """A sentence about what a run's log does not have, or has otherwise, of what the state of a checkpoint says was written;
-    None where it is as written."""
+    """A sentence about lines of a run's log that are missing or altered, according to the state of a checkpoint; None if
+    it is as written."""
     return missing_steps(path, state["step"]) or altered(path, state)
 
 
 def altered(path: str | Path, state: dict[str, Any]) -> str | None:
-    """The same where no step is missing."""
+    """As `log_fault`, where no step is missing."""
     log = state.get("log")  # not yet in checkpoints before format 2
     if not isinstance(log, dict) or type(log.get("bytes")) is not int:
         return None
@@ -197,7 +197,7 @@ def altered(path: str | Path, state: dict[str, Any]) -> str | None:
 
 
 def missing_steps(path: str | Path, step: int) -> str | None:
-    """A sentence about the steps up to `step` that a run's log does not have; None where it has all."""
+    """A sentence about the steps up to `step` that are missing from a run's log; None if it has all."""
     path = Path(path)
     if not path.exists():
         return f"{path} is missing: the measurements of {step:,} steps are lost" if step else None
@@ -205,7 +205,7 @@ def missing_steps(path: str | Path, step: int) -> str | None:
 
 
 def not_in(log: Log, path: Path, step: int) -> str | None:
-    """The same of a log that was read."""
+    """As `missing_steps`, for a log that was read already."""
     missing, first, last = log.missing(step)
     if not missing:
         return None

@@ -1,4 +1,4 @@
-"""Progress that a person can read: a live line in a terminal, a plain line now and then in a log."""
+"""Progress display: a live line in a terminal, an occasional plain line in a log."""
 
 import functools
 import os
@@ -15,32 +15,32 @@ ERASE = "\r\x1b[2K"  # back to the left margin, and clear the line
 
 
 def note(line: str) -> None:
-    """A line for the person at the keyboard: standard output is the command's answer, so it goes beside."""
+    """Print a line for the user on standard error, because standard output is the command's answer."""
     beside(one_line(line) + "\n")
 
 
 def beside(text: str) -> None:
-    """Write to standard error. Where that takes nothing more (its reader left, its disk is full) the work goes on."""
+    """Write to standard error. If that fails (reader gone, disk full) the work continues."""
     with suppress(OSError):
         print(text, end="", file=sys.stderr, flush=True)
 
 
 @functools.cache
 def note_once(line: str) -> None:
-    """`note`, the first time a process has this to say."""
+    """`note`, but only once per process for each line."""
     note(line)
 
 
 @contextmanager
 def said_when_slow(line: str, seconds: float = 1.0) -> Iterator[None]:
-    """`note` the line if what is done inside takes longer than `seconds`."""
+    """Print `line` if the block runs longer than `seconds`."""
     timer = threading.Timer(seconds, note, [line])
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        timer.join()  # so that nothing is said afterwards
+        timer.join()  # so that nothing is printed afterwards
 
 
 class Progress:
@@ -55,7 +55,7 @@ class Progress:
         self.done = 0.0
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.interval = 0.1 if self.live else quiet
-        self.begun = self.shown = time.monotonic()
+        self.started = self.shown = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -73,7 +73,7 @@ class Progress:
     def show(self, line: str, force: bool = False) -> None:
         """Show one line, if it is time for the next (or `force`).
 
-        What would not print as one line is shown as spaces: a model's sample may hold line ends and escape sequences.
+        Unprintable characters are shown as spaces: a model's sample may hold line ends and escape sequences.
         """
         now = time.monotonic()
         if not force and now - self.shown < self.interval:
@@ -87,7 +87,7 @@ class Progress:
         beside(line if self.live else f"{line}\n")
 
     def note(self, line: str) -> None:
-        """A line that stays, above the live one."""
+        """Print a permanent line above the live one."""
         self.__exit__()
         note(line)
 
@@ -98,7 +98,7 @@ class Progress:
     def left(self) -> str:
         if not self.total or not self.done:
             return ""
-        seconds = (time.monotonic() - self.begun) / self.done * max(0.0, self.total - self.done)
+        seconds = (time.monotonic() - self.started) / self.done * max(0.0, self.total - self.done)
         return f", {duration(seconds)} left"
 
 

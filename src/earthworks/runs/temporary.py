@@ -1,7 +1,7 @@
-"""Temporary names: of files that are being written and of folders that are being deleted.
+"""Temporary names for files being written and folders being deleted.
 
-A temporary name holds host, process and 64 random bits, so no two writers share one and nobody else's file has one.
-Nothing is removed but what the writer itself made, name by name.
+A temporary name contains host, process and 64 random bits, so no two writers share one and no other file has one.
+A writer removes only what it made itself, name by name.
 """
 
 import functools
@@ -14,17 +14,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-# How temporary names begin: of files that were never finished, or that are being deleted. Readers skip them.
+# Prefixes of temporary names: of unfinished files, and of those being deleted. Readers skip them.
 TEMPORARY = ".tmp-earthworks-"
 OURS = re.compile(re.escape(TEMPORARY) + r"(?P<host>[A-Za-z0-9._]*)-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})[0-9a-f]{8}-")
 PROCESS = secrets.token_hex(4)  # tells this process from a dead one of the same number
-IDLE = 86400.0  # seconds after which `sweep` takes what no process of this machine wrote for a leftover
+IDLE = 86400.0  # seconds after which `sweep` treats files of other machines as leftovers
 
 
 @functools.cache
 def host() -> str:
-    """This machine's name, in signs that a file name may have, with a digest of its start and of what numbers its
-    processes: containers may share a name and not see each other's processes."""
+    """This machine's name, in characters allowed in file names, with a digest of its boot and process namespace:
+    containers may share a name and not see each other's processes."""
     processes = ""
     with suppress(OSError):
         processes = os.readlink("/proc/self/ns/pid")
@@ -33,14 +33,14 @@ def host() -> str:
 
 
 def boot_id() -> str:
-    """What names this start of this machine: two processes with the same see each other's locks."""
+    """Identifier of this boot of this machine: two processes with the same one see each other's locks."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return socket.gethostname()
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that only this call makes: `.tmp-earthworks-HOST-PID-RANDOM-NAME`."""
+    """A unique name next to `path`: `.tmp-earthworks-HOST-PID-RANDOM-NAME`."""
     return path.with_name(f"{TEMPORARY}{host()}-{os.getpid()}-{PROCESS}{secrets.token_hex(4)}-{path.name[:40]}")
 
 
@@ -50,7 +50,7 @@ def is_temporary(name: str) -> bool:
 
 
 def remove_temporary(path: Path) -> None:
-    """Remove what stands under one of our own temporary names; what will not go stays, and is skipped by readers."""
+    """Remove a file or folder with one of our own temporary names; what cannot be removed is skipped by readers."""
     assert is_temporary(path.name), path
     if path.is_symlink() or not path.is_dir():
         with suppress(OSError):
@@ -68,30 +68,30 @@ def remove_temporary(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, *, idle: float = 0.0) -> None:
-    """Remove what writers that were killed left in a folder, under temporary names: what a process of this machine that
-    still runs is writing is left alone. Of other machines all of it goes, for a caller that holds the lock of whoever
-    writes there; for others, with `idle`, what has not changed for so long (seconds)."""
+    """Remove what killed writers left in a folder under temporary names, except files of processes of this machine that
+    still run. Files of other machines are all removed, for callers that hold the folder's write lock; for others, with
+    `idle`, only those unchanged for that number of seconds."""
     for entry in list(folder.iterdir()) if is_folder(folder) else []:
         if is_leftover(entry, idle):
             remove_temporary(entry)
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of the same name left beside it when they were killed, once in the life of a process."""
+    """Remove what killed writers of the same name left next to it, once per process."""
     sweep_once(os.getpid(), path.absolute())
 
 
 @functools.lru_cache(maxsize=1 << 12)
 def sweep_once(process: int, path: Path) -> None:
-    with suppress(OSError):  # the folder may be one that can be written and not listed
+    with suppress(OSError):  # the folder may be writable and not listable
         for entry in path.parent.iterdir():
             if entry.name.endswith(f"-{path.name[:40]}") and is_leftover(entry, IDLE):
                 remove_temporary(entry)
 
 
 def is_leftover(entry: Path, idle: float) -> bool:
-    """Whether what stands under a temporary name was left there: by a process of this machine that has ended, or by
-    one of another machine, or before this one was started again, and nothing in it has changed for `idle` seconds."""
+    """Whether a temporary file is a leftover: of an ended process of this machine, or of another machine or an earlier
+    boot and unchanged for `idle` seconds."""
     found = OURS.match(entry.name)
     if found is None or found["host"] == host():
         return left_by_the_dead(entry.name)
@@ -99,7 +99,7 @@ def is_leftover(entry: Path, idle: float) -> bool:
 
 
 def unchanged_for(path: Path) -> float:
-    """Seconds since a file, or anything in a folder, was changed; 0 where that cannot be told."""
+    """Seconds since a file, or anything in a folder, was changed; 0 if unknown."""
     try:
         changed = max(each.stat(follow_symlinks=False).st_mtime for each in (path, *path.rglob("*")))
     except OSError:
@@ -108,7 +108,7 @@ def unchanged_for(path: Path) -> float:
 
 
 def clock(folder: Path) -> float:
-    """The time by the clock of a folder's file system, whatever this machine's says."""
+    """The time by the clock of a folder's file system, which may differ from this machine's."""
     probe = temporary_name(folder / "clock")
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

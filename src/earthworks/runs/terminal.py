@@ -1,7 +1,7 @@
-"""Text of strangers on a terminal: shown, not obeyed.
+"""Safe output of untrusted text on a terminal.
 
-A file name, a record or a model's sample may hold escape sequences, which make a terminal hide lines, change its title or
-type for the person. Here every control character is shown as JSON writes it.
+A file name, a record or a model's sample may contain escape sequences, which make a terminal hide lines, change its title
+or type for the user. Here every control character is shown as a JSON escape.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from earthworks.runs.errors import EarthworksError
 
-# C0 but tab and newline, DEL, C1; marks that turn the direction of text; line and paragraph separators
+# C0 except tab and newline, DEL, C1; bidirectional marks; line and paragraph separators
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -22,17 +22,17 @@ def shown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`shown`, with line ends too, as a file name may have them: they would make one message look like two."""
+    """`shown`, with line ends escaped too: in a file name they would make one message look like two."""
     return shown(text).replace("\n", "\\u000a")
 
 
 def typed(argument: str | Path) -> str:
-    """An argument as a shell takes it, for commands that are suggested: in quotes where it has spaces."""
+    """An argument quoted for a shell where necessary, for suggested commands."""
     return shlex.quote(str(argument))
 
 
 def write_replacing() -> None:
-    """Make the standard streams write `?` (or `\\x..`) for what their encoding does not have, instead of failing."""
+    """Make the standard streams write `?` (or `\\x..`) for characters they cannot encode, instead of failing."""
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -40,13 +40,13 @@ def write_replacing() -> None:
 
 
 class ReaderLeft(Exception):
-    """Whoever reads standard output has closed it, as `| head` does: there is nobody to answer."""
+    """The reader of standard output has closed it, as `| head` does."""
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Print a piece of a command's answer, control characters in it shown and not sent.
+    """Print a piece of a command's answer, with control characters escaped.
 
-    Raises EarthworksError (exit code 1) where standard output takes nothing more, as a file on a full disk.
+    Raises EarthworksError (exit code 1) when standard output cannot be written, for example on a full disk.
     """
     try:
         print(shown(text), end=end, flush=True)
@@ -56,16 +56,16 @@ def say(text: str, end: str = "\n") -> None:
     except OSError as error:
         discard_output()
         sentence = f"the answer could not be written to standard output: {error.strerror or error}"
-        raise EarthworksError(f"{sentence}; what the command writes into files is there", exit_code=1) from None
+        raise EarthworksError(f"{sentence}; the command's files were written", exit_code=1) from None
 
 
 def flush_output() -> None:
-    """What the parser printed (help) is still in the buffer: write it now, while a failure can be told."""
+    """Write what the parser printed (help) and is still buffered, while a failure can be reported."""
     say("", end="")
 
 
 def discard_output() -> None:
-    """Let what is still in the buffer of standard output go nowhere: at exit Python would try again, and complain."""
+    """Discard the buffer of standard output: at exit Python would try to write it again, and complain."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -1,7 +1,7 @@
-"""YAML as it is read here: plain values, and no file that unfolds into more than it says.
+"""Safe YAML reading: plain values, and a limit on alias expansion.
 
-An alias (`*name`) repeats what its anchor (`&name`) holds, so nine lines of ten aliases each stand for a billion values.
-What a file stands for is counted before any of it is built.
+An alias (`*name`) repeats what its anchor (`&name`) holds, so nine lines of ten aliases each expand to a billion values.
+The expanded size of a file is computed before any of it is built.
 """
 
 from pathlib import Path
@@ -12,20 +12,20 @@ import yaml
 from earthworks.runs.errors import EarthworksError
 from earthworks.runs.files import read_regular
 
-LARGEST = 1 << 20  # bytes: the parser takes seconds a megabyte
-MOST_VALUES = 1_000_000  # aliases unfolded; a text counts as one for each 20 characters
+LARGEST = 1 << 20  # bytes: the parser takes seconds per megabyte
+MOST_VALUES = 1_000_000  # with aliases expanded; a text counts as one for each 20 characters
 DEEPEST = 100
 LONGEST_NUMBER = 400  # characters; the largest float in full has 309
 
 
 def read_yaml(path: str | Path, *, what: str | None = None, most: int = MOST_VALUES) -> Any:
-    """The value of a YAML file. Raises EarthworksError for one that is missing, damaged, too large, or unfolds too far;
-    the sentence begins with `what`, by default the path."""
+    """The value of a YAML file. Raises EarthworksError for one that is missing, damaged, too large, or expands too far;
+    the message starts with `what`, by default the path."""
     return parse_yaml(read_regular(path, LARGEST), what or str(path), most=most)
 
 
 def parse_yaml(text: bytes | str, where: str, *, most: int = MOST_VALUES) -> Any:
-    """The value of a YAML text, which may stand for at most `most` values; `where` is what a complaint is about."""
+    """The value of a YAML text, which may expand to at most `most` values; `where` names it in errors."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -33,10 +33,10 @@ def parse_yaml(text: bytes | str, where: str, *, most: int = MOST_VALUES) -> Any
         if node is None:
             return None
         if weight(node)[0] > most:
-            raise EarthworksError(f"{where} stands for more than {most:,} values: write out what its aliases repeat")
+            raise EarthworksError(f"{where} expands to more than {most:,} values: remove its aliases")
         return loader.construct_document(node)
     except RecursionError:
-        raise EarthworksError(f"{where} is nested too deeply for YAML") from None
+        raise EarthworksError(f"{where} is nested too deeply: reduce its levels") from None
     except (yaml.YAMLError, ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
         if isinstance(error, EarthworksError):
             raise
@@ -47,13 +47,13 @@ def parse_yaml(text: bytes | str, where: str, *, most: int = MOST_VALUES) -> Any
 
 
 def weight(node: yaml.Node, counted: dict[int, tuple[int, int]] | None = None) -> tuple[int, int]:
-    """How many values a node stands for, and in how many levels, aliases unfolded; raises ValueError for one that holds
-    itself, is too deep, or is a number of more digits than any has."""
+    """Number of values and levels of a node with aliases expanded; raises ValueError for one that contains itself, is too
+    deep, or is a number with too many digits."""
     counted = {} if counted is None else counted
     if id(node) in counted:
         values, levels = counted[id(node)]
         if not values:
-            raise ValueError("an alias stands inside what it names")
+            raise ValueError("an alias inside its own anchor")
         return values, levels
     counted[id(node)] = 0, 0
     values, levels = 1, 1

@@ -1,1 +1,1 @@
-"""The engine that runs and resumes any training: loop, checkpoint, schedule, optimizer, precision."""
+"""Training engine for all models: loop, checkpoints, schedule, optimizer, precision."""

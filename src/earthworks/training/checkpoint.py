@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: safetensors, a small state file, and the SHA-256 of both."""
+"""Atomic checkpoints: safetensors, a small state file, and the SHA-256 of both."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ from earthworks.runs.manifest import remove_folder
 from earthworks.runs.progress import note_once
 from earthworks.runs.temporary import remove_leftovers
 
-BEST = "best.json"  # {"step": N, "score": s}: beside the checkpoints, replaced atomically
-PATIENCE = 20  # times that a reader looks again for a checkpoint which was removed while it was read
-KEPT = 2  # the newest periodic checkpoints that stay, besides the best: one may be damaged by the disk
+BEST = "best.json"  # {"step": N, "score": s}: next to the checkpoints, replaced atomically
+PATIENCE = 20  # retries of a reader whose checkpoint was removed while it was read
+KEPT = 2  # newest periodic checkpoints kept in addition to the best: one may be damaged by the disk
 
 
 def save(run: RunFolder, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
@@ -42,7 +42,7 @@ def save(run: RunFolder, step: int, tensors: dict[str, dict[str, Tensor]], state
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read a checkpoint back: the files that its manifest names, each checked against it first, and no other."""
+    """Read a checkpoint: only the files that its manifest names, each checked against it first."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -50,7 +50,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         raise EarthworksError(f"there is no checkpoint at {path}")
     files = verify_manifest(path)
     if "state.json" not in files or not any(name.endswith(".safetensors") for name in files):
-        raise EarthworksError(f"{path / 'manifest.json'} does not name what a checkpoint has: it was altered")
+        raise EarthworksError(f"{path / 'manifest.json'} does not list the files of a checkpoint: it was altered")
     tensors = {}
     for name in sorted(name for name in files if name.endswith(".safetensors") and "/" not in name):
         try:
@@ -64,14 +64,14 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds beside its tensors; state.json is compared with the manifest first."""
+    """The state of a checkpoint, without its tensors; state.json is compared with the manifest first."""
     verify_manifest(path, names=["state.json"])
     state = read_json(path / "state.json")
     if not isinstance(state, dict):
         raise EarthworksError(f"{path / 'state.json'} does not hold the state of a run: it was altered")
     if "step" in state and path.name != f"step-{state['step']}":
         raise EarthworksError(
-            f"{path} holds the checkpoint of step {state['step']}: give it its name back, or remove it"
+            f"{path} holds the checkpoint of step {state['step']}: restore its folder's name, or remove it"
         )
     return state
 
@@ -93,7 +93,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def naming_what_to_remove(run: RunFolder, path: Path) -> Iterator[None]:
-    """What makes a checkpoint unusable, and how its run can be continued without it, in one sentence."""
+    """Extend an error about an unusable checkpoint by how to continue the run without it."""
     try:
         yield
     except EarthworksError as error:
@@ -108,7 +108,7 @@ def newest(run: RunFolder) -> Path | None:
 
 
 def newest_state(run: RunFolder) -> dict[str, Any] | None:
-    """What the last complete checkpoint holds beside tensors; None where there is no checkpoint."""
+    """The state of the last complete checkpoint, without its tensors; None where there is no checkpoint."""
     path = newest(run)
     return None if path is None else read_state(path)
 
@@ -116,8 +116,8 @@ def newest_state(run: RunFolder) -> dict[str, Any] | None:
 def best(run: RunFolder) -> dict[str, Any] | None:
     """The step and score of the best validation so far, or None.
 
-    The newest checkpoint knows; best.json says the same for people. Where they differ, because the run was killed between
-    the two or best.json was altered, the checkpoint is right."""
+    The newest checkpoint is authoritative; best.json repeats it for people. They may differ when the run was killed between
+    the two or best.json was altered."""
     state = newest_state(run)
     if state is not None and "best" in state:
         return best_record(state["best"], run.checkpoints)
@@ -136,7 +136,7 @@ def choose(run: RunFolder, which: str = "best") -> Path:
     """`best` (by validation; the last where nothing was held out), `last`, or the number of a step."""
     steps = run.steps()
     if not steps:
-        raise EarthworksError(f"{run.path} holds no checkpoint yet")
+        raise EarthworksError(f"{run.path} has no checkpoint yet")
     if which == "best":
         record = best(run)
         return run.checkpoint(record["step"] if record and record["step"] in steps else steps[-1])
@@ -150,7 +150,7 @@ def choose(run: RunFolder, which: str = "best") -> Path:
 
 
 def load_chosen(run: RunFolder, which: str = "best") -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """`choose`, then `load`, and its path: where a run that is training removes the checkpoint in between, again."""
+    """`choose`, then `load`, and the path; retried when a run in training removes the checkpoint in between."""
     for left in reversed(range(PATIENCE)):
         before = run.steps()
         try:
@@ -168,15 +168,15 @@ def mark_best(run: RunFolder, record: dict[str, Any]) -> None:
 
 
 def prune(run: RunFolder) -> None:
-    """Remove all checkpoints but the newest two and the best, and what a killed run left half written or half removed.
+    """Remove all checkpoints but the newest two and the best, and partial ones that a killed run left behind.
 
-    One that holds files which the run did not write is somebody's now, and stays."""
+    A checkpoint with files that the run did not write is kept."""
     remove_leftovers(run.checkpoints)
     steps = run.steps()
     record = best(run)
     for step in steps[:-KEPT]:
         if (record is None or step != record["step"]) and not remove_folder(run.checkpoint(step)):
-            note_once(f"notice: {run.checkpoint(step)} is kept, since it holds files that Earthworks did not write")
+            note_once(f"notice: {run.checkpoint(step)} is kept, because it has files that Earthworks did not write")
 
 
 def random_state() -> dict[str, Tensor]:
@@ -188,7 +188,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: dict[str, Tensor]) -> None:
-    """Set the generators as they were; devices that are no longer there are left out."""
+    """Restore the generators; devices that no longer exist are skipped."""
     torch.set_rng_state(state["cpu"])
     for index in range(torch.cuda.device_count()):
         if f"cuda-{index}" in state:

@@ -7,8 +7,8 @@
     @command(TrainSettings)
     def train(settings: TrainSettings) -> Path: ...
 
-`train(batch=8)` is what the type checker knows; the flags, the keys of config.yaml, the help and the checks come from the
-same fields. What nobody gave is filled in by `dataclasses.replace`.
+The type checker sees `train(batch=8)`; the flags, the keys of config.yaml, the help and the checks come from the same
+fields. Settings that were not given are filled in by `dataclasses.replace`.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ P = ParamSpec("P")
 S = TypeVar("S")
 R = TypeVar("R", covariant=True)
 
-MOST = 1 << 31  # of any whole number but the seed: what is allocated for it could not be indexed
+MOST = 1 << 31  # of any whole number but the seed: anything larger could not be indexed
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The values that a setting may have, and the words for them: `it must be WORDS`."""
+    """The allowed values of a setting, and their wording: `it must be WORDS`."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -56,21 +56,21 @@ def setting(default: Any, help: str, bound: Bound | None = None) -> Any:
 class RunSettings:
     """The settings that every training command has."""
 
-    run: str | None = setting(None, "the run folder; by default runs/NAME-DATE.")
-    resume: str | None = setting(None, "a run folder to continue, to the bit; only --max_steps may be given beside it.")
+    run: str | None = setting(None, "the run folder (default: runs/NAME-DATE).")
+    resume: str | None = setting(None, "a run folder to resume, bit-exactly; only --max_steps may be given with it.")
     minutes: float | None = setting(
         None,
-        "time to train (5 if max_steps is not given): what is not given is chosen for it, for the data and the machine.",
+        "training time (default 5, unless max_steps is given); other defaults are chosen for it, the data and the machine.",
         ABOVE_ZERO,
     )
-    max_steps: int | None = setting(None, "updates to make.", AT_LEAST_ONE)
+    max_steps: int | None = setting(None, "number of updates.", AT_LEAST_ONE)
     horizon: int | None = setting(
         None,
-        "the step at which the rates are lowest, where they stay; by default max_steps of the first command.",
+        "the step from which the rates stay at their final value (default: max_steps of the first command).",
         AT_LEAST_ONE,
     )
     device: str = setting("auto", "`auto`, `cpu`, `cuda`, `mps`.")
-    seed: int = setting(0, "of weights, sample order, noise and split.", AT_LEAST_ZERO)
+    seed: int = setting(0, "random seed of weights, sample order, noise and split.", AT_LEAST_ZERO)
     evaluate_every: int | None = setting(None, "updates between validations.", AT_LEAST_ONE)
     sample_every: int | None = setting(None, "updates between samples.", AT_LEAST_ONE)
     save_every: int | None = setting(None, "updates between checkpoints.", AT_LEAST_ONE)
@@ -78,7 +78,7 @@ class RunSettings:
 
 
 class Command(Protocol[P, R]):
-    """A function that has the parameters of its settings."""
+    """A function whose parameters are those of its settings class."""
 
     __name__: str
     settings: type
@@ -87,7 +87,7 @@ class Command(Protocol[P, R]):
 
 
 def command(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Command[P, R]]:
-    """Gives a function of one settings object the parameters of that object's class, and their help."""
+    """Give a function of one settings object the parameters of that object's class, and their help."""
     kind: Any = settings
 
     def decorate(function: Callable[[S], R]) -> Command[P, R]:
@@ -119,7 +119,7 @@ def types_of(kind: type) -> dict[str, Any]:
     """The type of each setting of a class, in the order of its parameters."""
     base = next(
         each for each in kind.__mro__ if "__dataclass_params__" in each.__dict__
-    )  # its own, not those it is settled to
+    )  # the class's own, not those of its settled subclasses
     hints = typing.get_type_hints(base)
     return {name: hints[name] for name in inspect.signature(kind).parameters}
 
@@ -130,7 +130,7 @@ def values(settings: RunSettings) -> dict[str, Any]:
 
 
 def check_settings(settings: RunSettings) -> None:
-    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
+    """Raise EarthworksError for the first invalid setting, before anything is read or written."""
     for each in dataclasses.fields(settings):
         value, bound = getattr(settings, each.name), each.metadata["bound"]
         hint = types_of(type(settings))[each.name]
@@ -145,7 +145,7 @@ def check_settings(settings: RunSettings) -> None:
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:
-    """The values of a `Literal`, or of one that may be None."""
+    """The values of a `Literal`, or of an optional one."""
     if typing.get_origin(hint) is Literal:
         return get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
@@ -154,7 +154,7 @@ def choices_of(hint: Any) -> tuple[str, ...]:
 
 
 def settled(kind: type[S], settings: RunSettings, source: str | Path) -> S:
-    """The same settings as a class whose annotations say which of them every started run has.
+    """The same settings as a class whose annotations state which of them every started run has.
 
     Raises EarthworksError when `source`, the file they are from, lacks one of those."""
     for each in kind.__mro__:
@@ -162,5 +162,5 @@ def settled(kind: type[S], settings: RunSettings, source: str | Path) -> S:
             break
         for name in inspect.get_annotations(each):
             if getattr(settings, name) is None:
-                raise EarthworksError(f"{source} does not say {name}: it was altered")
+                raise EarthworksError(f"{source} has no {name}: it was altered; put the file back")
     return kind(**values(settings))

@@ -1,7 +1,7 @@
-"""Data parallelism as a task sees it: which rank this is, and gradients averaged over all of them.
+"""Data parallelism for tasks: rank, world size, and gradient averaging.
 
-Every rank makes the same updates from the same weights; only its samples and its noise are its own. Without a process group
-there is one rank and nothing happens.
+Every rank makes the same updates from the same weights; only samples and noise differ. Without a process group there is
+one rank and nothing happens.
 """
 
 import torch
@@ -18,7 +18,7 @@ def world_size() -> int:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """g <- (1 / ranks) sum over ranks of g, for every parameter that has one; as one message."""
+    """g <- (1 / ranks) sum over ranks of g, for every parameter that has one, in one message."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""Steps that would do harm are skipped, counted, and, when they do not stop, end the run with a sentence."""
+"""Guard against harmful updates: skips and counts them, and ends the run with an error when they persist."""
 
 import math
 from collections import deque
@@ -13,10 +13,10 @@ PATIENCE = 10  # skipped steps in a row before the run is given up
 
 
 class Guard:
-    """`guard.admits(loss, norm)` says whether an update is to be made.
+    """`guard.admits(loss, norm)` decides whether to make an update.
 
-    It is not when the loss or the gradient norm is not finite, or when the loss lies more than `spike` (8) standard
-    deviations above the mean of the last 128 admitted ones. After 10 refusals in a row it raises EarthworksError (exit
+    It refuses when the loss or the gradient norm is not finite, or when the loss is more than `spike` (8) standard
+    deviations above the mean of the last 128 admitted ones. After 10 consecutive refusals it raises EarthworksError (exit
     code 1).
     """
 
@@ -35,9 +35,9 @@ class Guard:
         self.in_a_row += 1
         if self.in_a_row >= PATIENCE:
             raise EarthworksError(
-                f"{PATIENCE} steps in a row had a loss or gradient that is not finite or far above all before "
-                f"(loss {loss:.4g}, gradient norm {norm:.4g}): begin a new run with a lower --learning_rate or --clip, from "
-                "the weights of this one by --init if you like; its last checkpoint is intact",
+                f"{PATIENCE} consecutive steps had a non-finite or exploding loss or gradient "
+                f"(loss {loss:.4g}, gradient norm {norm:.4g}): start a new run with a lower --learning_rate or --clip, "
+                "optionally from the weights of this one with --init; its last checkpoint is intact",
                 exit_code=1,
             )
         return False

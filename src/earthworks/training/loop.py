@@ -1,7 +1,7 @@
-"""The loop that runs any training: update, measure, save, and stop in good order.
+"""Training loop for any task: update, validate, save, and stop in good order.
 
-What is trained is a `Task`; the loop knows only that it can make a step, be measured, show a sample, and hand over
-its tensors. A resumed run makes the same calls with the same step numbers as one that was never broken.
+The loop knows only the `Task` protocol: make a step, validate, show a sample, and hand over tensors. A resumed run makes
+the same calls with the same step numbers as an uninterrupted one.
 """
 
 import math
@@ -21,26 +21,26 @@ from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import duration, note
 from earthworks.training import checkpoint
 
-PACE_STEPS = 50  # the time left is judged by this number of the last steps
+PACE_STEPS = 50  # the time left is estimated from this number of recent steps
 
 
 class Task(Protocol):
-    """What a room brings to be trained."""
+    """A task for the training loop."""
 
     def update(self, step: int) -> dict[str, Any]:
-        """Make update number `step` (from 0) and give back its metrics."""
+        """Make update number `step` (from 0) and return its metrics."""
         ...
 
     def validate(self) -> dict[str, Any] | None:
-        """Measure on held-out data, or None where nothing is held out; `score` is what is to be low."""
+        """Measure on held-out data (lower `score` is better); None where nothing is held out."""
         ...
 
     def sample(self, step: int) -> str:
-        """Write a sample into the run folder; a line of it for the terminal."""
+        """Write a sample into the run folder; returns a line of it for the terminal."""
         ...
 
     def describe(self, record: dict[str, Any]) -> str:
-        """The middle of the live line, from a step's metrics."""
+        """The middle part of the live line, from a step's metrics."""
         ...
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -52,13 +52,13 @@ class Task(Protocol):
         ...
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-        """Take up what `tensors` and `state` gave."""
+        """Restore what `tensors` and `state` returned."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """Every how many steps to validate, write a sample, and save."""
+    """Numbers of steps between validations, samples and checkpoints."""
 
     evaluate: int
     sample: int
@@ -72,33 +72,33 @@ def fit(
     max_steps: int,
     cadence: Cadence,
     command: str,
-    begun: float,
+    started: float,
     tensorboard: bool = False,
 ) -> None:
-    """Train until `max_steps`, from the newest checkpoint of the run if there is one.
+    """Train up to `max_steps`, from the newest checkpoint of the run if there is one.
 
     Writes metrics.jsonl, samples/ and checkpoints/ (every `cadence.save` steps, at each best validation, at the end).
-    `elapsed` counts from `begun` (of time.perf_counter), so that what came before the first step is not hidden.
+    `elapsed` counts from `started` (a time.perf_counter), so that it includes the time before the first step.
     SIGINT, SIGTERM and SIGUSR1 save a checkpoint after the current step and raise EarthworksError with the command to resume
     (exit code 130 after SIGINT, 75 after the others).
     """
     start, elapsed, best = resume(task, run)
     metrics = Metrics(run.metrics_file, start, (checkpoint.newest_state(run) or {}).get("log"))
     board = open_tensorboard(run, start) if tensorboard else None
-    begun = time.perf_counter() - elapsed if start else begun
-    pace, reached = 0.0, time.perf_counter() - begun
+    started = time.perf_counter() - elapsed if start else started
+    pace, reached = 0.0, time.perf_counter() - started
     sampled = ""
     with stop_signals() as stop, Progress("training") as progress:
         for step in range(start, max_steps):
-            step_begun = time.perf_counter()
+            step_started = time.perf_counter()
             record = task.update(step)
             now = time.perf_counter()
             done, last = step + 1, step + 1 == max_steps
-            record = {"step": done, **record, "seconds": now - step_begun}
+            record = {"step": done, **record, "seconds": now - step_started}
             measured = task.validate() if done % cadence.evaluate == 0 or last else None
             if measured:
                 record["validation"] = measured
-            record["elapsed"] = time.perf_counter() - begun
+            record["elapsed"] = time.perf_counter() - started
             if done % cadence.sample == 0 or last:
                 sampled = task.sample(done)
             metrics.append(**record)
@@ -129,7 +129,7 @@ def fit(
             progress.show(line + (f" · “{sampled}”" if sampled else ""), force=measured is not None)
             if stop.caught and not last:
                 raise EarthworksError(
-                    f"stopped by {stop.caught} after step {done:,} of {max_steps:,}, everything is saved; "
+                    f"stopped by {stop.caught} after step {done:,} of {max_steps:,}; everything is saved; "
                     f"continue with: {command}",
                     exit_code=INTERRUPTED if stop.caught == "SIGINT" else TRY_AGAIN,
                 )
@@ -137,7 +137,7 @@ def fit(
 
 
 def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | None]:
-    """Restore the newest checkpoint; the step and the seconds it had reached, and the best validation until then."""
+    """Restore the newest checkpoint; returns its step, its elapsed seconds, and the best validation so far."""
     newest = checkpoint.newest(run)
     if newest is None:
         return 0, 0.0, None
@@ -147,16 +147,16 @@ def resume(task: Task, run: RunFolder) -> tuple[int, float, dict[str, Any] | Non
     if fault := log_fault(run.metrics_file, state):
         note(f"notice: {fault}")
     best = state["best"]
-    if best and best["step"] not in run.steps():  # it went when a later one was better, which has been removed by hand
+    if best and best["step"] not in run.steps():  # pruned when a later one was better, and that one was removed by hand
         best = None
-    if best:  # it may have been killed between the checkpoint and this mark
+    if best:  # the run may have been killed between the checkpoint and this mark
         checkpoint.mark_best(run, best)
-    checkpoint.prune(run)  # what a killed run was about to remove
+    checkpoint.prune(run)  # as the killed run was about to do
     return state["step"], state["elapsed"], best
 
 
 def restore(task: Task, path: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-    """Hand a checkpoint to the task; one whose parts are of another kind than a task writes is one sentence."""
+    """Hand a checkpoint to the task; EarthworksError if its contents are not what the task writes."""
     try:
         task.restore(tensors, state)
         checkpoint.restore_random_state(tensors["random"])
@@ -166,23 +166,23 @@ def restore(task: Task, path: Path, tensors: dict[str, dict[str, Tensor]], state
             and state["elapsed"] >= 0
             and (best is None or (best["step"] > 0 and math.isfinite(best["score"])))
         ):
-            raise ValueError("its step, its seconds or its best step cannot be")
+            raise ValueError("invalid step, seconds or best step")
     except EarthworksError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise EarthworksError(f"{path} does not hold the state of such a run ({reason}): it was altered") from error
+        raise EarthworksError(f"{path} does not hold a valid state of this run ({reason}): it was altered") from error
 
 
 class Stop:
-    """Which signal asked for an end, if any."""
+    """The signal that asked the loop to stop, if any."""
 
     caught: str | None = None
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Note the first SIGINT, SIGTERM or SIGUSR1 instead of dying of it; a second one kills as usual."""
+    """Record the first SIGINT, SIGTERM or SIGUSR1 instead of terminating; a second one kills as usual."""
     stop = Stop()
     before = {}
 
@@ -194,7 +194,7 @@ def stop_signals() -> Iterator[Stop]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread, which alone can set handlers
+    except ValueError:  # not the main thread: only that can set handlers
         pass
     try:
         yield stop

@@ -18,8 +18,8 @@ NEWTON_SCHULZ = (
     2.0315,
 )  # Jordan et al. 2024: quintic whose iterates reach singular values in [0.7, 1.2]
 NEWTON_SCHULZ_STEPS = 5
-RMSPROP_DECAY = 0.99  # torch's own, which the code of Arjovsky et al. 2017 leaves as it is
-STATE = {  # what each keeps for a parameter
+RMSPROP_DECAY = 0.99  # torch's default, as in the code of Arjovsky et al. 2017
+STATE = {  # state of each optimizer per parameter
     "Muon": ("momentum_buffer",),
     "RMSprop": ("step", "square_avg"),
     "AdamW": ("step", "exp_avg", "exp_avg_sq"),
@@ -32,7 +32,7 @@ class Optimizer:
     `adam` is Gopher's (no weight decay); `adamw` decays the matrices inside the `blocks`; `muon` orthogonalises the
     updates of these and leaves embeddings, gains and biases to AdamW at `embedding_rate` (by default `learning_rate`).
     `rmsprop` (decay 0.99) is that of the Wasserstein GAN, at one rate for all, and for float32 parameters only.
-    `weights` says where the float32 numbers are that are moved; moments are float32 whatever it is.
+    `weights` determines where the float32 weights are kept; moments are always float32.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the next step depends on, by parameter name: `NAME/exp_avg` and so on."""
+        """Everything the next step depends on, by parameter name: `NAME/exp_avg` etc."""
         tensors = self.weights.state().copy()
         for part in self.parts:
             for parameter, values in part.state.items():
@@ -105,7 +105,7 @@ class Optimizer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `state` gave. Raises EarthworksError when it belongs to another model or optimizer."""
+        """Restore what `state` returned. Raises EarthworksError when it belongs to another model or optimizer."""
         self.weights.load_state(tensors)
         tensors = {name: value for name, value in tensors.items() if name not in self.weights.state()}
         if not tensors:  # saved before the first update
@@ -123,12 +123,12 @@ class Optimizer:
         ]
         if odd:
             raise EarthworksError(
-                f"the checkpoint's optimizer state is of another model or optimizer: {len(odd)} tensors differ, "
+                f"the checkpoint's optimizer state belongs to another model or optimizer: {len(odd)} tensors differ, "
                 f"the first is {odd[0]}"
             )
         for name, (part, parameter, key) in places.items():
-            # Adam's step count stays on the CPU unless fused on an accelerator; everything else lives with its parameter
-            # and lies in memory as it does: fused Adam pairs weights and moments by their place there, channels last too
+            # Adam's step count stays on the CPU unless fused on an accelerator; everything else has its parameter's device
+            # and memory layout, because fused Adam pairs weights and moments by memory position, channels last included
             value = tensors[name]
             place = torch.empty_like(value if key == "step" else parameter, device=parameter.device, dtype=value.dtype)
             part.state[parameter][key] = place.copy_(value)
@@ -189,7 +189,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: M <- mu M + (1 - mu) G;  W <- W (1 - lr wd) - lr s O((1 - mu) G + mu M).
 
     O(X) = U V^T of X = U S V^T, approximated by five Newton-Schulz iterations, and s = sqrt(max(1, rows / columns))
-    (Jordan et al. 2024). The same update as `torch.optim.Muon` (a test holds them together), which iterates in bf16 one
+    (Jordan et al. 2024). The same update as `torch.optim.Muon` (a test compares them), which iterates in bf16 one
     matrix at a time; here matrices of one shape are iterated as one batch, in float32 on a processor without bf16:
     five times as fast there for a 128 x 512 matrix.
     """
@@ -226,7 +226,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(x: Tensor) -> Tensor:
-    """Newton-Schulz on a batch of matrices (n, rows, columns): singular values to about 1, singular vectors kept.
+    """Newton-Schulz on a batch of matrices (n, rows, columns): singular values become about 1, singular vectors stay.
 
     X <- a X + (b A + c A^2) X with A = X X^T, on the side where A is smaller, from X / |X|_F.
     """

@@ -1,4 +1,4 @@
-"""Which number format the matrix products run in, and how fast this machine multiplies matrices at all."""
+"""Number format of the matrix products, and the measured speed of matrix products on this machine."""
 
 import functools
 import time
@@ -17,7 +17,7 @@ BF16_WORTH_IT = 1.3  # bf16 products must be this much faster to make up for the
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else Apple's, else the CPU; anything else is taken at its word."""
+    """`auto` is the first CUDA device, else Apple's, else the CPU; any other name is used as given."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> Settled:
-    """`auto` asks the hardware by timing it: bf16 where its matrix products are at least 1.3 times as fast as float32's.
+    """`auto` times the hardware: bf16 where its matrix products are at least 1.3 times as fast as float32's.
 
     A processor without bf16 instructions runs them in emulation, at a third of the float32 speed or less.
     """
@@ -45,43 +45,43 @@ def choose_precision(name: str, device: torch.device) -> Settled:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which forward passes run: bf16 copies of float32 weights are multiplied under `bf16` alone."""
+    """Context of forward passes: only `bf16` multiplies bf16 copies of float32 weights."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def product_dtype(precision: str) -> torch.dtype:
-    """What matrix products run in."""
+    """Dtype of matrix products."""
     return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
 @functools.cache
 def matmul_ceiling(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
-    """Floating-point operations a second of a square matrix product here and now: the best of a few.
+    """Floating-point operations per second of a square matrix product on this machine: the best of a few.
 
-    The ceiling that a run's speed is compared with. Measured, because a table of data-sheet peaks is wrong for every
-    machine that is not in it, is shared, or is throttled.
+    A run's speed is compared with this ceiling. It is measured, because a table of data-sheet peaks is wrong for every
+    machine that is not listed, is shared, or is throttled.
     """
     size = size or (8192 if device.type == "cuda" else 1024)
     random = torch.Generator(device).manual_seed(0)  # its own: measuring must not move the run's random numbers
     a, b = (torch.randn(size, size, device=device, generator=random).to(dtype) for _ in range(2))
     best = float("inf")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for done in range(1, 9):
         synchronize(device)
         start = time.perf_counter()
         torch.mm(a, b)
         synchronize(device)
         best = min(best, time.perf_counter() - start)
-        spent = time.perf_counter() - begun
+        spent = time.perf_counter() - started
         if spent > 1 or (
             spent > 0.25 and done >= 3
-        ):  # one that had to wait is made up for; emulated bf16 takes seconds
+        ):  # repeat to compensate for a product that had to wait; emulated bf16 takes seconds
             break
     return 2 * size**3 / best
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until an accelerator has finished what it was given."""
+    """Wait until an accelerator has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -89,6 +89,6 @@ def synchronize(device: torch.device) -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what an accelerator's allocator keeps for later: it may lie in pieces of the wrong size."""
+    """Release the memory cached by an accelerator's allocator, which may be fragmented."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

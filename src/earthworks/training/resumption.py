@@ -1,4 +1,4 @@
-"""The settings of a run that is continued: those it was started with, but for its length."""
+"""Settings of a resumed run: unchanged, except for its length."""
 
 import dataclasses
 import types
@@ -13,7 +13,7 @@ from earthworks.runs.changed_settings import settings_written as settings_writte
 from earthworks.training.command_settings import RunSettings, types_of, values
 
 S = TypeVar("S", bound=RunSettings)
-LARGEST = 1 << 63  # of a whole number: what a seed may be
+LARGEST = 1 << 63  # bound of a whole number, as for a seed
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing (null)"}
 
 
@@ -22,13 +22,13 @@ def settings_to_resume(
 ) -> S:
     """The settings of an existing run, of the class `kind`; `given` are those of the command that resumes it.
 
-    `kept`: what config.yaml says; keys of it that are no settings are left out. `check` refuses impossible values. A raised
+    `kept`: the contents of config.yaml; keys that are not settings are ignored. `check` refuses invalid values. A raised
     max_steps is written to config.yaml. Raises EarthworksError for any other change, and for too few steps.
     """
     for each in dataclasses.fields(given):
         if each.name not in CHANGEABLE and getattr(given, each.name) != each.default:
             raise EarthworksError(
-                f"--resume continues with the settings of {folder.path}; --{each.name} cannot be changed there"
+                f"--resume keeps the settings of {folder.path}, so --{each.name} cannot be changed: leave it out"
             )
     hints = types_of(kind)
     kept = {name: value for name, value in kept.items() if name in hints}
@@ -41,13 +41,13 @@ def settings_to_resume(
         settings = dataclasses.replace(settings, max_steps=given.max_steps)
     if settings.max_steps is None:
         raise EarthworksError(
-            f"{folder.config_file} does not say max_steps: it was altered; put the file back, or start a new run"
+            f"{folder.config_file} has no max_steps: it was altered; put the file back, or start a new run"
         )
     check(settings)
     done = max(folder.steps(), default=0)
     if settings.max_steps < done:
         raise EarthworksError(
-            f"{folder.path} has made {done} steps already; --max_steps {settings.max_steps} is too few"
+            f"{folder.path} has already made {done} steps; --max_steps {settings.max_steps} is too few: raise it"
         )
     if settings.max_steps != kept.get("max_steps"):
         folder.write_config({**folder.read_config(), "max_steps": settings.max_steps})
@@ -55,7 +55,7 @@ def settings_to_resume(
 
 
 def check_types(settings: Mapping[str, Any], hints: Mapping[str, Any], source: Path) -> None:
-    """Raise EarthworksError for the first setting of a file that is of another type than the command takes."""
+    """Raise EarthworksError for the first setting of a file whose type is not what the command takes."""
     for name, value in settings.items():
         wanted = hints[name]
         if is_of(value, wanted):
@@ -66,12 +66,12 @@ def check_types(settings: Mapping[str, Any], hints: Mapping[str, Any], source: P
 
 
 def is_of(value: Any, wanted: Any) -> bool:
-    """Whether a value of a file is of a type, or one of several: True is no whole number, 3 is a number."""
+    """Whether a value of a file is of a type, or one of several: True is not a whole number, 3 is a number."""
     origin = typing.get_origin(wanted)
     if origin in (types.UnionType, typing.Union):
         return any(is_of(value, each) for each in typing.get_args(wanted))
     if origin is typing.Literal:
-        return isinstance(value, str)  # which of its values is checked with the bounds
+        return isinstance(value, str)  # its value is checked with the bounds
     if wanted in (int, float):
         small = not isinstance(value, int) or abs(value) < LARGEST
         return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool) and small
@@ -79,14 +79,16 @@ def is_of(value: Any, wanted: Any) -> bool:
 
 
 def refuse_differing(folder: RunFolder, settings: RunSettings, state: Mapping[str, Any]) -> str | None:
-    """Raise EarthworksError when config.yaml is not that of a checkpoint with this state; a notice when that cannot be
-    said."""
+    """Raise EarthworksError when config.yaml does not match a checkpoint with this state; returns a notice when that
+    cannot be told."""
     written = state.get("settings")
     if not isinstance(written, dict):
-        return f"the checkpoint is of a version that kept no settings, so {folder.config_file} was not compared with it"
+        return (
+            f"the checkpoint is from a version that kept no settings, so {folder.config_file} was not compared with it"
+        )
     if differing := settings_differing(values(settings), written):
         raise EarthworksError(
-            f"{folder.config_file} was changed after its checkpoint was saved ({'; '.join(differing)}): put that back, or "
-            "start a new run with the new settings"
+            f"{folder.config_file} was changed after its checkpoint was saved ({'; '.join(differing)}): undo the "
+            "change, or start a new run with the new settings"
         )
     return None

@@ -1,4 +1,4 @@
-"""Learning rate and batch size as pure functions of the step, so that a resumed run cannot drift from an unbroken one."""
+"""Learning rate and batch size as pure functions of the step, so that a resumed run matches an uninterrupted one."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Schedule:
 
     `gopher` (the paper): linear from 1e-7 to the peak m over 1,500 steps, then m/10 + 0.45 m (1 + cos(pi p)), where p
     runs from 0 to 1 over the rest. `linear` (short runs): linear from 0 over `warmup_steps`, held until the share `hold`
-    of the run, then straight down to `final_share` of the peak. Past `max_steps` both stay at their final rate.
+    of the run, then linear to `final_share` of the peak. Past `max_steps` both stay at their final rate.
     """
 
     shape: Shape
@@ -51,9 +51,9 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRamp:
-    """Sequences a step: `batch` throughout, or `first` for the steps before `ramp_step`.
+    """Sequences per step: `batch` throughout, or `first` for the steps before `ramp_step`.
 
-    The paper's 280B began at 3M tokens and went on at 6M (section 3); Hoffmann et al. 2022 say it doubled midway.
+    The paper's 280B started at 3M tokens and continued at 6M (section 3); Hoffmann et al. 2022 say it doubled midway.
     """
 
     batch: int
@@ -65,7 +65,7 @@ class BatchRamp:
         return self.first if self.first is not None and step < self.ramp_step else self.batch
 
     def before(self, step: int) -> int:
-        """Sequences of all updates before `step`: where in the sample order it begins."""
+        """Sequences of all updates before `step`: its start in the sample order."""
         if self.first is None:
             return step * self.batch
         early = min(step, self.ramp_step)

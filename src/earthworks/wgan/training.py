@@ -102,7 +102,7 @@ def conduct(folder: RunFolder, samples: Dataset, settings: Settled, device: torc
         max_steps=settings.max_steps,
         cadence=Cadence(evaluate=settings.evaluate_every, sample=settings.sample_every, save=settings.save_every),
         command=f"earthworks wgan train --resume {typed(folder.path)}",
-        begun=started,
+        started=started,
         tensorboard=settings.tensorboard,
     )
     with unless_busy(f"earthworks report {typed(folder.path)}"):

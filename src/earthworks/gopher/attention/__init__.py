@@ -1,4 +1,4 @@
-"""Relative attention of Transformer-XL: the formula, its backends, and the choice among them."""
+"""Transformer-XL relative attention: the formula, its backends, and the choice among them."""
 
 from earthworks.gopher.attention.relative import causal_attention, position_table, relative_attention
 

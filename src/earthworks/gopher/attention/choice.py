@@ -1,4 +1,4 @@
-"""Which backend can compute an attention, and which does it soonest."""
+"""Choice of the attention backend: which can compute a case, and which is fastest."""
 
 import importlib.util
 import os
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 
 FLASH_WIDTH = 256  # features a head may have in the flash kernels that torch brings for CUDA
-WORTH_COMPILING = 128  # keys from which on `tiled` is taken: what reads less should not have to wait for a compiler
+WORTH_COMPILING = 128  # keys from which `tiled` is chosen: shorter inputs should not have to wait for a compiler
 BAND_WIDTH = 128  # d_head up to which a tile of `band` fits into the registers and shared memory of a multiprocessor
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of `relative_attention`, as far as the choice of its backend depends on it."""
+    """The properties of a call of `relative_attention` that the choice of its backend depends on."""
 
     device: str
     dtype: torch.dtype
@@ -25,12 +25,12 @@ class Case:
 
 
 def obstacle(backend: str, case: Case) -> str | None:
-    """Why a backend cannot compute this, and which one can; None where nothing stands in its way."""
+    """The reason a backend cannot compute this, and which one can; None if it can."""
     if backend in ("math", "skewed"):
         return None
     if case.device == "cuda" and case.dtype == torch.bfloat16 and not has_bfloat16():
         return (
-            f"backend '{backend}' multiplies in bfloat16 here and this GPU has none (compute capability 8.0 brings it): "
+            f"backend '{backend}' multiplies in bfloat16 here, which this GPU lacks (compute capability 8.0 has it): "
             f"use float32 (--precision fp32), or backend='skewed'"
         )
     if backend == "augmented":
@@ -42,65 +42,59 @@ def obstacle(backend: str, case: Case) -> str | None:
 
 def obstacle_to_augmented(case: Case) -> str | None:
     if case.d_position is None:
-        return (
-            "backend 'augmented' takes sines of positions apart and needs w_r; it was given a table of distances, which "
-            "backend='skewed' takes"
-        )
+        return "backend 'augmented' needs w_r, but was given a table of distances: use backend='skewed', which takes a table"
     if case.max_distance is not None and case.max_distance < case.time_k - 1:
         return (
-            f"backend 'augmented' writes sin((i - j) omega) as products of i and j, which distances clamped at "
-            f"{case.max_distance} are not: backend='skewed' clamps them"
+            f"backend 'augmented' cannot clamp distances, here at {case.max_distance}: use backend='skewed', which can"
         )
     width = case.d_head + case.d_position
     if case.device == "cuda" and width > FLASH_WIDTH:
         return (
-            f"backend 'augmented' makes heads of d_head + d_position = {width} features and torch's flash kernels end at "
-            f"{FLASH_WIDTH}: backend='band' takes any d_position, or make d_position at most {FLASH_WIDTH - case.d_head}"
+            f"backend 'augmented' makes heads of d_head + d_position = {width} features, but torch's flash kernels take at "
+            f"most {FLASH_WIDTH}: use backend='band', or a d_position of at most {FLASH_WIDTH - case.d_head}"
         )
     return None
 
 
 def obstacle_to_tiled(case: Case) -> str | None:
     if case.device != "cpu":
-        return (
-            f"backend 'tiled' is made for processors and the tensors are on {case.device}: backend='skewed' runs there"
-        )
+        return f"backend 'tiled' runs on CPUs only and the tensors are on {case.device}: use backend='skewed'"
     if case.dtype not in (torch.float32, torch.bfloat16):
         numbers = str(case.dtype).removeprefix("torch.")
-        return f"backend 'tiled' takes float32 and bfloat16 and was given {numbers}: backend='skewed' takes any"
+        return f"backend 'tiled' takes float32 and bfloat16 and was given {numbers}: use backend='skewed'"
     return None
 
 
 def obstacle_to_band(case: Case) -> str | None:
     if case.device != "cuda" and not (case.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return (
-            f"backend 'band' is a CUDA kernel and the tensors are on {case.device}: backend='skewed' runs there "
-            "(TRITON_INTERPRET=1 runs the kernel on a CPU, step by step, to test it)"
+            f"backend 'band' is a CUDA kernel and the tensors are on {case.device}: use backend='skewed' "
+            "(for tests, TRITON_INTERPRET=1 interprets the kernel on a CPU)"
         )
     if not has_triton():
-        return "backend 'band' needs the package triton (pip install triton): backend='skewed' does without"
+        return "backend 'band' needs the package triton: pip install triton, or use backend='skewed'"
     if case.dtype == torch.float64:
-        return "backend 'band' sums in float32 and was given float64: backend='skewed' keeps float64"
+        return "backend 'band' sums in float32 and was given float64: use backend='skewed', which keeps float64"
     if case.d_head > BAND_WIDTH:
         return (
-            f"backend 'band' holds heads of at most {BAND_WIDTH} features and d_head is {case.d_head}: "
-            "backend='sdpa' takes wider ones"
+            f"backend 'band' takes heads of at most {BAND_WIDTH} features and d_head is {case.d_head}: "
+            "use backend='sdpa'"
         )
     return None
 
 
 def choose(case: Case) -> str:
-    """The backend that `auto` stands for: the table in docs/attention.md."""
+    """The backend that `auto` selects: the table in docs/attention.md."""
     if case.time_q == 1:
-        return "math"  # a row of products, which is all that any of them would compute
-    traced = torch.compiler.is_compiling()  # then there are no numbers, whose addresses `tiled` needs
+        return "math"  # a single row of products: no backend could compute less
+    traced = torch.compiler.is_compiling()  # traced tensors have no addresses, which `tiled` needs
     if case.time_k >= WORTH_COMPILING and not traced and obstacle("tiled", case) is None:
         return "tiled"
     return "augmented" if case.device == "cuda" and obstacle("augmented", case) is None else "skewed"
 
 
 def has_bfloat16() -> bool:
-    """Whether the current CUDA device multiplies bfloat16 itself."""
+    """Whether the current CUDA device multiplies bfloat16 in hardware."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 

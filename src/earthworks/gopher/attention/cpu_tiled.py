@@ -1,4 +1,4 @@
-"""Relative attention for processors, compiled: products of small matrices in registers, and the shift a stride of them.
+"""Compiled relative attention for CPUs: products of small matrices in registers, with the shift as one of their strides.
 
 docs/attention.md derives every line. For c queries, the last of which sees n keys, with q̂ = (q + u)/sqrt(d) and
 q̄ = (q + v)/sqrt(d):
@@ -7,11 +7,11 @@ q̄ = (q + v)/sqrt(d):
     dV += P^T dY,   dP = dY V^T,   dS = P (dP - dY·Y),   dK += dS^T q̂,   dR += unskew(dS)^T q̄
     dq̂ = dS K,     dq̄ = unskew(dS) R,   dq = (dq̂ + dq̄)/sqrt(d)
 
-All eleven products are those of tile.py. Row a of q̄ R^T has to move left by c - 1 - a places: it is written with rows one
-number longer than those of S, and is there. Softmax is formed over chunks of keys as they come (Milakov and Gimelshein 2018;
-Dao et al. 2022), so that what is in hand, 48 queries by 192 keys, stays in a core's caches at any length.
+All eleven products are those of tile.py. Row a of q̄ R^T has to move left by c - 1 - a places: writing it with rows one
+number longer than those of S puts it there. Softmax is computed online over chunks of keys (Milakov and Gimelshein 2018;
+Dao et al. 2022), so that the working set, 48 queries by 192 keys, stays in a core's caches at any length.
 
-All numbers are float32 within, whatever comes in and goes out. Heads are taken one by one, by as many threads as torch has.
+Arithmetic is in float32, whatever the input and output dtype. Torch's threads take the heads one by one.
 Sizes: b batch, h heads, t time_q, n time_k, d d_head.
 """
 
@@ -34,16 +34,16 @@ from earthworks.runs.progress import said_when_slow
 
 BLOCK = 48  # queries at once, a multiple of ROWS
 CHUNK = 192  # keys at once, a multiple of WIDTH, ROWS and STRIDE
-SPARE = 96  # places between the rows of S: more than BLOCK + ROWS and than WIDTH + ROWS, for what falls out of a row
+SPARE = 96  # places between the rows of S: more than BLOCK + ROWS and than WIDTH + ROWS, for overflow of a row
 LENGTH = SPARE + CHUNK + 16  # from one row of S to the next
-STRIDE = 64  # numbers that a loop over a row takes at once; it goes on to a multiple of them
-GROUPS = 32  # pieces of work in the backward pass: heads, each of so many groups of sequences (see `backward`)
+STRIDE = 64  # numbers that a loop over a row takes at once; row ends are rounded up to a multiple
+GROUPS = 32  # pieces of work in the backward pass: heads, each times a number of groups of sequences (see `backward`)
 
 Floats = NDArray[np.float32]
 
 
 class Rows(NamedTuple):
-    """The rows of a tensor (b, h, time, d), where they lie; bfloat16 as uint16."""
+    """The rows of a tensor (b, h, time, d), in place; bfloat16 as uint16."""
 
     numbers: NDArray[Any]  # flat
     batch: int  # from one sequence, one head, one row, to the next
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a thread has in hand, all float32 and flat."""
+    """Scratch buffers of a thread, all float32 and flat."""
 
     keys: Floats  # K^T, V^T and R^T, in panels of WIDTH columns, each (d, WIDTH)
     values: Floats
@@ -64,7 +64,7 @@ class Scratch(NamedTuple):
     gradient: Floats
     panels: Floats  # the same three in panels of WIDTH features, each (BLOCK, WIDTH)
     logits: Floats  # SPARE places and then CHUNK keys of each of BLOCK queries: S, then P
-    change: Floats  # dP, then dS; what is spare stays zero
+    change: Floats  # dP, then dS; spare places stay zero
     highest: Floats  # (BLOCK): so far
     total: Floats
     results: Floats  # (2, BLOCK, d): Y, or dq̂ and dq̄
@@ -75,7 +75,7 @@ class Scratch(NamedTuple):
 
 @compiled
 def erase(hidden, d, columns, rows, count):
-    """Zeros for the keys or values that nobody may see: they may hold anything, and zero times NaN is NaN."""
+    """Zero the masked keys or values: they may hold anything, and zero times NaN is NaN."""
     for j in range(len(hidden)):
         if hidden[j]:
             for f in range(d):
@@ -100,8 +100,8 @@ def load_queries(x, at, step, c, rows, d, bias, scale, out, panels):
 
 @compiled
 def form_logits(s, rows, ahead, begin, width, d, columns):
-    """S = skew(q̄ R^T) + q̂ K^T of the queries in hand, the first of which sees `ahead` keys before its own, and `width` keys
-    from `begin` on. Beyond the keys that a query sees is garbage.
+    """S = skew(q̄ R^T) + q̂ K^T of the current queries, the first of which sees `ahead` keys before its own, and `width` keys
+    from `begin` on. Places beyond the keys that a query sees hold garbage.
 
     Query a is ahead + a - j away from key j, and r of distance Delta is column columns - 1 - Delta of R^T.
     """
@@ -202,7 +202,7 @@ def forward_head(q, k, v, table, content_bias, position_bias, hidden, out, norma
                     y, 0, wide, s.logits, SPARE, LENGTH, 1, s.key_rows, keys, WIDTH * columns, rows, wide, width, 1
                 )
             for a in range(c):
-                blind = s.total[a] == 0  # not so if it is NaN, which has to be seen
+                blind = s.total[a] == 0  # false for NaN, which has to show
                 inverse = np.float32(0) if blind else 1 / s.total[a]
                 normalisers[b, head, start + a] = np.float32(np.inf) if blind else s.highest[a] + np.log(s.total[a])
                 row = y[a * wide :][:d]
@@ -221,7 +221,7 @@ def product_of_rows(x, y):
 
 @compiled
 def backward_head(q, k, v, table, u, w, hidden, out, normalisers, dy, dq, dk, dv, dtable, du, dw, head, first, last, s):
-    """The gradients of everything, for the sequences from first to last; dtable (n, d), du and dw (d) are theirs alone."""
+    """The gradients of everything, for the sequences from first to last; dtable (n, d), du and dw (d) belong to them."""
     (t, d), n = normalisers.shape[2:] + u.shape[1:], table.shape[1]
     scale = np.float32(1 / math.sqrt(d))
     columns, wide = up_to(n + ROWS, WIDTH), up_to(d, WIDTH)
@@ -326,7 +326,7 @@ def backward_head(q, k, v, table, u, w, hidden, out, normalisers, dy, dq, dk, dv
 
 @compiled
 def scratch_sizes(n, d):
-    """How many numbers each part of `Scratch` has."""
+    """Size of each part of `Scratch`, in numbers."""
     columns, wide = up_to(n + ROWS, WIDTH) + CHUNK, up_to(d, WIDTH)
     transposed, plain, block, rows = columns * d, columns * wide, BLOCK * d, BLOCK * LENGTH + SPARE
     sums = (columns + BLOCK) * wide
@@ -338,7 +338,7 @@ def scratch_sizes(n, d):
 
 @compiled
 def scratch_of(arena, thread, n, d):
-    """The part of a thread of an arena that began as zeros."""
+    """A thread's part of an arena that was initialised with zeros."""
     at = np.zeros(18, np.int64)
     for i, size in enumerate(scratch_sizes(n, d)):
         at[i + 1] = at[i] + size
@@ -351,17 +351,17 @@ def scratch_of(arena, thread, n, d):
     )
 
 
-# A call is a row of integers: how many threads have come and how many heads are taken, the sizes b, h, t, n, d, whether keys
-# are hidden, how many groups of sequences there are; and of each tensor its address and the strides of its first three axes.
+# A call is a row of integers: the number of threads that have arrived and of heads that are taken, the sizes b, h, t, n, d,
+# whether keys are masked, the number of groups of sequences; and for each tensor its address and its first three strides.
 THREADS, TAKEN, SIZES, HIDDEN, PARTS, TENSORS = 0, 1, slice(2, 7), 7, 8, 9
 FORWARD = ("q", "k", "v", "out", "table", "content_bias", "position_bias", "normalisers", "hidden", "arena")
 BACKWARD = (*FORWARD, "dy", "dq", "dk", "dv", "dtable", "du", "dw")
-FAR = 2**60  # more numbers than any tensor has: nothing is checked
+FAR = 2**60  # more numbers than any tensor has: bounds are not checked
 
 
 @compiled
 def contiguous(call, index, shape, like):
-    """A contiguous tensor of a call, which holds numbers as `like` does."""
+    """A contiguous tensor of a call, with the dtype of `like`."""
     return carray(pointer(call[TENSORS + 4 * index], like), shape)
 
 
@@ -373,7 +373,7 @@ def strided(call, index, like):
 
 @compiled
 def common(call, like):
-    """What both directions are given, and a thread's own scratch."""
+    """Arguments common to both directions, and a thread's own scratch."""
     batch, heads, t, n, d = call[2], call[3], call[4], call[5], call[6]
     floats = np.empty(0, np.float32)
     tensors = (
@@ -389,7 +389,7 @@ def common(call, like):
 
 @compiled
 def forward(call, like):
-    """The heads of sequences that no other thread has taken, one after the other."""
+    """Forward pass of the heads that no other thread has taken, in sequence."""
     batch, heads = call[2], call[3]
     (q, k, v, out, table, u, w, normalisers, hidden), s = common(call, like)
     while True:
@@ -402,7 +402,7 @@ def forward(call, like):
 
 @compiled
 def backward(call, like):
-    """The same of groups of sequences, each of which has its own sums over them."""
+    """Backward pass of heads of groups of sequences; each group has its own sums."""
     batch, heads, n, d, groups = call[2], call[3], call[5], call[6], call[PARTS]
     (q, k, v, out, table, u, w, normalisers, hidden), s = common(call, like)
     dy, dq, dk, dv = strided(call, 10, like), strided(call, 11, like), strided(call, 12, like), strided(call, 13, like)
@@ -494,7 +494,7 @@ class Tiled(torch.autograd.Function):
 
 
 def rows_together(x: Tensor) -> Tensor:
-    """x, each of its rows in one piece."""
+    """x with contiguous rows."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 

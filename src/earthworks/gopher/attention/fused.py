@@ -1,4 +1,4 @@
-"""Relative attention handed to torch's own fused kernels, in two ways (docs/attention.md derives both).
+"""Relative attention by torch's own fused kernels, in two ways (docs/attention.md derives both).
 
 `augmented`: a sine of a difference is a sum of products, so the position term is a scalar product of longer vectors,
 
@@ -28,7 +28,7 @@ def causal_attention(
 ) -> Tensor:
     """softmax_j( scale q_i·k_j ) v_j over the keys j <= i: no positions; scale is 1/sqrt(d_head) unless given.
 
-    Shapes as in `relative_attention`, and a query that sees no key gives zeros there as here.
+    Shapes as in `relative_attention`; here too a query that sees no key gives zeros.
     """
     time_q, time_k = q.shape[2], k.shape[2]
     if key_mask is None and time_q in (1, time_k):
@@ -37,7 +37,7 @@ def causal_attention(
     if key_mask is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
     k, v = erase_hidden(k, key_mask), erase_hidden(v, key_mask)
-    blind = ~visible.any(-1, keepdim=True)  # lets the kernel look at anything, and what it saw is erased
+    blind = ~visible.any(-1, keepdim=True)  # the kernel may look at anything; the result is zeroed
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind, scale=scale).masked_fill(blind, 0.0)
 
 
@@ -46,8 +46,8 @@ def augmented_attention(
 ) -> Tensor:
     """Plain attention over d_head + d_position features. Its keys' new part is the same for all batches and heads.
 
-    Values are widened with zeros to the width of the keys: torch's flash kernels want one width, and where they do not
-    get it a T x T matrix is made after all.
+    Values are padded with zeros to the width of the keys: torch's flash kernels need one width, and otherwise fall back
+    to a T x T matrix.
     """
     time_q, time_k, d_head, d_position = q.shape[2], k.shape[2], q.shape[3], w_r.shape[2]
     features = sinusoid(torch.arange(time_k, device=q.device), d_position, torch.promote_types(q.dtype, torch.float32))
@@ -86,12 +86,12 @@ def sdpa_attention(
 
 
 def erase_hidden(x: Tensor, key_mask: Tensor) -> Tensor:
-    """Zeros for the keys (or values) that nobody may see: kernels multiply them by zero, and zero times NaN is NaN."""
+    """Zero the masked keys (or values): kernels multiply them by zero, and zero times NaN is NaN."""
     return x.masked_fill(~key_mask[:, None, :, None], 0.0)
 
 
 class FirstDerivativeOnly(torch.autograd.Function):
-    """The identity, in front of kernels that have no second derivative: says so in one sentence."""
+    """The identity, in front of kernels without a second derivative: raises an EarthworksError when one is taken."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, backend: str) -> Tensor:
@@ -110,8 +110,8 @@ def first_derivative_only(x: Tensor, backend: str) -> Tensor:
 
 
 def refuse_second_derivative(backend: str) -> None:
-    """To be called in a backward pass: EarthworksError when somebody means to differentiate it."""
+    """Call in a backward pass: EarthworksError when it is to be differentiated."""
     if torch.is_grad_enabled():
         raise EarthworksError(
-            f"attention backend '{backend}' has a first derivative only; for higher ones: backend='math'"
+            f"attention backend '{backend}' has a first derivative only; for higher ones use backend='math'"
         )

@@ -1,4 +1,4 @@
-"""Distances as relative attention sees them: S(Delta), its projection r_Delta, and which keys a query may look at."""
+"""Positions in relative attention: S(Delta), its projection r_Delta, and the keys visible to a query."""
 
 import functools
 
@@ -19,7 +19,7 @@ def sinusoid(distances: Tensor, d_position: int, dtype: torch.dtype = torch.floa
     d_position is odd.
     """
     if d_position % 2:
-        raise EarthworksError(f"d_position is {d_position} and must be even: a sine and a cosine for each frequency")
+        raise EarthworksError(f"d_position is {d_position}; it must be even: a sine and a cosine for each frequency")
     device = "cpu" if distances.device.type == "mps" else distances.device  # Apple's GPUs have no float64
     omega = BASE ** (-torch.arange(0, d_position, 2, dtype=torch.float64, device=device) / d_position)
     angles = distances.to(device, torch.float64)[:, None] * omega
@@ -41,8 +41,8 @@ def position_table(w_r: Tensor, num_distances: int, max_distance: int | None = N
 
 @functools.lru_cache(maxsize=2)
 def clamped_sinusoid(n: int, farthest: int, d_position: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """S(min(Delta, farthest)) for Delta < n. Kept, since every layer of a model asks for the same in every step: sines in
-    float64 would take as long as a product of the layer."""
+    """S(min(Delta, farthest)) for Delta < n. Cached, since every layer needs the same one in every step: sines in float64
+    would take as long as a product of the layer."""
     with torch.inference_mode(False), torch.no_grad():
         return sinusoid(torch.arange(n, device=device).clamp(max=farthest), d_position, dtype)
 
@@ -52,7 +52,7 @@ def rows_in_reach(table: Tensor, time_k: int, max_distance: int | None) -> Tenso
     farthest = time_k - 1 if max_distance is None else min(time_k - 1, max_distance)
     if farthest >= table.shape[1]:
         raise EarthworksError(
-            f"the position table holds {table.shape[1]} distances and {farthest + 1} are in reach: "
+            f"the position table holds {table.shape[1]} distances, but {farthest + 1} are needed: "
             f"make it with position_table(w_r, {farthest + 1})"
         )
     if farthest == time_k - 1:

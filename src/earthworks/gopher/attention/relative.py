@@ -7,14 +7,14 @@ For one head, query i sees the keys j <= i with the logit
 
 u is the content bias and v the position bias; values carry no position. Six backends compute this same function:
 
-    math        the formula as it stands, below              memory time_q x time_k, any order of derivative
+    math        the formula itself, below                    memory time_q x time_k, any order of derivative
     skewed      blocks of queries (skewed.py)      linear memory, every device
     tiled       compiled for processors (cpu_tiled.py) linear memory, float32 and bfloat16
     augmented   plain flash attention of longer vectors      linear memory, for a narrow d_position (fused.py)
     sdpa        position term as an additive mask            memory time_q x time_k, torch's fused kernels (the same file)
     band        a Triton kernel (triton_band.py)          linear memory, CUDA
 
-docs/attention.md derives them from one another and says which one `auto` takes.
+docs/attention.md derives them from one another and lists what `auto` selects.
 """
 
 import math
@@ -55,9 +55,9 @@ def relative_attention(
     backend: "auto", or one of those at the head of this file. Only "math" can be differentiated twice and used with
     torch.func.
 
-    Returns (batch, heads, time_q, d_head). The softmax is formed in float32 (float64 for float64 inputs); matrix
-    products in the dtype of q, or of autocast where that is on. Raises EarthworksError, which names the backend that can,
-    where the one asked for cannot: "tiled" on a GPU or in float64; "augmented" with clamped distances, a table, or on CUDA
+    Returns (batch, heads, time_q, d_head). The softmax is computed in float32 (float64 for float64 inputs); matrix
+    products in the dtype of q, or of autocast where that is on. Raises EarthworksError, naming a backend that works,
+    where the requested one does not: "tiled" on a GPU or in float64; "augmented" with clamped distances, a table, or on CUDA
     more than 256 features a head; "band" without CUDA or Triton, in float64, or with d_head > 128; a second derivative
     through any but "math"; bfloat16 on a GPU without it. Also for an unknown backend and for a table too short for the
     distances in reach.
@@ -66,7 +66,7 @@ def relative_attention(
         raise EarthworksError(f"unknown attention backend {backend!r}: choose one of auto, {', '.join(BACKENDS)}")
     time_q, time_k = q.shape[2], k.shape[2]
     if time_q > time_k:
-        raise EarthworksError(f"{time_q} queries were given for {time_k} keys: queries are the last of the keys")
+        raise EarthworksError(f"{time_q} queries were given for {time_k} keys; give at most as many queries as keys")
     if table is None and w_r is None:
         raise EarthworksError("give w_r or table: attention without positions is causal_attention(q, k, v)")
     device = q.device.type
@@ -93,7 +93,7 @@ def relative_attention(
 def math_attention(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, content_bias: Tensor, position_bias: Tensor, key_mask: Tensor | None
 ) -> Tensor:
-    """Every step can be differentiated any number of times. Keeps several tensors of b·h·time_q·time_k numbers."""
+    """Differentiable to any order. Keeps several tensors of b·h·time_q·time_k numbers."""
     time_q, time_k, d_head = q.shape[2], k.shape[2], q.shape[3]
     content = (q + content_bias[:, None]).to(q.dtype) @ k.mT
     by_distance = (q + position_bias[:, None]).to(q.dtype) @ table.mT
@@ -102,7 +102,7 @@ def math_attention(
     position = by_distance.gather(-1, distance.expand_as(by_distance))
     logits = ((content + position) / math.sqrt(d_head)).to(torch.promote_types(q.dtype, torch.float32))
     hidden = ~visible_keys(time_q, time_k, key_mask, q.device)
-    # The lowest finite number, not -inf: the softmax of a row that sees no key is then finite, and erased below.
+    # The lowest finite number, not -inf: the softmax of a row that sees no key is then finite, and zeroed below.
     p = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).softmax(-1)
     if key_mask is not None:
         p = p.masked_fill(hidden, 0.0)
@@ -112,7 +112,7 @@ def math_attention(
 def band_attention(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, content_bias: Tensor, position_bias: Tensor, key_mask: Tensor | None
 ) -> Tensor:
-    from earthworks.gopher.attention.triton_band import banded  # imports Triton, which nobody else needs
+    from earthworks.gopher.attention.triton_band import banded  # imports Triton, needed only here
 
     return banded(q, k, v, table, content_bias, position_bias, key_mask)
 

@@ -1,12 +1,12 @@
-"""Relative attention in blocks of queries: the shift is a view, memory is linear, the backward pass is by hand.
+"""Relative attention in blocks of queries: the shift is a view, memory is linear, the backward pass hand-written.
 
 docs/attention.md derives every line. For a block of c queries, the last of which sees n keys, with q̂ = (q + u)/sqrt(d)
 and q̄ = (q + v)/sqrt(d):
 
     X = q̄ [r_{n-1}, ..., r_0, 0, ...]^T,   P = softmax( skew(X) + q̂ K^T ),   Y = P V.
 
-Axes: b batch, h heads, c queries of the block, n keys it sees, d d_head. Inside, a head comes before its batch, since
-they share its r: m = h·b.
+Axes: b batch, h heads, c queries of the block, n keys it sees, d d_head. Internally the head axis comes before the batch,
+since a batch shares the head's r: m = h·b.
 """
 
 import math
@@ -21,17 +21,17 @@ from torch import Tensor
 from earthworks.gopher.attention.fused import refuse_second_derivative
 from earthworks.gopher.attention.positions import visible_keys
 
-BLOCK = 64  # queries handled at once, and twice as many from LONG keys on
+BLOCK = 64  # queries handled at once, twice as many from LONG keys on
 LONG = 1024
-KEEP = 256  # up to so many queries the probabilities are kept for the backward pass; beyond, they are computed again
-SPARE = 16  # columns of zeros after r_0: one is needed, and rows of a multiple of 16 are multiplied a third sooner
-WORK = 2**21  # bytes of logits that a thread has in hand: small enough for a cache, large enough for Python
+KEEP = 256  # maximum queries whose probabilities are kept for the backward pass; beyond, they are recomputed
+SPARE = 16  # columns of zeros after r_0: one is needed, and rows of a multiple of 16 take a third less time
+WORK = 2**21  # bytes of logits per thread: small enough for a cache, large enough for Python
 
 
 def skewed_attention(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, content_bias: Tensor, position_bias: Tensor, key_mask: Tensor | None
 ) -> Tensor:
-    """Memory b·h·time·d, nothing of the logits kept for the backward pass unless time_q <= KEEP."""
+    """Memory b·h·time·d; no logits are kept for the backward pass unless time_q <= KEEP."""
     out: Any = Skewed.apply(q, k, v, table, content_bias, position_bias, key_mask)
     return out
 
@@ -90,7 +90,7 @@ class Skewed(torch.autograd.Function):
                 torch.ops.aten._softmax_backward_data.out(ds, p, -1, p.dtype, grad_input=ds)  # P (dP - sum_j P dP)
                 own = slice(part.start // batch, -(-part.stop // batch))  # the heads of this part
                 r_part = r[own, reach(n, time_k)]
-                x = work.take(0, m, c * r_part.shape[1]).zero_()  # what the view leaves out is beyond the first key
+                x = work.take(0, m, c * r_part.shape[1]).zero_()  # places outside the view are beyond the first key
                 skew(x, c)[:, :, :n] = ds
                 x = x.view(len(r_part), -1, r_part.shape[1])
                 dk[part, :, :n] += torch.bmm(qu[part].mT, ds)
@@ -123,7 +123,7 @@ def probabilities(
     """P of a block of queries and the n keys that its last query sees, for the heads and sequences `part` of h·b.
 
     qu, qv (m, c, d), scaled; keys (m, n, d); r (h, time_k + SPARE, d) by `reverse`. Returns (m, c, n), in its part of
-    `kept` (h·b, c, n) if given, else in memory that the next part will use again.
+    `kept` (h·b, c, n) if given, else in memory that the next part reuses.
     """
     (m, c, d_head), n = qu.shape, keys.shape[1]
     batch = work.batch
@@ -137,7 +137,7 @@ def probabilities(
     # tril_ and add_ take a third of the time of masked_fill_, and tril_ erases even NaN
     logits[:, :, n - c :].tril_().add_(torch.full((c, c), lowest, dtype=logits.dtype, device=logits.device).triu_(1))
     if key_mask is None:
-        return torch.softmax(logits, -1, out=logits)  # of bfloat16 too it is formed in float32, and rounded once
+        return torch.softmax(logits, -1, out=logits)  # for bfloat16 too it is computed in float32, and rounded once
     seen = visible_keys(c, n, key_mask[:, :n], logits.device)[:, 0].repeat(len(r), 1, 1)
     first = part.start % batch
     seen = seen[first : first + m]
@@ -148,7 +148,7 @@ def probabilities(
 def skew(x: Tensor, c: int) -> Tensor:
     """View x (m, c·width), c rows of products with r_{n-1}, ..., r_0 and spare ones, as logits (m, c, width - 1): no copy.
 
-    Query a of the block is n - c + a - j away from key j, so its product stands in column c - 1 - a + j: each row
+    Query a of the block is n - c + a - j away from key j, so its product is in column c - 1 - a + j: each row
     starts one step further left than the row above. In x that is place a·width + c-1-a + j = (c-1) + a (width - 1) + j:
     a plain matrix with rows of width - 1. Keys j after the query show spare columns or the start of the next row: mask
     them; so does everything from column n on.
@@ -163,7 +163,7 @@ def reverse(table: Tensor) -> Tensor:
 
 
 def reach(n: int, time_k: int) -> slice:
-    """The rows r_{n-1}, ..., r_0, and the spare ones that make their number a multiple of SPARE and more than n."""
+    """The rows r_{n-1}, ..., r_0, plus spare ones up to a multiple of SPARE greater than n."""
     return slice(time_k - n, time_k - n + n // SPARE * SPARE + SPARE)
 
 
@@ -179,7 +179,7 @@ def blocks(time_q: int, time_k: int) -> list[slice]:
 
 
 def parts(block: Tensor, n: int, batch: int) -> Iterator[slice]:
-    """Of h·b, those whose logits are in hand at once: several heads of all sequences, or some sequences of one head."""
+    """Parts of h·b whose logits are computed at once: several heads of all sequences, or some sequences of one head."""
     num, c, _ = block.shape
     at_once = max(1, in_hand(block) // (c * (n + SPARE)))
     if at_once >= batch:
@@ -193,14 +193,14 @@ def parts(block: Tensor, n: int, batch: int) -> Iterator[slice]:
 
 
 def in_hand(like: Tensor) -> int:
-    """How many logits to work on at once: what the threads' caches hold, and on an accelerator all there are."""
+    """Number of logits to work on at once: as many as the threads' caches hold, or all of them on an accelerator."""
     if like.device.type != "cpu":
         return sys.maxsize
     return torch.get_num_threads() * WORK // like.element_size()
 
 
 class Work:
-    """Three buffers for the logits of a part, made once: the pages of fresh memory cost more than the products do."""
+    """Three reused buffers for the logits of a part: fresh memory pages would cost more than the products."""
 
     def __init__(self, like: Tensor, time_k: int):
         self.batch, heads, time_q, _ = like.shape
@@ -209,5 +209,5 @@ class Work:
         self.buffers = [like.new_empty(size) for _ in range(3)]
 
     def take(self, index: int, *shape: int) -> Tensor:
-        """The beginning of a buffer in that shape, with whatever it holds."""
+        """The start of a buffer in that shape, uninitialised."""
         return self.buffers[index][: math.prod(shape)].view(shape)

@@ -2,12 +2,12 @@
 """Relative attention as one Triton kernel forward and three backward; nothing of time x time is ever written.
 
 A tile of B queries and B keys, `distance` apart at its corner, meets 2B - 1 distances: the tile's *band*, 2B rows of r.
-Query a of the tile is distance + a - b from key b, so with the band beginning at distance - (B - 1)
+Query a of the tile is distance + a - b from key b, so with the band starting at distance - (B - 1)
 
     products = (q + v) band^T      (B, 2B)          position[a, b] = products[a, B - 1 + a - b]      `shear`
 
 which is a `tl.gather` along rows inside the tile. The rest is flash attention (Dao 2023): online softmax, its log-sum-exp
-kept, P computed again in the backward pass from the same band. There a tile adds dS K to dq, dS^T (q + u) to dk and
+kept, P recomputed in the backward pass from the same band. There a tile adds dS K to dq, dS^T (q + u) to dk and
 unshear(dS)^T (q + v) to the band of dr. Each sum has its own kernel, which walks the tiles that share the sum: `rows` of
 tiles for dq, `columns` for dk and dv, `diagonals` for dr, on which all tiles have one band. So no two programs add to one
 place, and the answer is the same each time.
@@ -33,7 +33,7 @@ TILE = {2: 64, 4: 32}  # B by bytes of a number: two operands of (B, D) and a ba
 def banded(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, content_bias: Tensor, position_bias: Tensor, key_mask: Tensor | None
 ) -> Tensor:
-    """Work: of a plain flash kernel's products per tile, q k^T and p v, and one of twice their size for the band."""
+    """Work per tile: the products of a plain flash kernel, q k^T and p v, and one of twice their size for the band."""
     out: Any = Band.apply(q, k, v, table, content_bias, position_bias, key_mask)
     return out
 
@@ -45,7 +45,7 @@ class Band(torch.autograd.Function):
         if key_mask is not None:
             k, v = erase_hidden(k, key_mask), erase_hidden(v, key_mask)
         given = [x.contiguous() for x in (q, k, v, table, content_bias.float(), position_bias.float())]
-        seen = given[0] if key_mask is None else key_mask.to(torch.int8).contiguous()  # without a mask nobody reads it
+        seen = given[0] if key_mask is None else key_mask.to(torch.int8).contiguous()  # without a mask it is not read
         out = torch.empty_like(given[0])
         log_sum = q.new_empty(q.shape[:3], dtype=torch.float32)
         launch(forward_rows, q, k, -(-q.shape[2] // tile(q)), key_mask, *given, seen, out, log_sum)
@@ -63,7 +63,7 @@ class Band(torch.autograd.Function):
         grad = grad_outputs[0].contiguous()
         delta = (grad.float() * out.float()).sum(-1)
         num_rows, num_columns = -(-time_q // size), -(-time_k // size)
-        extra = -(-memory // size)  # diagonals that begin in the memory
+        extra = -(-memory // size)  # diagonals that start in the memory
         num_diagonals = num_rows + extra
 
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
@@ -102,12 +102,12 @@ def launch(kernel: Any, q: Tensor, k: Tensor, num_programs: int, key_mask: Tenso
         MASKED=key_mask is not None,
         B=B,
         D=D,
-        num_warps=B // 8,  # with half of them the registers of a 64 x 128 product spill
+        num_warps=B // 8,  # with half as many, the registers of a 64 x 128 product spill
         num_stages=2,
     )
 
 
-# what a tile is made of
+# parts of a tile
 
 
 @triton.jit
@@ -137,14 +137,14 @@ def load_queries(q, u, w, first, time_q, d_head, B: tl.constexpr, D: tl.constexp
 
 @triton.jit
 def shear(products, B: tl.constexpr):
-    """Products by distance (B, 2B), as a tile of keys (B, B): [a, B - 1 + a - b] comes to [a, b]."""
+    """Products by distance (B, 2B), as a tile of keys (B, B): [a, B - 1 + a - b] moves to [a, b]."""
     a = tl.arange(0, B)
     return tl.gather(products, (B - 1) + a[:, None] - a[None, :], 1)
 
 
 @triton.jit
 def unshear(x, B: tl.constexpr):
-    """The transpose of `shear`: [a, b] comes to [a, B - 1 + a - b], and zeros to the rest."""
+    """The transpose of `shear`: [a, b] moves to [a, B - 1 + a - b], with zeros elsewhere."""
     b = (B - 1) + tl.arange(0, B)[:, None] - tl.arange(0, 2 * B)[None, :]
     inside = (b >= 0) & (b < B)
     return tl.where(inside, tl.gather(x, tl.where(inside, b, 0), 1), 0.0)
@@ -186,7 +186,7 @@ def forward_rows(
     q, k, v, table, u, w, seen, out, log_sum, heads, time_q, time_k, d_head, scale,
     MASKED: tl.constexpr, B: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    first_query = (tl.num_programs(0) - 1 - tl.program_id(0)) * B  # the longest rows begin first
+    first_query = (tl.num_programs(0) - 1 - tl.program_id(0)) * B  # the longest rows start first
     bh = tl.program_id(1).to(tl.int64)
     head = bh % heads
     q, out, log_sum = q + bh * time_q * d_head, out + bh * time_q * d_head, log_sum + bh * time_q
@@ -205,7 +205,7 @@ def forward_rows(
         band = load_rows(table, distance - (B - 1), time_k, d_head, 2 * B, D)
         logits = tile_logits(qu, qv, key, band, seen, first_key, distance, time_k, scale, MASKED, B)
         higher = tl.maximum(highest, tl.max(logits, 1))
-        finite = tl.where(higher == float("-inf"), 0.0, higher)  # of a query that has seen no key yet
+        finite = tl.where(higher == float("-inf"), 0.0, higher)  # for a query that has seen no key yet
         p = tl.exp(logits - finite[:, None])
         shrink = tl.exp(highest - finite)
         total = total * shrink + tl.sum(p, 1)

@@ -1,4 +1,4 @@
-"""Decoding on a processor: weights laid out to be read once per token, and one compiled step."""
+"""CPU decoding: weights laid out to be read once per token, and one compiled step."""
 
 from earthworks.gopher.decoding.decoder import Decoder
 

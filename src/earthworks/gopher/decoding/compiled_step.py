@@ -1,12 +1,12 @@
-"""One token for every row, the whole model in one compiled function: what decoding repeats.
+"""Decoding step: one token for every row, with the whole model in one compiled function.
 
     x <- x + W_o attention(norm(x)) + b_o,  x <- x + W_2 gelu(W_1 norm(x) + b_1) + b_2,   logits = E norm(x) + c
 
-Each weight is read once for a token, so reading them is the time that it takes; how they are stored for that says
-stored_weights.py. Everything else is float32.
+Each weight is read once per token, so reading them takes most of the time; see stored_weights.py for their layout.
+Everything else is float32.
 
 A team of threads shares a step: each takes its part of the outputs of a product, or of the heads, and `meet` separates
-what is written from what is read. Every number is the work of one thread, so it does not depend on how many there are.
+writes from reads. Every number is computed by one thread, so it does not depend on the number of threads.
 
 b rows, d d_model, f feed-forward width, h heads, k d_head, a = h k, v vocabulary, l layers, n slots of keys and values (a
 multiple of WIDTH).
@@ -28,7 +28,7 @@ from earthworks.gopher.decoding.stored_weights import Stored, product, share, ti
 from earthworks.gopher.kernels.arithmetic import exponential, gelu
 from earthworks.gopher.kernels.tile import WIDTH
 
-SPINS = 300_000  # looks at a counter before sleeping: some 0.3 ms, as OpenMP does; a sleep costs 70 microseconds
+SPINS = 300_000  # polls of a counter before sleeping: some 0.3 ms, as in OpenMP; a sleep costs 70 microseconds
 NAP = 20  # microseconds
 sleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
 
@@ -53,14 +53,14 @@ class Weights(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What rows have read, and where a step writes."""
+    """Key-value cache and scratch buffers of a step."""
 
     keys: Floats  # (l, b, h, n / WIDTH, k, WIDTH): panels of slots
     values: Floats  # (l, b, h, k / WIDTH rounded up, n, WIDTH): panels of features
     table: Floats  # (l, h, n / WIDTH, k, WIDTH): r of distance n - 1, ..., 0, in panels as of slots
     first: NDArray[np.int64]  # (b): slots before it are padding
     length: NDArray[np.int64]  # (1): slots in use, those of this step's tokens included
-    x: Floats  # (b, d): the residual stream; holds the embedded tokens when a step begins
+    x: Floats  # (b, d): the residual stream; holds the embedded tokens when a step starts
     normal: Floats  # (threads, b, d)
     query_key_value: Floats  # (b, 3a)
     mixed: Floats  # (b, a)
@@ -74,7 +74,7 @@ class Memory(NamedTuple):
 
 @compiled
 def meet(counter, team):
-    """Return when all threads of the team have come here; counter (2) int64: how often one came, and 1 to go home."""
+    """Barrier for the team; counter (2) int64: number of arrivals, and 1 to tell the workers to exit."""
     if team == 1:
         return
     target = (add_atomically(counter, 1) // team + 1) * team
@@ -87,7 +87,7 @@ def meet(counter, team):
 
 @summing
 def normalise(x, gain, shift, epsilon, centred, y):
-    """y = gain x / sqrt(mean(x^2) + epsilon) + shift, of x less its mean where it is centred."""
+    """y = gain x / sqrt(mean(x^2) + epsilon) + shift, with the mean of x subtracted first if centred."""
     rows, width = x.shape
     for row in range(rows):
         mean, square = np.float32(0), np.float32(0)
@@ -108,7 +108,7 @@ def attend(q, u, v, keys, values, table, relative, first, end, queries, scores, 
     """out = sum_j p_j values[j], p = softmax_j( [ (q + u)·k_j + (q + v)·r_{end-1-j} ] / sqrt(d_head) ), first <= j < end.
 
     The query is the one of slot end - 1. keys, values, table: panels as in `Memory`, flat; queries, scores, sums: scratch.
-    What the last panels hold beyond slot end - 1, and beyond d_head, may be anything and is not looked at.
+    The contents of the last panels beyond slot end - 1, and beyond d_head, are ignored.
     """
     d_head, slots = len(q), scores.shape[1]
     scale = np.float32(1) / np.sqrt(np.float32(d_head))
@@ -139,7 +139,7 @@ def attend(q, u, v, keys, values, table, relative, first, end, queries, scores, 
 
 @compiled
 def step(me, team, counter, w, m):
-    """m.x, the embedded tokens, to m.logits; the part of thread `me` of `team`."""
+    """From m.x, the embedded tokens, to m.logits: the part of thread `me` of `team`."""
     layers, heads, d_head = w.content_bias.shape
     rows, d = m.x.shape
     a, f, vocabulary = heads * d_head, m.inner.shape[1], m.logits.shape[1]
@@ -199,14 +199,14 @@ def step(me, team, counter, w, m):
 
 @compiled
 def lead(team, counter, w, m):
-    """One step; the others of the team, who wait in `follow`, take part."""
+    """Run one step together with the other threads, which wait in `follow`."""
     meet(counter, team)
     step(0, team, counter, w, m)
 
 
 @compiled
 def follow(me, team, counter, w, m):
-    """Take part in every step until sent home."""
+    """Take part in every step until told to exit."""
     meet(counter, team)
     while counter[1] == 0:
         step(me, team, counter, w, m)

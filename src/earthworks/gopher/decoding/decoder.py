@@ -1,4 +1,4 @@
-"""A model as it is used to write: weights stored for reading once a token, keys and values in place, a team of threads."""
+"""CPU decoder: weights laid out to be read once per token, a preallocated key-value cache, and a thread team."""
 
 import threading
 from typing import Any, Literal, get_args
@@ -19,13 +19,13 @@ from earthworks.training.precision import choose_precision
 
 Stored = Literal["auto", "fp32", "bf16", "int8"]
 
-FIRST_SLOTS = 256  # slots of keys and values to begin with; doubled when they run out
+FIRST_SLOTS = 256  # initial slots of keys and values; doubled when they run out
 
 
 def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
-    """How to store weights; `auto` as in training: bf16 where the processor multiplies matrices of it faster.
+    """Storage format of the weights; `auto` as in training: bf16 where the processor multiplies bf16 matrices faster.
 
-    Weights that are not float32 are what `auto` and `fp32` leave them.
+    Weights that are not float32 are left as they are by `auto` and `fp32`.
     """
     if name not in get_args(Stored):
         raise EarthworksError(f"precision is {name!r}; it must be one of {', '.join(get_args(Stored))}")
@@ -33,7 +33,7 @@ def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
     if (name == "bf16" and not plain) or (name == "int8" and not (plain and weight.device.type == "cpu")):
         where = " on the CPU" if name == "int8" else ""
         raise EarthworksError(
-            f"precision {name} is for float32 weights{where} and these are {weight.dtype} on {weight.device.type}: take auto"
+            f"precision {name} needs float32 weights{where}, but these are {weight.dtype} on {weight.device.type}: use auto"
         )
     if name == "int8":
         return "int8"
@@ -41,11 +41,11 @@ def choose_stored(name: str, weight: Tensor) -> Literal["fp32", "bf16", "int8"]:
 
 
 class Decoder:
-    """Steps of one token for every row, on the CPU, after what `cache` has read.
+    """Steps of one token for every row, on the CPU, continuing from `cache`.
 
     `with Decoder(model, "bf16", cache, rows, most) as decoder: logits = decoder.step(tokens)`, tokens (rows) int64 ->
-    logits (rows, vocabulary) float32, overwritten by the next step. The rows grow to `most` tokens at most. Weights are
-    taken when it is made, and stored anew, so it is made for each answer.
+    logits (rows, vocabulary) float32, overwritten by the next step. The rows grow to at most `most` tokens. Weights are
+    copied at construction, so a decoder is made for each answer.
     """
 
     def __init__(self, model: Gopher, stored: Literal["fp32", "bf16", "int8"], cache: Cache, rows: int, most: int):
@@ -103,7 +103,7 @@ class Decoder:
             self.memory.values[layer, :, :, :, : self.length] = array(panels)
 
     def room(self, slots: int) -> int:
-        """How many slots to have next: whole panels."""
+        """Number of slots to allocate next, in whole panels."""
         return up_to(min(self.most, max(FIRST_SLOTS, 2 * self.length, 2 * slots)), WIDTH)
 
     def table(self, slots: int) -> Any:
@@ -120,7 +120,7 @@ class Decoder:
     def __enter__(self) -> "Decoder":
         self.counter = np.zeros(2, np.int64)
         with said_when_slow("compiling the step of one token for this processor (once; kept on disk)"):
-            follow(0, 1, np.array([0, 1]), self.weights, self.memory)  # here, where an error would be seen
+            follow(0, 1, np.array([0, 1]), self.weights, self.memory)  # in this thread, where an error would be seen
         self.threads = [
             threading.Thread(
                 target=follow, args=(each, self.team, self.counter, self.weights, self.memory), daemon=True
@@ -141,7 +141,7 @@ class Decoder:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
-        """Every row reads one token more; the logits of the next."""
+        """Read one more token for every row; returns the logits of the next."""
         self.length += 1
         if self.length > self.memory.values.shape[-2]:
             self.grow()
@@ -153,7 +153,7 @@ class Decoder:
         return torch.from_numpy(m.logits)
 
     def grow(self) -> None:
-        """Twice as many slots; the threads, which know the old ones, go home and others come."""
+        """Double the slots; the threads, which hold the old ones, exit and new ones start."""
         self.__exit__()
         slots = self.room(self.memory.values.shape[-2])
         m, scores = self.memory, np.empty((self.team, 2, slots), np.float32)
@@ -167,14 +167,14 @@ def matrices(block: Block) -> list[nn.Linear]:
 
 
 def in_panels(x: Tensor, axis: int) -> Tensor:
-    """`axis` in two, (panels, WIDTH), zeros where it is not a multiple of WIDTH."""
+    """Split `axis` into (panels, WIDTH), padded with zeros to a multiple of WIDTH."""
     x = x.movedim(axis, -1)
     panels = nn.functional.pad(x, (0, -x.shape[-1] % WIDTH)).unflatten(-1, (-1, WIDTH))
     return panels.movedim((-2, -1), (axis - 1, axis))
 
 
 def longer(x: Any, axis: int, length: int) -> Any:
-    """A copy with more room along an axis, what is new in it anything."""
+    """A copy with more room along an axis; the new part is uninitialised."""
     shape = list(x.shape)
     shape[axis] = length
     larger = on_lines(tuple(shape))

@@ -1,14 +1,14 @@
-"""Matrices stored to be read once for each token, as float32, bfloat16 or int8, and their product with a few rows.
+"""Matrices laid out to be read once per token, as float32, bfloat16 or int8, and their product with a few rows.
 
     y_o = s_o sum_i W_oi x_i, for every row x
 
-For one row every weight read is used once, so the time is that of reading. What reads fastest is one stream from one end to
-the other: panels of WIDTH outputs, all inputs of a panel one after the other, (outputs / WIDTH, inputs, WIDTH). A panel is
-multiplied as a tile in registers (tile.py), its numbers widened to float32 there; up to eight rows share one reading. Every
-product is a sum in the order of the inputs, so a row's does not depend on the rows beside it, nor on who makes it.
+For one row every weight is used once, so the time is that of reading. Fastest to read is a single sequential stream: panels
+of WIDTH outputs, the inputs of a panel in sequence, (outputs / WIDTH, inputs, WIDTH). A panel is multiplied as a tile in
+registers (tile.py), its numbers widened to float32 there; up to eight rows share one reading. Every product is a sum in the
+order of the inputs, so a row's result does not depend on the other rows, nor on the thread.
 
-Read so, 27 million weights took one Zen 4 core 2.0 ms for one row and 4.9 for eight (bf16), where rows of weights, two
-outputs of four rows at once, took 4.1 and 11.5; several streams at once read half as fast as one.
+In this layout 27 million weights took one Zen 4 core 2.0 ms for one row and 4.9 for eight (bf16), where rows of weights,
+two outputs of four rows at once, took 4.1 and 11.5; several streams at once read half as fast as one.
 """
 
 import math
@@ -25,18 +25,18 @@ from earthworks.gopher.kernels.tile import ROWS, WIDTH, narrowed, place_in_panel
 
 LARGEST = 127  # of an int8 weight; -128 is left out, so that the range is symmetric
 DTYPES = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
-FEATURES = 64  # of a row that `pack` copies before it goes to the next, so that what it writes stays in the first cache
+FEATURES = 64  # of a row that `pack` copies before the next row, so that its writes stay in the first cache
 
-MOST = 8 if ROWS >= 8 else 4  # rows of the largest tile below: for more there are not enough registers everywhere
+MOST = 8 if ROWS >= 8 else 4  # rows of the largest tile below: more would not fit into all processors' registers
 tile_of_1, tile_of_2, tile_of_4, tile_of_most = tile_of(1), tile_of(2), tile_of(4, prefetched=True), tile_of(MOST, True)
 
 
 class Stored(NamedTuple):
-    """Matrices W = s q, one after the other."""
+    """Matrices W = s q, stored consecutively."""
 
     panels: NDArray[Any]  # q, flat: (outputs / WIDTH rounded up, inputs, WIDTH) of each, zeros beyond its outputs
     scales: NDArray[np.float32]  # s, flat: (outputs) of each
-    begins: NDArray[np.int64]  # (matrices, 2): where the panels and the scales of each begin
+    begins: NDArray[np.int64]  # (matrices, 2): where the panels and the scales of each start
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def store(weights: list[Tensor], form: str, threads: int) -> Stored:
 
 
 def on_lines(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
-    """np.empty that begins on a cache line, as a whole array for all: from 4 MB on numpy asks for huge pages."""
+    """np.empty aligned to a cache line, as one array for all: from 4 MB on numpy asks for huge pages."""
     size, line = math.prod(shape), 64 // np.dtype(dtype).itemsize
     space = np.empty(size + line, dtype)
     begin = -space.ctypes.data % 64 // space.itemsize
@@ -121,6 +121,6 @@ def product(stored, matrix, x, sums, y, first, last):
 
 @compiled
 def share(me, team, outputs):
-    """Which of the outputs thread `me` makes: whole panels, so that they are the same for any team."""
+    """The outputs computed by thread `me`: whole panels, so that results are the same for any team."""
     panels = up_to(outputs, WIDTH) // WIDTH
     return min(me * panels // team * WIDTH, outputs), min((me + 1) * panels // team * WIDTH, outputs)

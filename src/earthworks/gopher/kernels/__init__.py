@@ -1,3 +1,3 @@
-"""Machine code for processors: a matrix product held in registers, and the arithmetic around it."""
+"""Compiled CPU kernels: a matrix product held in registers, and elementwise arithmetic."""
 
 __all__: list[str] = []

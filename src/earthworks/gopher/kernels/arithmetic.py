@@ -1,4 +1,4 @@
-"""The exponential and GELU in float32, without a branch, so that loops over them run in vectors."""
+"""Branch-free exponential and GELU in float32, so that loops over them vectorise."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from earthworks.compilation import arithmetic, bits_to_float
 
 @arithmetic
 def exponential(x):
-    """e^x to 1e-7 for x <= 0 (0 below -87), without a call, so that loops over it run in vectors."""
-    x = np.float32(-87) if x < np.float32(-87) else x  # so written, NaN stays
+    """e^x to 1e-7 for x <= 0 (0 below -87), without a call, so that loops over it vectorise."""
+    x = np.float32(-87) if x < np.float32(-87) else x  # in this form, NaN stays
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)  # x - n log 2, log 2 in two parts
     p = np.float32(1 / 5040)

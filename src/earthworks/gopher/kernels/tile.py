@@ -1,8 +1,8 @@
-"""A product of small matrices in a processor's registers, with strides of the caller's choice.
+"""Product of small matrices in a processor's registers, with arbitrary strides.
 
 `tile` keeps ROWS x WIDTH sums in vector registers over the whole contraction; `multiply` covers a matrix with tiles. Its
-left operand is read number by number from anywhere, so that rows, columns and even diagonals serve as they lie; the right
-one lies in panels of WIDTH columns (`pack_rows`, `pack_columns`), read from one end to the other. On one Zen 4 core 32
+left operand is read number by number at any strides, so that rows, columns and even diagonals are used in place; the right
+one is stored in panels of WIDTH columns (`pack_rows`, `pack_columns`), read sequentially. On one Zen 4 core 32
 multiply-adds take 0.55 to 0.6 ns: 107 to 115 GFLOP/s of the 118 or so that it has. `tile_of` makes tiles of fewer rows.
 """
 
@@ -18,7 +18,7 @@ from earthworks.compilation import compiled, inlined, widened
 def float32_in_a_register() -> int:
     try:
         features = binding.get_host_cpu_features()
-    except RuntimeError:  # a processor that LLVM cannot ask
+    except RuntimeError:  # LLVM does not know this processor
         features = {}
     return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
 
@@ -26,11 +26,11 @@ def float32_in_a_register() -> int:
 LANES = float32_in_a_register()
 ROWS = 6 if LANES == 8 else 12  # of a tile: with two vectors each they fill 16, or 32, registers
 WIDTH = 2 * LANES  # columns of a tile
-AHEAD = 64  # steps for which a panel is asked for in advance
+AHEAD = 64  # steps by which a panel is prefetched
 
 
 def tile_of(rows: int, prefetched: bool = False) -> Any:
-    """The tile of so many rows; `prefetched`: its panel comes from memory rather than from a cache."""
+    """A tile of `rows` rows; `prefetched`: its panel comes from memory rather than from a cache."""
 
     @inlined
     def tile(typing_context, c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, k, add):
@@ -39,7 +39,7 @@ def tile_of(rows: int, prefetched: bool = False) -> Any:
         A_ik is a[a_at + i a_row + k a_k] and C_ij is c[c_at + i c_row + j], of flat float32 arrays; B_kj is b[b_at + WIDTH k
         + place_in_panel(b, j)] of float32, bfloat16 (uint16) or int8; k >= 1. All of C is held in registers: each step loads
         two vectors, and a number for each row, for two multiply-adds a row. Each C_ij is a sum in the order of k, the same
-        whatever the rows beside it are. Nothing is checked.
+        whatever the other rows are. Bounds are not checked.
         """
         number, vector, index = ir.FloatType(), ir.VectorType(ir.FloatType(), LANES), ir.IntType(64)
 
@@ -108,7 +108,7 @@ def tile_of(rows: int, prefetched: bool = False) -> Any:
 
 
 def two_vectors(builder, b, dtype, at):
-    """WIDTH numbers of `b` as two vectors of float32; of two bfloat16 in a word one is moved up, or the lower cut off."""
+    """WIDTH numbers of `b` as two vectors of float32; of the two bfloat16 in a word, one is shifted up, the other masked."""
     vector, words = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
 
     def load(kind, offset, align):
@@ -126,7 +126,7 @@ def two_vectors(builder, b, dtype, at):
 
 
 def prefetch(builder, place):
-    """Ask for the line of `place`, which may be anywhere, to be read into the first cache."""
+    """Prefetch the cache line of `place`, which may be anywhere, into the first cache."""
     byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
     function = ir.FunctionType(ir.VoidType(), [byte, *3 * [flag]])
     function = get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
@@ -138,7 +138,7 @@ tile = tile_of(ROWS)
 
 @compiled
 def place_in_panel(panels, j):
-    """Where among WIDTH numbers column j lies: at j, but of bfloat16 in pairs j, LANES + j, words of two."""
+    """Position of column j among WIDTH numbers: j, but for bfloat16 in words of two, pairs j, LANES + j."""
     if panels.itemsize != 2:
         return j
     return 2 * j if j < LANES else 2 * (j - LANES) + 1
@@ -146,7 +146,7 @@ def place_in_panel(panels, j):
 
 @compiled
 def multiply(c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_panel, rows, columns, k, add):
-    """The product of any size: rows and columns are rounded up to those of tiles. B lies in panels of WIDTH columns."""
+    """Product of any size: rows and columns are rounded up to whole tiles. B is stored in panels of WIDTH columns."""
     for j in range(0, columns, WIDTH):
         for i in range(0, rows, ROWS):
             tile(
@@ -156,7 +156,7 @@ def multiply(c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_panel, rows, column
 
 @compiled
 def up_to(n, multiple):
-    """n rounded up."""
+    """n rounded up to a multiple."""
     return (n + multiple - 1) // multiple * multiple
 
 
@@ -185,7 +185,7 @@ def pack_columns(x, at, step, n, d, panels, first, direction):
 
 @inlined
 def maximum(typing_context, x, y):
-    """Inside compiled functions: the greater of two float32 numbers, NaN if one is, so that loops over it run in vectors."""
+    """Inside compiled functions: the greater of two float32 numbers, NaN if one is; loops over it vectorise."""
 
     def generate(context, builder, signature, arguments):
         number = ir.FloatType()

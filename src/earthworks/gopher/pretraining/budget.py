@@ -1,4 +1,4 @@
-"""One dial: from minutes, data and the speed of this machine to model size, context, batch and rates.
+"""Defaults for settings the user left out: from the time budget, the data, and a timed warm-up on this machine.
 
 The numbers are fitted to this project's own experiments (docs/log.md), on tiny Shakespeare and a novel in bytes and on
 python-docs in BPE, with runs of 8 seconds to 5 minutes on two cores; beyond those they are extrapolated as power laws.
@@ -22,21 +22,21 @@ from earthworks.training.pace import seconds_per_update
 from earthworks.training.precision import matmul_ceiling, product_dtype
 
 DEFAULT_MINUTES = 5.0
-TIMED_SHARE = 0.01  # of the time goes to timing steps: three alone were up to a quarter off
+TIMED_SHARE = 0.01  # of the time goes to timing steps: three steps alone were up to a quarter off
 MIN_STEPS = 20
 UPDATE_SHARE = 0.9  # of the time goes to updates, the rest to validating, sampling and saving
 SAVE_SECONDS = 120.0  # between checkpoints
 MOST_VALIDATION_TOKENS = 65_536
 MICRO_BATCH_TOKENS = 16_384  # tokens of one forward and backward pass; larger batches are accumulated
-LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes it turns through
+LADDER = ("shrew", "vole", "mole", "gerbil", "rabbit", "44M", "117M", "417M", "1.4B")  # the sizes to choose from
 EFFICIENCY = 0.25  # of the matrix-product ceiling that training reaches, before it is measured
 TOKENS_PER_PARAMETER = 0.5  # at least, for a size to be worth its slower steps; long runs have 20 and more
-EPOCHS = 16  # at most so many passes over the data are worth a larger model
+EPOCHS = 16  # maximum passes over the data for which a larger model is worth it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the dial settles; each can be given by hand instead."""
+    """Settings chosen from the time budget; each can be given by hand instead."""
 
     size: str
     context: int
@@ -72,16 +72,16 @@ def turn(
 
 
 def batch_tokens(tokens: float) -> float:
-    """Tokens of one update for a run over so many in all: 1,024 for 0.2 M, 2,048 for 0.9 M, and so on."""
+    """Tokens per update for a run over `tokens` in all: 1,024 for 0.2 M, 2,048 for 0.9 M, and so on."""
     return 1024 * (tokens / 2e5) ** 0.45
 
 
 def rates(optimizer: str, max_steps: int, d_model: int) -> tuple[float, float]:
     """Peak rates of matrices and of everything else.
 
-    Muon's update has a size of its own, so its rate falls with the length of the run alone: 0.08 for 150 steps, as the
-    fourth root of the length. Adam's is the paper's pattern, 6e-4 at width 768, as one over the width, doubled for runs
-    this short.
+    Muon's update has a fixed size, so its rate depends on the length of the run alone: 0.08 for 150 steps, falling with
+    the fourth root of the length. Adam's follows the paper, 6e-4 at width 768 and inversely proportional to the width,
+    doubled for runs this short.
     """
     if optimizer == "muon":
         rate = 0.08 * (max_steps / 150) ** -0.25
@@ -91,21 +91,21 @@ def rates(optimizer: str, max_steps: int, d_model: int) -> tuple[float, float]:
 
 
 def momentum(max_steps: int) -> float:
-    """Muon's: an average over 7 steps where there are few, over 20 where there are thousands."""
+    """Muon's momentum: an average over 7 steps in short runs, over 20 in runs of thousands."""
     return 0.85 if max_steps < 300 else 0.9 if max_steps < 1000 else 0.95
 
 
 def vocabulary(num_bytes: int) -> int:
-    """Size of a tokenizer to train on a corpus of so many bytes."""
+    """Vocabulary size of a tokenizer trained on a corpus of `num_bytes` bytes."""
     return 1024 if num_bytes < 3e6 else 4096 if num_bytes < 1e8 else 16_384 if num_bytes < 1e10 else 32_000
 
 
 def settle(
     settings: TrainSettings, packed: PackedTokens, device: torch.device, started: float
 ) -> tuple[Settled, float]:
-    """Fill in what was not given: by the dial where it is a matter of time, data and machine, then by a timed warm-up.
+    """Fill in settings that were not given: from the time budget, data and machine, then from a timed warm-up.
 
-    Also gives the seconds of one step. `started` is when the command started: the minutes are counted from there.
+    Also returns the seconds per step. The minutes are counted from `started`, the start time of the command.
     """
     minutes = settings.minutes
     if settings.max_steps is None and minutes is None:
@@ -173,7 +173,7 @@ def follow(settings: TrainSettings, max_steps: int) -> Settled:
 
 
 def time_steps(settings: Settled, packed: PackedTokens, device: torch.device, enough: float) -> tuple[float, int]:
-    """Seconds of one update, on a throwaway model, and the sequences of a microbatch that its memory had room for."""
+    """Seconds per update, on a throwaway model, and the microbatch size that fitted into memory."""
     torch.manual_seed(settings.seed)
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary)).to(device)
     task = Pretraining(model, packed, RunFolder("unused"), settings, device)

@@ -15,7 +15,7 @@ from earthworks.training.precision import choose_device
 @command(TrainSettings)
 def train(settings: TrainSettings) -> Path:
     """Train a Gopher on text and write everything about it into one run folder, which is returned."""
-    importlib.import_module("torch._dynamo")  # torch.optim does so at its first use: 1.3 s that are not training
+    importlib.import_module("torch._dynamo")  # torch.optim imports it at first use: 1.3 s that are not training
     started = time.perf_counter()
     if settings.resume is not None:
         with RunFolder.open(settings.resume).writing() as folder:
@@ -24,6 +24,6 @@ def train(settings: TrainSettings) -> Path:
                 return family.resume(folder, settled(SettledFamily, kept, folder.config_file))
             return run.resume(folder, kept, device, started)
     if settings.data is None:
-        raise EarthworksError("train needs --data (a file or folder of text, or python-docs), or --resume RUN")
+        raise EarthworksError("--data is missing: give a file or folder of text, or python-docs; or --resume RUN")
     check(settings)
     return family.start(settings, started) if settings.family is not None else run.start(settings, started)

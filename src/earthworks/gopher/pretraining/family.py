@@ -28,15 +28,15 @@ from earthworks.training.command_settings import settled, types_of, values
 from earthworks.training.precision import choose_device, choose_precision, matmul_ceiling, product_dtype
 
 PAPER_RATES = (6e-4, 6e-4, 2e-4, 2e-4, 1.2e-4, 4e-5)  # peak rate of each size of FAMILY: Rae et al. 2021, Table 1
-# what a size of its own does not take from the family: where it is, what it is, how the text was made into tokens
+# settings that a single size does not take from the family: its place, its size, and how the text was tokenised
 OWN = ("data", "run", "resume", "init", "minutes", "size", "family", "tokenizer", "vocabulary", "validation")
-MAY_DIFFER = ("run", "resume", "device", "tensorboard", "verify")  # between a command and the same command given again
+MAY_DIFFER = ("run", "resume", "device", "tensorboard", "verify")  # when the same command is given again
 
 
 def paper_rate(size: str) -> float:
     """The paper's peak rate for a size: of its six, exactly; between two of them log rate is linear in log N, with N the
     count that gives the sizes their names. Below 44M it is 6e-4, because the two smallest share it: the table has no trend
-    there that could be continued."""
+    there to extrapolate."""
     counts = [GopherConfig.preset(name).num_parameters(full=False) for name in FAMILY]
     count = GopherConfig.preset(size).num_parameters(full=False)
     return float(np.exp(np.interp(np.log(count), np.log(counts), np.log(PAPER_RATES))))
@@ -47,8 +47,8 @@ def start(settings: TrainSettings, started: float) -> Path:
 
     Equal steps of equal batches are equal tokens, and as the sample order is a function of the seed, the same ones. With
     `minutes`, a step of every size is timed and the steps are as many as all of them together can make.
-    The same command with the same `run` again goes on: what is finished is left as it is. Raises EarthworksError when it is
-    not the same command.
+    The same command with the same `run` resumes: finished runs are left as they are. Raises EarthworksError when the
+    command differs.
     """
     sizes = sizes_of(settings)
     place, data = settings.run, settings.data
@@ -76,16 +76,18 @@ def sizes_of(settings: TrainSettings) -> list[str]:
     sizes = [size.strip() for size in (settings.family or "").split(",") if size.strip()]
     for name in ("size", "init"):
         if getattr(settings, name) is not None:
-            raise EarthworksError(f"--family trains several sizes from fresh weights; --{name} belongs to a single run")
+            raise EarthworksError(f"--family trains several sizes from fresh weights; leave out --{name}")
     for size in sizes:
         check(replace(settings, size=size))
     if len(set(sizes)) < max(2, len(sizes)):
-        raise EarthworksError(f"--family is {settings.family}; expected two or more different sizes, commas between")
+        raise EarthworksError(
+            f"--family is {settings.family}; expected two or more different sizes, separated by commas"
+        )
     return sizes
 
 
 def started_before(folder: RunFolder, settings: TrainSettings) -> SettledFamily:
-    """The settings of the family that this very command started; what the command left open was settled then."""
+    """The settings of the family that this command started; the defaults chosen then are kept."""
     config = read_run(folder)
     kept = {**values(settings), **{name: value for name, value in config.items() if name in types_of(TrainSettings)}}
     for name, value in values(settings).items():
@@ -100,7 +102,7 @@ def started_before(folder: RunFolder, settings: TrainSettings) -> SettledFamily:
 def settle_family(
     settings: TrainSettings, sizes: list[str], packed: PackedTokens, device: torch.device, started: float
 ) -> SettledFamily:
-    """One context, batch and number of steps for all sizes, where they were not given."""
+    """Choose one context, batch and number of steps for all sizes, unless given."""
     if settings.max_steps is None and settings.minutes is None:
         settings = replace(settings, minutes=budget.DEFAULT_MINUTES)
     seconds = 60 * (settings.minutes or budget.DEFAULT_MINUTES)
@@ -126,7 +128,7 @@ def settle_family(
 
 
 def resume(folder: RunFolder, settings: SettledFamily) -> Path:
-    """Train what is not finished of a family whose lock is held, in the order of the sizes."""
+    """Train the unfinished runs of a family whose lock is held, in the order of the sizes."""
     packed = open_tokens(folder, verify=settings.verify)
     for size in sizes_of(settings):
         member, started = RunFolder(inside(folder.path, size)), time.perf_counter()
@@ -148,7 +150,7 @@ def resume(folder: RunFolder, settings: SettledFamily) -> Path:
                 given = TrainSettings(str(packed.path), run=str(member.path), size=size, **own)
                 check(given)
                 run.start(given, started)
-        except EarthworksError as error:  # a stopped run says how to continue it; here the others are to follow
+        except EarthworksError as error:  # name the command that resumes the family, not only this member
             sentence = str(error).replace(f"--resume {typed(member.path)}", f"--resume {typed(folder.path)}")
             raise EarthworksError(sentence, error.exit_code) from None
     note(f"next: earthworks evaluate scaling {typed(folder.path)}")
@@ -156,13 +158,13 @@ def resume(folder: RunFolder, settings: SettledFamily) -> Path:
 
 
 def finished(member: RunFolder, max_steps: int, *, measured: bool) -> bool:
-    """All steps made, measured where anything was held out, and the report written."""
+    """Whether all steps are done, held-out text (if any) is measured, and the report is written."""
     wanted = [member.report, *([member.path / "evaluation.json"] if measured else [])]
     return all(file.exists() for file in wanted) and max(member.steps(), default=0) >= max_steps
 
 
 def of_member(settings: TrainSettings, size: str) -> dict[str, Any]:
-    """What a size is trained with: the family's settings, and the paper's rate where the paper's recipe is asked for."""
+    """Settings of one size: the family's, with the paper's rate if the paper's recipe is asked for."""
     own = {name: value for name, value in values(settings).items() if name not in OWN}
     if (own["optimizer"], own["schedule"], own["learning_rate"]) == ("adam", "gopher", None):
         own["learning_rate"] = paper_rate(size)
@@ -171,7 +173,7 @@ def of_member(settings: TrainSettings, size: str) -> dict[str, Any]:
 
 
 def members(run: str | Path) -> list[Path]:
-    """The runs that a folder stands for: those of a family, or itself."""
+    """The runs in a folder: those of a family, or the folder itself."""
     folder = RunFolder.open(run)
     family = folder.read_config().get("family")
     if family is None:
@@ -179,7 +181,7 @@ def members(run: str | Path) -> list[Path]:
     sizes = [size.strip() for size in family.split(",")] if isinstance(family, str) else []
     if not sizes or not SIZES.keys() >= set(sizes):
         raise EarthworksError(
-            f"{folder.config_file} gives the family {str(family)[:80]!r}; it must be sizes of `gopher train`, commas "
-            "between: put the file back"
+            f"{folder.config_file} has the family {str(family)[:80]!r}; it must be sizes of `gopher train`, separated "
+            "by commas: put the file back"
         )
     return [inside(folder.path, size) for size in sizes]

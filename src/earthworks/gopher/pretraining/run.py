@@ -1,4 +1,4 @@
-"""Documents in, a trained Gopher out: one run, from its command to its report."""
+"""One training run of a Gopher, from its documents to its report."""
 
 import math
 from dataclasses import replace
@@ -28,11 +28,11 @@ from earthworks.training.command_settings import settled
 from earthworks.training.loop import Cadence, fit
 from earthworks.training.precision import choose_device, choose_precision
 
-MEASURED_TOKENS = 262_144  # of the held-out part are measured at the end of a run, or a tenth of what it trained on
+MEASURED_TOKENS = 262_144  # held-out tokens measured at the end of a run, or a tenth of what it trained on
 
 
 def start(settings: TrainSettings, started: float) -> Path:
-    """Start a run from settings that were checked, and train it; `started`: when the command started."""
+    """Start a run from checked settings, and train it; `started`: start time of the command."""
     assert settings.data is not None
     data, other = settings.data, first_weights(settings)
     if other is not None:
@@ -63,7 +63,7 @@ def resume(folder: RunFolder, kept: TrainSettings, device: torch.device, started
     compare_with_checkpoint(folder, settings)
     packed = open_tokens(folder, verify=settings.verify)
     if Tokenizer.load(folder.tokenizer).digest != packed.tokenizer.digest:
-        raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: one of them was altered")
+        raise EarthworksError(f"{folder.tokenizer} is not the tokenizer of {packed.path}: put the original back")
     saved = bool(folder.steps())  # else it was killed before its first checkpoint
     other = None if saved else first_weights(settings, folder)  # as at the start, before the generator is seeded
     torch.manual_seed(settings.seed)
@@ -76,14 +76,14 @@ def resume(folder: RunFolder, kept: TrainSettings, device: torch.device, started
 def prepare(
     folder: RunFolder, parts: list[Source], settings: TrainSettings, other: FirstWeights | None = None
 ) -> tuple[PackedTokens, TrainSettings]:
-    """The tokens to train on, a packed folder as it is or text tokenised into `RUN/data`; and the settings with the
-    tokenizer named."""
+    """The tokens to train on (a packed folder as it is, or text tokenised into `RUN/data`), and the settings with the
+    tokenizer filled in."""
     if not parts:
         assert settings.data is not None
         packed = PackedTokens.open(settings.data, verify=settings.verify)
         if other is not None and other.tokenizer.digest != packed.tokenizer.digest:
             raise EarthworksError(
-                f"{settings.data} was made into tokens by another tokenizer than that of --init {settings.init}: give "
+                f"{settings.data} was tokenised by another tokenizer than that of --init {settings.init}: give "
                 "the text that it was made from"
             )
         return packed, settings
@@ -117,7 +117,7 @@ def conduct(
     device: torch.device,
     started: float,
 ) -> Path:
-    """Say what is about to happen, train, measure, report."""
+    """Announce the run, train, measure, report."""
     config = model.config
     task = Pretraining(model.to(device), packed, folder, settings, device)
     memory = training_memory(
@@ -137,7 +137,7 @@ def conduct(
     repeated = {name: times for name, times in packed.epochs(samples, config.context).items() if times > 1}
     if repeated:
         said = ", ".join(f"{name} {times:.1f} times" for name, times in repeated.items())
-        note(f"notice: with its share of the samples a subset is read more than once: {said}")
+        note(f"notice: at their sampling weights, some subsets are read more than once: {said}")
     cadence = Cadence(evaluate=settings.evaluate_every, sample=settings.sample_every, save=settings.save_every)
     command = f"earthworks gopher train --resume {typed(folder.path)}"
     fit(
@@ -146,7 +146,7 @@ def conduct(
         max_steps=settings.max_steps,
         cadence=cadence,
         command=command,
-        begun=started,
+        started=started,
         tensorboard=settings.tensorboard,
     )
     finish(folder, task)
@@ -154,7 +154,7 @@ def conduct(
 
 
 def finish(folder: RunFolder, task: Pretraining) -> None:
-    """Measure the best checkpoint on what was held out, colour a passage of it, and write the report."""
+    """Measure the best checkpoint on the held-out text, colour a passage of it, and write the report."""
     diverged = False
     if task.data.has_validation:
         model, tokenizer = load(folder.path, device=task.device)
@@ -174,8 +174,8 @@ def finish(folder: RunFolder, task: Pretraining) -> None:
         note(f"report {write_report([folder.path])}")
     if diverged:
         raise EarthworksError(
-            f"the model of {folder.path} diverged: what it says of held-out text is no finite number; everything is saved, "
-            "so see its report, and start a new run with a lower --learning_rate",
+            f"the model of {folder.path} diverged: its held-out loss is not finite. Everything is saved; see its "
+            "report, and start a new run with a lower --learning_rate",
             exit_code=1,
         )
     note(f'next: earthworks gopher generate {typed(folder.path)} --prompt "..."')

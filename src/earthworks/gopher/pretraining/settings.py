@@ -21,7 +21,7 @@ from earthworks.training.optimizer import Kind
 from earthworks.training.precision import BF16_WEIGHTS, Precision
 from earthworks.training.schedule import Shape
 
-ARCHITECTURE = ("context", "d_position", "max_distance", "norm", "positions", "tied")  # beside the size
+ARCHITECTURE = ("context", "d_position", "max_distance", "norm", "positions", "tied")  # in addition to the size
 
 
 @dataclass(frozen=True)
@@ -31,59 +31,57 @@ class TrainSettings(RunSettings):
     data: str | None = setting(
         None,
         "a file or folder of .txt, .jsonl, .parquet, .html or .warc (also .gz, .xz, .zst), `-`, a URL, `hf:owner/name`, "
-        "`python-docs`, a packed folder, or several of them with sampling weights: `books.jsonl=0.7,web/=0.3`.",
+        "`python-docs`, a packed folder, or several of these with sampling weights: `books.jsonl=0.7,web/=0.3`.",
     )
     _: KW_ONLY
     init: str | None = setting(None, "a run folder to take weights, architecture and tokenizer from.")
     size: str | None = setting(None, "one of the sizes of `GopherConfig.preset`.")
     family: str | None = setting(
-        None, "several sizes with commas between, each trained on the same tokens into RUN/SIZE (docs/scaling.md)."
+        None, "several sizes, separated by commas, each trained on the same tokens into RUN/SIZE (docs/scaling.md)."
     )
     tokenizer: str | None = setting(None, "`bpe` (default), `bytes`, or a tokenizer.json.")
-    vocabulary: int | None = setting(None, "tokens of a bpe that is trained.")
-    validation: float = setting(0.05, "held-out fraction, of the documents or of the end of a single one.", BELOW_ONE)
+    vocabulary: int | None = setting(None, "number of tokens of a trained bpe tokenizer.")
+    validation: float = setting(0.05, "held-out fraction: of the documents, or the end of a single one.", BELOW_ONE)
     sampling: Sampling = setting(
         "windows",
-        "`windows` (every token once an epoch) or `documents` (the paper's: all documents equally often).",
+        "`windows` (every token once per epoch) or `documents` (the paper's: all documents equally often).",
     )
-    context: int | None = setting(None, "tokens of a training sequence.", AT_LEAST_ONE)
-    batch: int | None = setting(None, "sequences of one update.", AT_LEAST_ONE)
-    micro_batch: int | None = setting(
-        None, "sequences of one forward pass; their gradients are accumulated.", AT_LEAST_ONE
-    )
+    context: int | None = setting(None, "tokens per training sequence.", AT_LEAST_ONE)
+    batch: int | None = setting(None, "sequences per update.", AT_LEAST_ONE)
+    micro_batch: int | None = setting(None, "sequences per forward pass; gradients are accumulated.", AT_LEAST_ONE)
     first_batch: int | None = setting(
-        None, "sequences of one update before `ramp_step` (the paper's 280B doubled its batch).", AT_LEAST_ONE
+        None, "sequences per update before `ramp_step` (the paper's 280B doubled its batch).", AT_LEAST_ONE
     )
-    ramp_step: int | None = setting(None, "the update from which `batch` holds.", AT_LEAST_ZERO)
+    ramp_step: int | None = setting(None, "the update from which `batch` applies.", AT_LEAST_ZERO)
     optimizer: Kind = setting("muon", "`adam` (the paper's), `adamw` or `muon`.")
-    learning_rate: float | None = setting(None, "peak rate of the matrices.", ABOVE_ZERO)
-    embedding_rate: float | None = setting(None, "peak rate of embeddings, gains and biases.", ABOVE_ZERO)
+    learning_rate: float | None = setting(None, "peak learning rate of the matrices.", ABOVE_ZERO)
+    embedding_rate: float | None = setting(None, "peak learning rate of embeddings, gains and biases.", ABOVE_ZERO)
     momentum: float | None = setting(None, "Muon's.", BELOW_ONE)
     beta1: float = setting(0.9, "Adam's decay of the first moment.", BELOW_ONE)
     beta2: float = setting(0.95, "Adam's decay of the second moment.", BELOW_ONE)
-    weight_decay: float = setting(0.0, "decoupled decay of the matrices (adamw, muon).", AT_LEAST_ZERO)
-    clip: float = setting(1.0, "largest global gradient norm.", ABOVE_ZERO)
+    weight_decay: float = setting(0.0, "decoupled weight decay of the matrices (adamw, muon).", AT_LEAST_ZERO)
+    clip: float = setting(1.0, "maximum global gradient norm.", ABOVE_ZERO)
     schedule: Shape = setting("linear", "`linear` (short runs) or `gopher` (warm-up from 1e-7, cosine to a tenth).")
-    warmup_steps: int | None = setting(None, "updates of rising rate (1,500 for `gopher`).", AT_LEAST_ZERO)
+    warmup_steps: int | None = setting(None, "updates with rising rate (1,500 for `gopher`).", AT_LEAST_ZERO)
     final_share: float | None = setting(None, "final rate as a share of the peak (a tenth for `gopher`).", A_SHARE)
     precision: Precision = setting(
         "auto",
         "`fp32`; `bf16` (products in bf16, weights in float32); `bf16-sr` and `bf16-master` (weights in bf16, updated by "
         "stochastic rounding or from a float32 copy); or `auto`, fp32 or bf16, whichever is faster here.",
     )
-    d_position: int | None = setting(None, "width of the position sinusoid (the model's width).")
-    max_distance: int | None = setting(None, "distances beyond it count as it.")
+    d_position: int | None = setting(None, "width of the position sinusoid (default: the model's width).")
+    max_distance: int | None = setting(None, "clamp greater distances to this one.")
     norm: Norm | None = setting(None, "`rms` (default) or `layer`.")
     positions: Positions | None = setting(None, "`relative` (default), `absolute` or `none`.")
-    tied: bool | None = setting(None, "one matrix for embedding and logits (default).")
+    tied: bool | None = setting(None, "share one matrix between embedding and logits (default).")
     validation_tokens: int | None = setting(None, "held-out tokens read at each validation.", AT_LEAST_ONE)
     verify: bool = setting(
-        False, "compare every file of packed data with its SHA-256 first, not only size, time and 64 blocks."
+        False, "check every file of packed data against its SHA-256 first, not only size, time and 64 blocks."
     )
 
 
 class SettledFamily(TrainSettings):
-    """The settings of a family that was started: these are known."""
+    """The settings of a started family, in which these are always set."""
 
     data: str
     max_steps: int
@@ -93,7 +91,7 @@ class SettledFamily(TrainSettings):
 
 
 class Settled(SettledFamily):
-    """The settings of a run that was started: these are known."""
+    """The settings of a started run, in which these are always set."""
 
     size: str
     micro_batch: int
@@ -110,26 +108,26 @@ class Settled(SettledFamily):
 
 
 def check(settings: TrainSettings) -> None:
-    """Raise EarthworksError for the first setting that no run can have, before anything is read or written."""
+    """Raise EarthworksError for the first invalid setting, before anything is read or written."""
     check_settings(settings)
     if settings.optimizer == "rmsprop" and settings.precision in BF16_WEIGHTS:
         raise EarthworksError(
-            f"--optimizer rmsprop moves float32 weights and --precision {settings.precision} has none: take adam, adamw "
+            f"--optimizer rmsprop needs float32 weights, and --precision {settings.precision} has none: use adam, adamw "
             "or muon, or --precision bf16"
         )
     model_config(replace(settings, size=settings.size or "44M", context=settings.context or 1), vocabulary=1)
 
 
 def model_config(settings: TrainSettings, vocabulary: int) -> GopherConfig:
-    """The model that the settings describe; what is not given is as `GopherConfig` has it."""
+    """The model that the settings describe, with `GopherConfig`'s defaults."""
     assert settings.size is not None
     given = {name: getattr(settings, name) for name in ARCHITECTURE if getattr(settings, name) is not None}
     return GopherConfig.preset(settings.size, vocabulary=vocabulary, **given)
 
 
 def architecture(settings: TrainSettings, init: tuple[str, GopherConfig] | None) -> TrainSettings:
-    """The settings with the architecture filled in: of the run that the weights are taken from (its size and its model),
-    where there is one, else the defaults. Raises EarthworksError naming a setting that is given otherwise."""
+    """The settings with the architecture filled in: from the run that the weights are taken from, if any, else the
+    defaults. Raises EarthworksError naming a setting that contradicts that run."""
     if init is None:
         return replace(
             settings,
@@ -145,12 +143,12 @@ def architecture(settings: TrainSettings, init: tuple[str, GopherConfig] | None)
         given = getattr(settings, name)
         if given not in (None, value):
             raise EarthworksError(
-                f"--{name} is {given}, and the model of --init {settings.init} has {value}: its weights fit no other, so "
+                f"--{name} is {given}, but the model of --init {settings.init} has {value} and its weights fit no other: "
                 f"leave --{name} out"
             )
     return replace(settings, **found)
 
 
 def written(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that config.yaml keeps: not what concerns one command alone."""
+    """The settings that config.yaml keeps: all but those of a single command."""
     return {name: value for name, value in values(settings).items() if name != "verify"}

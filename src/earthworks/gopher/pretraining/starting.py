@@ -1,4 +1,4 @@
-"""What a run starts from: fresh weights or another run's; and, when it is continued, that its files fit each other."""
+"""Initial weights of a run, fresh or from another run; and consistency checks of its files when it is resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,13 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
 
 
 def kept_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
-    """The settings of a run or a family that is continued; `given` are those of the command that does so."""
+    """The settings of a resumed run or family; `given` are those of the resuming command."""
     return settings_to_resume(folder, given, TrainSettings, read_run(folder), check)
 
 
 def compare_with_checkpoint(folder: RunFolder, settings: Settled) -> None:
-    """Before anything is built: refuse a config.yaml that is not that of the newest checkpoint, or a checkpoint whose
-    tensors are not those of the model in its state."""
+    """Before anything is built, refuse a config.yaml that does not match the newest checkpoint, or a checkpoint whose
+    tensors do not match the model in its state."""
     path = checkpoint.newest(folder)
     if path is None:
         return
@@ -55,14 +55,14 @@ def compare_with_checkpoint(folder: RunFolder, settings: Settled) -> None:
         now, was = model_config(settings, config.vocabulary).to_dict(), config.to_dict()
         differing = ", ".join(f"{name} {now[name]} for {was[name]}" for name in now if now[name] != was[name])
         raise EarthworksError(
-            f"{folder.config_file} describes another model than {path} holds ({differing}): one of the two was altered"
+            f"{folder.config_file} describes another model than {path} holds ({differing}): put the original back"
         )
 
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """A run that another one takes its first weights from: its checkpoint, the name of its size, its model, its tokenizer,
-    and the file of that."""
+    """A run that provides another one's initial weights: its checkpoint, the name of its size, its model, its tokenizer,
+    and the tokenizer's file."""
 
     path: Path
     size: str
@@ -72,9 +72,9 @@ class FirstWeights:
 
 
 def first_weights(settings: TrainSettings, started: RunFolder | None = None) -> FirstWeights | None:
-    """What `--init` names, or None; for a run that was `started`, the very checkpoint that it recorded.
+    """The run that `--init` names, or None; for a run that was `started`, the exact checkpoint that it recorded.
 
-    Refuses another tokenizer than that run's, or a vocabulary, together with `--init`."""
+    Refuses `--init` together with a vocabulary or another tokenizer than that run's."""
     init = settings.init
     if init is None:
         return None
@@ -84,23 +84,25 @@ def first_weights(settings: TrainSettings, started: RunFolder | None = None) -> 
     for name, allowed in (("tokenizer", own), ("vocabulary", None)):
         if getattr(settings, name) not in (None, allowed):
             raise EarthworksError(
-                f"--init {init} brings the tokenizer that its weights were trained with; leave --{name} out"
+                f"--init {init} uses the tokenizer that its weights were trained with; leave --{name} out"
             )
     config = read_run(other)
     path, tensors, state = checkpoint.load_chosen(other) if recorded is None else (recorded, *checkpoint.load(recorded))
     model = built(path, tensors, state)
     size, shape = str(config.get("size")), model.config
     if SIZES.get(size) != (shape.num_layers, shape.num_heads, shape.d_head, shape.d_model):
-        raise EarthworksError(f"{other.config_file} says size {size[:80]}, which is not that of the weights in {path}")
+        raise EarthworksError(f"{other.config_file} has size {size[:80]}, which does not fit the weights in {path}")
     tokenizer = Tokenizer.load(other.tokenizer)
     if tokenizer.digest != state.get("tokenizer"):
-        raise EarthworksError(f"{path} was trained with another tokenizer than {own}: one of the two was replaced")
+        raise EarthworksError(
+            f"{path} was trained with another tokenizer than {own}: one of them was replaced; put it back"
+        )
     return FirstWeights(path, size, model, tokenizer, own)
 
 
 def begin(model: Gopher, packed: PackedTokens, other: FirstWeights | None) -> None:
-    """The weights at step 0: another run's, or fresh ones with the logits' bias at the log frequency of each token, so
-    that the first loss is the entropy of single tokens and no step is spent on learning them."""
+    """Set the weights of step 0: another run's, or fresh ones with the logits' bias at the log frequency of each token,
+    so that the first loss is the unigram entropy and no steps are spent on learning it."""
     if other is not None:
         load_weights(model, other.model.state_dict())
         return

@@ -1,4 +1,4 @@
-"""A Gopher in training: one update, one measurement, one sample, and what a checkpoint of it holds."""
+"""A Gopher in training: update, validation, sample, and checkpoint contents."""
 
 import math
 import time
@@ -45,7 +45,7 @@ class Pretraining:
         self.held_out = held_out(data, settings.validation_tokens)
 
     def update(self, step: int) -> dict[str, Any]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         settings = self.settings
         batch, context = self.ramp.size(step), settings.context
         rows = self.data.windows(settings.seed, self.ramp.before(step), batch, context, settings.sampling)
@@ -53,7 +53,7 @@ class Pretraining:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         record = {"loss": float(loss), "gradient_norm": float(norm)}
         if self.guard.admits(record["loss"], record["gradient_norm"]):
-            if record["gradient_norm"] + 1e-6 > settings.clip:  # else it would be a pass of multiplications by 1
+            if record["gradient_norm"] + 1e-6 > settings.clip:  # otherwise clipping would multiply by 1
                 torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings.clip, norm)
             self.optimizer.step(self.schedule.factor(step))
         else:
@@ -61,7 +61,7 @@ class Pretraining:
             record["skipped"] = True
         synchronize(self.device)
         self.tokens_seen += batch * context
-        rate = batch * context / (time.perf_counter() - begun)
+        rate = batch * context / (time.perf_counter() - started)
         return {
             **record,
             "learning_rate": self.settings.learning_rate * self.schedule.factor(step),
@@ -73,17 +73,17 @@ class Pretraining:
         }
 
     def backward(self, tokens: Tensor) -> Tensor:
-        """The mean loss of a batch and, in the parameters, its gradients; in smaller parts where memory is short.
+        """Mean loss of a batch, with its gradients accumulated in the parameters; in smaller parts where memory is short.
 
-        Gradients add up over microbatches, so the batch stays what it was. The size that fits is kept, and saved: the
-        order of a sum decides its last bits. Raises EarthworksError when a single sequence does not fit.
+        Gradients add up over microbatches, so the batch size is unchanged. The microbatch size that fits is kept and
+        saved, because the order of a sum decides its last bits. Raises EarthworksError when one sequence does not fit.
         """
         while True:
             try:
                 return self.accumulate(tokens)
             except torch.OutOfMemoryError:
                 tried = min(self.micro_batch, len(tokens))
-            self.optimizer.zero_grad()  # out of the handler, whose traceback would keep the activations alive
+            self.optimizer.zero_grad()  # outside the handler, whose traceback would keep the activations alive
             if tried == 1:
                 raise EarthworksError(
                     f"{self.device} is out of memory with one sequence of {tokens.shape[1] - 1} tokens at a time: start "
@@ -144,7 +144,7 @@ class Pretraining:
         drawing: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": step, "precision": "fp32"}
         try:
             text = generate(self.model, self.data.tokenizer, "", max_tokens=length, **drawing)[0].text
-        except EarthworksError as error:  # of a model that diverged, whose run is to be saved all the same
+        except EarthworksError as error:  # the model diverged; its run is saved all the same
             text = f"[no sample: {error}]"
         self.run.samples.mkdir(exist_ok=True)
         write_bytes(self.run.samples / f"step-{step}.txt", text.encode())
@@ -186,7 +186,7 @@ class Pretraining:
 
 
 def make_optimizer(model: Gopher, settings: Settled, device: torch.device) -> Optimizer:
-    """Of a model in float32, whose parameters become bf16 where the precision says so."""
+    """Optimizer of a float32 model; converts its parameters to bf16 if the precision requires it."""
     return Optimizer(
         settings.optimizer,
         model.named_parameters(),
@@ -210,7 +210,7 @@ def make_schedule(settings: Settled) -> Schedule:
 
 
 def held_out(data: PackedTokens, max_tokens: int) -> dict[str, list[Scorable]]:
-    """By subset, the first held-out documents up to `max_tokens` tokens in all."""
+    """The first held-out documents of each subset, up to `max_tokens` tokens in all."""
     names = [subset.name for subset in data.subsets if subset.validation.documents]
     return {
         name: up_to(
