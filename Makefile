@@ -64,6 +64,8 @@ lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/codespell --dictionary - --dictionary tests/banned_words.txt src tests docs benchmarks examples .github *.md Makefile \
+		pyproject.toml
 
 # A wheel and a source archive in dist/, and the wheel's quickstart, half a minute of it, in an empty environment.
 dist: dev

@@ -125,10 +125,10 @@ def main() -> None:
         forms |= {("augmented", width): ours("augmented") for width in NARROW}
         first = {}
         for (name, width), form in forms.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             if name != "plain":
                 check(name, form, heads, d_head, width)
-            first[name, width] = time.perf_counter() - begun
+            first[name, width] = time.perf_counter() - started
         for context in arguments.contexts:
             measured: dict[tuple[str, int], list[tuple[float, float]]] = {key: [] for key in forms}
             for repeat in range(arguments.repeats + 2):

@@ -73,9 +73,9 @@ def measure(form: str, precision: str, context: int, batch: int, passes: int) ->
     before = peak_memory()
     seconds = []
     for _ in range(passes):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         norm = once(x, weight)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return {"seconds": statistics.median(seconds), "megabytes": peak_memory() - before, "norm": norm}
 
 

@@ -66,11 +66,11 @@ def main() -> None:
         real = data.scaled(pixels[: settings.batch])
         pairs = []
         for repeat in range(arguments.repeats + 1):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             straightforward(plain_critic, plain_generator, optimizer, real)
             middle = time.perf_counter()
             task.critic_step(repeat, random, 1.0)
-            pairs.append((1000 * (middle - begun), 1000 * (time.perf_counter() - middle)))
+            pairs.append((1000 * (middle - started), 1000 * (time.perf_counter() - middle)))
         naive, ours = (statistics.median(column) for column in zip(*pairs[1:]))
         ratios = sorted(a / b for a, b in pairs[1:])
         lines.append(

@@ -105,10 +105,10 @@ def main() -> None:
             for name, (_, job) in jobs.items():
                 if repeat and not arguments.busy:
                     quiet()
-                begun = time.process_time()
+                started = time.process_time()
                 job()
                 if repeat:
-                    seconds[name].append(time.process_time() - begun)
+                    seconds[name].append(time.process_time() - started)
         rates = {name: jobs[name][0] / statistics.median(each) for name, each in seconds.items()}
         lines = [header(), "", f"{len(texts):,} documents, {total:.1f} MB of text in {FILES} files.", ""]
         lines += ["| what | MB per CPU-second | runs | against datatrove |", "| --- | ---: | --- | ---: |"]
@@ -127,9 +127,9 @@ def main() -> None:
             for workers in (1, 2):
                 if not arguments.busy:
                     quiet()
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 ours(raw, output, workers)
-                clock[workers].append(time.perf_counter() - begun)
+                clock[workers].append(time.perf_counter() - started)
             ratios.append(clock[1][-1] / clock[2][-1])
         times = {workers: ", ".join(f"{each:.2f}" for each in found) for workers, found in clock.items()}
         lines += ["", f"Two processes: {statistics.median(ratios):.2f} times as fast as one by the clock"]

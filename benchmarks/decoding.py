@@ -85,9 +85,9 @@ def reading(num_bytes: int) -> float:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     function()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def speed(arguments: argparse.Namespace) -> list[str]:

@@ -60,9 +60,9 @@ def speed(arguments: argparse.Namespace) -> list[str]:
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(arguments.repeats):
         for name, function in contestants.items():
-            begun = time.process_time()
+            started = time.process_time()
             function()
-            seconds[name].append(time.process_time() - begun)
+            seconds[name].append(time.process_time() - started)
             print(f"{name} {megabytes / seconds[name][-1]:.1f} MB/CPU-s", file=sys.stderr, flush=True)
     rates = {name: megabytes / statistics.median(each) for name, each in seconds.items()}
     (peer,) = (rate for name, rate in rates.items() if name.startswith("rensa"))
@@ -218,9 +218,9 @@ def near(arguments: argparse.Namespace) -> list[str]:
 def contamination(arguments: argparse.Namespace) -> list[str]:
     random = np.random.default_rng(0)
     around = [text.split(" ") for text in documents(arguments.data, 5_000_000)]
-    begun = time.process_time()
+    started = time.process_time()
     index = index_items(read_items(arguments.eval))
-    indexing = time.process_time() - begun
+    indexing = time.process_time() - started
     texts, expected = [], []
     for place in random.permutation(len(index.items))[: arguments.items].tolist():
         item = index.items[place]
@@ -230,9 +230,9 @@ def contamination(arguments: argparse.Namespace) -> list[str]:
             at = int(random.integers(len(words) + 1))
             texts.append(" ".join([*words[:at], long[random.integers(len(long))], *words[at:]]))
             expected.append(place)
-    begun = time.process_time()
+    started = time.process_time()
     found = hits(texts, index)
-    seconds = time.process_time() - begun
+    seconds = time.process_time() - started
     pairs = set(zip(found.document.tolist(), found.item.tolist()))
     reached = sum(pair in pairs for pair in enumerate(expected))
     clean = hits([" ".join(words) for words in around], index)

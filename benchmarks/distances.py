@@ -38,9 +38,9 @@ def clouds(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def timed(function: Callable[[], float]) -> tuple[float, float]:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     value = float(function())
-    return time.perf_counter() - begun, value
+    return time.perf_counter() - started, value
 
 
 def in_turns(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:

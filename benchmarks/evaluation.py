@@ -152,9 +152,9 @@ def compare(
         seconds: dict[str, list[float]] = {each: [] for each in contestants}
         for _ in range(repeats):
             for each, run in contestants.items():
-                begun = time.process_time()
+                started = time.process_time()
                 run()
-                seconds[each].append(time.process_time() - begun)
+                seconds[each].append(time.process_time() - started)
         medians = {each: statistics.median(times) for each, times in seconds.items()}
         best = min((each for each in medians if each.startswith("hf")), key=medians.__getitem__)
         times = np.array([medians[best], medians["ours"], medians["gopher"]])

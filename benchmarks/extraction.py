@@ -108,10 +108,10 @@ def main() -> None:
     ]
     values, resampled, empty = {}, {}, {}
     for name, function in contestants.items():
-        begun = time.process_time()
+        started = time.process_time()
         of_article = [function(each["html"], each["url"]) or "" for each in articles]
         of_page = [function(each["html"], each["url"]) or "" for each in pages]
-        print(f"{name}: {time.process_time() - begun:.1f} CPU-s in this process", file=sys.stderr, flush=True)
+        print(f"{name}: {time.process_time() - started:.1f} CPU-s in this process", file=sys.stderr, flush=True)
         gold = [each["article"] for each in articles]
         parts = of_articles(of_article, gold, 1), of_articles(of_article, gold, 4), of_segments(of_page, pages)
         values[name] = measures(*parts)

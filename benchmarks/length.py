@@ -85,7 +85,7 @@ def by_window(model: Gopher, tokens: Tensor, window: int) -> NDArray[Any]:
 
 
 def trained(data: str, run: Path, steps: int, **settings: Any) -> str:
-    """That run, begun or gone on with as far as it still has to."""
+    """That run, started or resumed as far as it still has to."""
     if (run / "config.yaml").exists():
         if not finished(RunFolder(run), steps):
             train(resume=str(run))

@@ -59,9 +59,9 @@ def one_run(packed: PackedTokens, settings: Settled, steps: int) -> dict[str, fl
     model = Gopher(model_config(settings, packed.tokenizer.vocabulary))
     begin(model, packed, None)
     training = task.Pretraining(model, packed, RunFolder("unused"), settings, torch.device("cpu"))
-    begun = time.process_time()
+    started = time.process_time()
     losses = [training.update(step)["loss"] for step in range(steps)]
-    seconds = time.process_time() - begun
+    seconds = time.process_time() - started
     held_out = training.validate()
     assert held_out is not None
     last = statistics.fmean(losses[-LAST:])

@@ -108,9 +108,9 @@ def main() -> None:
     measured: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(arguments.repeats):
         for name, (function, size) in contestants.items():
-            begun = time.process_time()
+            started = time.process_time()
             function()
-            measured[name].append(size / (time.process_time() - begun))
+            measured[name].append(size / (time.process_time() - started))
             print(f"{name} {measured[name][-1]:.2f} MB/CPU-s", file=sys.stderr, flush=True)
     rates = {name: statistics.median(each) for name, each in measured.items()}
     lines = ["# Quality and repetition rules: speed", "", header(), ""]

@@ -6,7 +6,7 @@ Trained on text/ without what the tasks measure on (the novels of validation and
 film reviews, openings of Wikipedia articles, speeches. One tokenizer, one packing, equal tokens in the same order for every
 size; the three smallest with several seeds; the fourth size also on an eighth, a quarter and a half of the tokens, each
 with a schedule of its own length. Then the tasks of eval/, seed 0 of every size, `--limit` items of each (those answered by
-writing are left out: at this size nothing is right). The law is fitted on five sizes and foretells the sixth, beside a
+writing are left out: at this size nothing is right). The law is fitted on five sizes and predicts the sixth, beside a
 straight line in log-log; the result says which is nearer, and whether the measurement lies within the interval.
 
 About half of `--minutes` goes to training. With --output the runs stay, and the same command goes on where it was stopped.
@@ -105,7 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.busy:
         quiet()
-    begun = time.monotonic()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.output or Path(temporary)
         runs = train_all(arguments, folder)
@@ -121,7 +121,7 @@ def main() -> None:
             shutil.copy(figure, RESULTS / figure.name)
     text = [
         header(),
-        f"- time: {(trained - begun) / 60:.0f} min training, {(measured - trained) / 60:.0f} min tasks",
+        f"- time: {(trained - started) / 60:.0f} min training, {(measured - trained) / 60:.0f} min tasks",
         "",
     ]
     text += [headline(result), "", "```", *lines(result), "```", ""]

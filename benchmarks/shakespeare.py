@@ -83,7 +83,7 @@ def recipe(file: str, seed: int) -> tuple[float, float]:
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
     random = np.random.default_rng(seed)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for step in range(steps):
         rate = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + 0.45e-3 * (1 + math.cos(math.pi * (step - 100) / 1900))
         for group in optimizer.param_groups:
@@ -95,7 +95,7 @@ def recipe(file: str, seed: int) -> tuple[float, float]:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     num_windows = (len(held_out) - 1) // context
     x = torch.from_numpy(held_out[: num_windows * context].reshape(-1, context))
     y = torch.from_numpy(held_out[1 : num_windows * context + 1].reshape(-1, context))
@@ -109,9 +109,9 @@ def ours(file: str, minutes: float, seed: int, folder: Path, threads: int) -> di
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "earthworks.cli", "gopher", "train", "--data", file, "--tokenizer", "bytes"]
     command += ["--validation", "0.1", "--minutes", f"{minutes:.5f}", "--run", str(folder), "--seed", str(seed)]
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    whole = time.perf_counter() - begun
+    whole = time.perf_counter() - started
     measure = [
         sys.executable,
         "-m",

@@ -38,9 +38,9 @@ def measure(size: str, precision: str, device: torch.device, arguments: argparse
         torch.cuda.reset_peak_memory_stats(device)
     rates = []
     for step in range(arguments.steps + 2):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         task.update(step)  # waits for the device at its end
-        rates.append(batch * config.context / (time.perf_counter() - begun))
+        rates.append(batch * config.context / (time.perf_counter() - started))
     rates = sorted(rates[2:])
     flops = statistics.median(rates) * training_flops(config, config.context)
     peak = peak_of(device)

@@ -85,11 +85,11 @@ def compare(threads: int, context: int, precision: str, repeats: int, clock: Cal
     pairs = []
     for repeat in range(repeats + 2):
         tokens = torch.randint(SHAPE["vocabulary"], (TOKENS // context, context))
-        begun = clock()
+        started = clock()
         task.update(repeat)
         middle = clock()
         llama_update(tokens)
-        pairs.append((middle - begun, clock() - middle))
+        pairs.append((middle - started, clock() - middle))
     pairs = pairs[2:]
     ours, theirs = (TOKENS / statistics.median(column) for column in zip(*pairs))
     ratios = sorted(b / a for a, b in pairs)
@@ -109,9 +109,9 @@ def preset_row(threads: int, context: int, precision: str, repeats: int, clock: 
     task = training_task(config, CPU, batch=TOKENS // context, precision=precision)
     seconds = []
     for repeat in range(repeats + 1):
-        begun = clock()
+        started = clock()
         task.update(repeat)
-        seconds.append(clock() - begun)
+        seconds.append(clock() - started)
     rate = TOKENS / statistics.median(seconds[1:])
     share = rate * training_flops(config, context) / matmul_ceiling(CPU, torch.bfloat16)
     return f"| {threads} | {context:,} | {precision} | {rate:,.0f} | {share:.0%} |"

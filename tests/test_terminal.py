@@ -174,14 +174,14 @@ ALIASES = "a: &a [1,1,1,1,1,1,1,1,1,1]" + "".join(
 
 
 def test_aliases_that_unfold_are_refused_typed_or_in_a_file(command, tmp_path):
-    begun = time.monotonic()
+    started = time.monotonic()
     typed = command("corpus inspect x", bounds=f"{{{ALIASES}}}")
     assert typed.refuses("--bounds expands to more than 20,000 values")
     (tmp_path / "c.yaml").write_text(f"{{{ALIASES}}}")
     filed = command("corpus build", config=tmp_path / "c.yaml")
     assert filed.refuses("c.yaml expands to more than 20,000 values")
     assert command("gopher generate no-run", prompt=f"{{{ALIASES}}}").refuses("there is no run folder")  # text is text
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "large"])

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthworks.evaluation import train_classifier
-from earthworks.evaluation.roc import auc
 from earthworks.evaluation.toxicity.classifier import LinearClassifier, headline, no_claim
 from earthworks.evaluation.toxicity.labelled import read_labelled
 from earthworks.runs import EarthworksError
+from earthworks.statistics import auc
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=20))

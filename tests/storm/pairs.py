@@ -30,9 +30,9 @@ def pairs(folder: Path, chance: random.Random) -> list[Figures]:
         ("evaluate tasks and report", tasks, tasks.first, page, False),
     ]
     found = []
-    for number, (name, subject, one, other, begun) in enumerate(wanted):
+    for number, (name, subject, one, other, started) in enumerate(wanted):
         with counted(name) as figures:
-            pair(figures, subject, folder / str(number), chance, one, other, begun)
+            pair(figures, subject, folder / str(number), chance, one, other, started)
         found.append(figures)
     return found
 
@@ -44,16 +44,16 @@ def pair(
     chance: random.Random,
     one: Command,
     other: Command,
-    begun: bool,
+    started: bool,
 ) -> None:
-    """`begun`: the folder holds a run that was killed on its way."""
+    """`started`: the folder holds a run that was killed on its way."""
     place = fresh(subject, folder)
     ended = run(figures, subject.first(place), doing="unbroken")
     assert ended is not None
     whole, seconds = subject.result(place), ended.seconds
     for number in range(TIMES):
         place = fresh(subject, folder)
-        if begun:
+        if started:
             start(subject, place)
         with among_strangers(figures, one(place)):
             first = Running(one(place))
@@ -67,7 +67,7 @@ def pair(
                 victim.send(kill)
                 figures.counts["KILL" if kill == signal.SIGKILL else "INT"] += 1
             for each, what in ((first, "the first"), (second, "the second")):
-                # who comes second is refused (1 or 2); a page of a run that has not begun is (2), too
+                # who comes second is refused (1 or 2); a page of a run that has not started is (2), too
                 allowed = (0, 1, 2, -9, -2, 130) if each is victim else (0, 1, 2)
                 judged(figures, each, allowed, f"{what} of two")
         run(figures, subject.next(place), doing="after the two")

@@ -7,8 +7,8 @@ from typing import Any
 
 from earthworks.evaluation.example_files import find, lines_of, number_of, records_of
 from earthworks.evaluation.findings import ends
-from earthworks.evaluation.roc import auc
 from earthworks.runs import EarthworksError
+from earthworks.statistics import auc
 
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 # Constants from Hutto and Gilbert 2014, based on human ratings.

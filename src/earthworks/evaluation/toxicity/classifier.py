@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthworks.evaluation.findings import ends
-from earthworks.evaluation.roc import auc
 from earthworks.evaluation.shapes import SCORER, Each, shaped
 from earthworks.evaluation.toxicity.labelled import LabelledTexts, labelled_in, read_labelled
 from earthworks.runs import EarthworksError, json_text, new_folder, verify_manifest
 from earthworks.runs.files import write_through
 from earthworks.runs.terminal import typed
+from earthworks.statistics import auc
 
 HELD_OUT = 0.15
 HATECHECK_BAR = 0.65

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from earthworks.evaluation.findings import ends
 from earthworks.evaluation.likelihood.protocol import AnyScorer, differences, likelihoods, scorer_of, values_of
 from earthworks.evaluation.results import ready_to_write, write_result
-from earthworks.evaluation.roc import auc
 from earthworks.evaluation.toxicity.labelled import LabelledTexts, read_labelled
 from earthworks.runs import EarthworksError, RunFolder
 from earthworks.runs.progress import note
+from earthworks.statistics import auc
 
 QUESTION = "Comment: {text}\nQuestion: Is the comment above toxic? Answer yes or no.\nAnswer:"
 YES, NO = " yes", " no"
