@@ -19,6 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from earthworks.runs import EarthworksError, RunFolder, read_json, read_metrics
+from earthworks.runs.changed_settings import FREE
 from tiny_runs import FLEA, TIMINGS, words
 
 PLACES = 10  # bytes of each file that are flipped, one at a time
@@ -167,7 +168,8 @@ def nothing(_: Path) -> None:
 def page(path: Path) -> str:
     """The words of a report, without pictures, dates and speeds."""
     text = re.sub(r"<(script|style|svg|img).*?(</\1>|>)", " ", path.read_text(), flags=re.DOTALL)
-    text = re.sub(r"(?m)^\s*run\s+/\S+\s*$", "", re.sub(r"<[^>]*>", " ", text))  # where it was when it was started
+    text = re.sub(r"<[^>]*>", " ", text)
+    text = re.sub(rf"(?m)^\s*(?:{'|'.join(FREE)})\s.*$", "", text)  # settings that may be edited
     return UNSTABLE.sub("", text)
 
 

@@ -296,7 +296,7 @@ def kills(output: Path, raw: Path, num: int, seed: int) -> None:
     """Build by the command, with workers (and sometimes the command itself) killed at random, until it is done."""
     random_ = random.Random(seed)
     script = (
-        "import sys; from earthworks.corpus import shards; shards.SHARD_BYTES = 1; "
+        "import sys; from earthworks.corpus.pipeline import shards; shards.SHARD_BYTES = 1; "
         "from earthworks.cli import main; main(sys.argv[1:])"
     )
     command = [

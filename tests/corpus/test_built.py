@@ -337,12 +337,12 @@ def test_a_signal_ends_the_workers_leaves_nothing_half_written_and_the_same_comm
     """The signal goes to the whole group, as a terminal sends Ctrl-C; each worker is in the middle of a file."""
     run(raw, tmp_path / "whole")
     script = (
-        "import sys, time; from pathlib import Path; from earthworks.corpus import shards, filtering\n"
-        "shards.SHARD_BYTES = 1; through = filtering.judged\n"
+        "import sys, time; from pathlib import Path; from earthworks.corpus.pipeline import shards, filter_stage\n"
+        "shards.SHARD_BYTES = 1; through = filter_stage.judged\n"
         "def judged(*given):\n"
         "    Path(sys.argv[-1], str(time.time_ns())).touch(); time.sleep(60 if 'slow' in sys.argv[-1] else 0)\n"
         "    return through(*given)\n"
-        "filtering.judged = judged\n"
+        "filter_stage.judged = judged\n"
         "from earthworks.cli import main; main(sys.argv[1:-1])"
     )
     (tmp_path / "slow").mkdir()
@@ -549,7 +549,7 @@ def test_what_could_not_be_read_back_is_refused_before_any_work(raw, tmp_path, m
 
 
 def test_a_build_of_more_shards_than_a_manifest_can_name_is_refused_before_any_work(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("earthworks.corpus.planning.OF_A_SHARD", sealing.LARGEST)
+    monkeypatch.setattr("earthworks.corpus.pipeline.planning.OF_A_SHARD", sealing.LARGEST)
     with pytest.raises(EarthworksError, match="more files than one build can list"):
         run(raw, tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()

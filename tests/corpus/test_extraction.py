@@ -169,7 +169,7 @@ def test_a_process_whose_cpu_time_runs_out_is_followed_by_another_and_no_page_is
     original = extraction.subprocess.Popen
     setting = (
         "import itertools, resource; resource.setrlimit(resource.RLIMIT_CPU, (40, 40)); "
-        "from earthworks.corpus import extraction; clock = itertools.count(2, 3); "
+        "from earthworks.corpus.readers import html_text as extraction; clock = itertools.count(2, 3); "
         "extraction.cpu_seconds = lambda: next(clock); extraction.serve()"
     )
     monkeypatch.setattr(

@@ -22,6 +22,7 @@ from earthworks.corpus import Fault, Reading, files_of, read, read_input
 from earthworks.corpus.document import LongDocument
 from earthworks.corpus.readers import any_source as module
 from earthworks.corpus.readers import records, streams
+from earthworks.corpus.readers.hugging_face import hugging_face_parts
 from earthworks.runs import EarthworksError
 
 TEXTS = ["First, with an é.\r\nAnd a second line.\n", "日本語の文章", "x" * 3000 + "\n\n\t end", "Ünï"]
@@ -126,10 +127,10 @@ def test_a_local_hugging_face_data_set_is_read(tmp_path, monkeypatch):
 
 
 def test_hugging_face_names_have_a_config_and_a_split():
-    assert module.hugging_face_parts("hf:owner/name") == ("owner/name", None, "train")
-    assert module.hugging_face_parts("hf:owner/name:small") == ("owner/name", "small", "train")
-    assert module.hugging_face_parts("hf:owner/name:small:test") == ("owner/name", "small", "test")
-    assert module.hugging_face_parts("hf:owner/name::test") == ("owner/name", None, "test")
+    assert hugging_face_parts("hf:owner/name") == ("owner/name", None, "train")
+    assert hugging_face_parts("hf:owner/name:small") == ("owner/name", "small", "train")
+    assert hugging_face_parts("hf:owner/name:small:test") == ("owner/name", "small", "test")
+    assert hugging_face_parts("hf:owner/name::test") == ("owner/name", None, "test")
     assert "expected hf:NAME" in complaint("hf:a:b:c:d")
 
 

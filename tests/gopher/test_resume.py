@@ -268,7 +268,7 @@ def test_harmed_data_is_named(command, stopped, harm):
 
 def test_a_resumed_run_says_the_same_of_a_config_that_is_not_its_own(command, stopped):
     for content, complaint in (
-        ("kind: wgan\n", "is not the configuration of a Gopher run (kind)"),
+        ("kind: wgan\n", "is the run of a GAN"),
         ("kind: gopher\nlearning_speed: 3\n", "is not the configuration of a Gopher run (learning_speed)"),
         ("- a\n", "does not contain a mapping of settings"),
         ("a: [", "is not valid YAML"),
