@@ -210,9 +210,16 @@ def judged(figures: Figures, running: Running, allowed: Sequence[int], doing: st
     return ended
 
 
-def run(figures: Figures, arguments: Sequence[object], allowed: Sequence[int] = (0,), doing: str = "") -> Ended | None:
-    """A command from its beginning to its end, among strangers."""
+def run(
+    figures: Figures,
+    arguments: Sequence[object],
+    allowed: Sequence[int] = (0,),
+    doing: str = "",
+    before: Callable[[], None] = lambda: None,
+) -> Ended | None:
+    """A whole command among strangers' files; `before` is called when those are there."""
     with among_strangers(figures, arguments):
+        before()
         return judged(figures, Running(arguments), allowed, doing or " ".join(map(str, arguments[:2])))
 
 

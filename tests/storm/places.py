@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sentinel import FILES
 from storm.harness import Figures, Running, among_strangers, counted, judged, run
 from storm.kills import compare, fresh
 from storm.subjects import SUBJECTS, Subject
@@ -17,7 +16,6 @@ from storm.subjects import SUBJECTS, Subject
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # of the disk that a command needs
 LARGE = 256 << 20
 PAGE = 4096  # bytes that a small file takes
-STRANGERS = 2 * len(FILES) * PAGE  # what the sentinel plants around and above the folder
 YEARS = 365 * 86400.0
 
 
@@ -52,8 +50,14 @@ def disk_full(figures: Figures, subject: Subject, disk: Path, prepared: Path) ->
     for share in SHARES:
         resized(disk, LARGE)
         inputs = ready(subject, disk, prepared)
-        resized(disk, used(disk) + STRANGERS + max(PAGE, int(share * needed)))
-        run(figures, subject.first(inputs), (0, 1), f"disk for {share:.0%}")
+        room = max(PAGE, int(share * needed))
+        run(
+            figures,
+            subject.first(inputs),
+            (0, 1),
+            f"disk for {share:.0%}",
+            before=lambda room=room: resized(disk, used(disk) + room),
+        )
         resized(disk, LARGE)
         run(figures, subject.next(inputs), doing=f"after a disk for {share:.0%}")
         compare(figures, subject, inputs, whole, f"a disk for {share:.0%}")
@@ -145,7 +149,7 @@ def clock(folder: Path, chance: random.Random) -> list[Figures]:
 
 
 def move_clock(first: float, later: float) -> None:
-    """From now on time.time() is so many seconds off, and `later` once it was asked fifty times."""
+    """From now on time.time() is `first` seconds off, and `later` seconds off after fifty calls."""
     honest, calls = time.time, 0
 
     def moved() -> float:
