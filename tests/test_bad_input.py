@@ -201,9 +201,9 @@ def test_a_harmed_run_is_named(command, tiny_run, tmp_path, verb):
         return tmp_path / "run"
 
     for name, content, complaint in (
-        ("checkpoints/step-10/model.safetensors", b"", "it was cut short or altered"),
+        ("checkpoints/step-10/model.safetensors", b"", "it was cut short, or one of the two was altered"),
         ("checkpoints/step-10/model.safetensors", None, "is missing"),
-        ("checkpoints/step-10/state.json", b"", "it was cut short or altered"),
+        ("checkpoints/step-10/state.json", b"", "it was cut short, or one of the two was altered"),
         ("tokenizer.json", b"", "it was altered or cut short"),
         ("tokenizer.json", None, "does not exist"),
     ):

@@ -303,7 +303,7 @@ def corpus(flea, tmp_path_factory, undrawn_figures) -> Subject:
 @pytest.mark.parametrize(
     ("subject", "places"),
     [
-        *(("gopher_run", 1), ("corpus", 1)),
+        ("gopher_run", 1),
         *(pytest.param(name, PLACES, marks=pytest.mark.slow) for name in ("gopher_run", "gan_run", "packed", "corpus")),
     ],
 )

@@ -646,6 +646,7 @@ def test_the_page_marks_what_repeated_and_shows_copies_side_by_side(raw, tmp_pat
         assert rule in page
 
 
+@pytest.mark.slow
 def test_other_bounds_are_tried_on_the_values_on_record(raw, tmp_path, command):
     run(raw, tmp_path / "corpus")
     outcome = command("corpus inspect", tmp_path / "corpus", bounds=json.dumps({"words": [10, 1000]}))

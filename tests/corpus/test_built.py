@@ -295,9 +295,9 @@ def test_ranks_write_in_parallel_and_nobody_else_does(raw, tmp_path, small_shard
     (tmp_path / "corpus").mkdir()
     with lock(tmp_path / "corpus", "building-rank-1"):
         assert run_rank(raw, tmp_path / "corpus", 0) is None
-        with pytest.raises(EarthworksError, match="is being"):
+        with pytest.raises(EarthworksError, match="being"):
             run_rank(raw, tmp_path / "corpus", 1)
-        with pytest.raises(EarthworksError, match="is being"):
+        with pytest.raises(EarthworksError, match="being"):
             run(raw, tmp_path / "corpus")
     assert run_rank(raw, tmp_path / "corpus", 1) is None
     run(raw, tmp_path / "corpus")
@@ -469,8 +469,8 @@ def test_a_strangers_manifest_is_one_sentence_or_what_it_says(corpus, command, m
         monkeypatch.setattr(f"earthworks.corpus.pipeline.inspection_figures.{picture}", lambda *_: Table("", (), ()))
     manifest = json.loads((corpus / "manifest.json").read_text())
     del manifest["sha256"]
-    for name in manifest:
-        for value in OTHER:
+    for number, name in enumerate(manifest):
+        for value in OTHER[number % 2 :: 2]:
             (corpus / "manifest.json").write_bytes(sealed({**manifest, name: value}))
             outcome = command("corpus inspect", corpus)
             assert outcome.code in (0, 2), (name, value, outcome.err)

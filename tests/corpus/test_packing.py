@@ -271,7 +271,7 @@ def test_an_altered_folder_is_refused_by_name(tmp_path, bpe):
     shard = path / "in" / "train-00000.bin"
     content = shard.read_bytes()
     shard.write_bytes(content[:-2])
-    with pytest.raises(EarthworksError, match=r"train-00000.bin has \d+ bytes instead of \d+"):
+    with pytest.raises(EarthworksError, match=r"train-00000.bin has \d+ bytes where its manifest.json says \d+"):
         PackedTokens.open(path)
     shard.unlink()
     with pytest.raises(EarthworksError, match=r"train-00000.bin is missing"):

@@ -124,6 +124,7 @@ def digest() -> str:
     return sha256("\0".join(texts).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_every_process_reads_the_same():
     here = str(Path(__file__).parent)
     program = f"import sys; sys.path.insert(0, {here!r}); import test_python_docs as t; print(t.digest())"

@@ -102,7 +102,8 @@ def test_death_at_every_write_fsync_or_rename_and_once_more_in_going_on_changes_
     assert die_at_every(tiny_text, tmp_path, unbroken, range(1, 1000), again=True) > 100
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 10])
 def test_kills_at_random_moments_change_nothing(tiny_text, tmp_path, kills):
     run, chance = tmp_path / "run", random.Random(kills)
     settings = {**TINY, "max_steps": 30 * (kills + 1), "evaluate_every": 20, "sample_every": 1000, "save_every": 7}

@@ -161,5 +161,5 @@ def test_narrow_products_are_summed_in_float32(monkeypatch):
 def test_a_second_derivative_is_refused_rather_than_left_out():
     """As of a penalty on the gradient, where it would be lost among the other terms."""
     tensors, targets = inputs(5, 4, 3)
-    with pytest.raises(EarthworksError, match="first derivative only"):
+    with pytest.raises(EarthworksError, match="no second derivative"):
         torch.autograd.grad(cross_entropy(*tensors, targets), tensors[:1], create_graph=True)

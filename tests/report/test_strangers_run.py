@@ -308,6 +308,7 @@ def test_a_picture_or_an_array_that_promises_more_than_it_holds_is_left_out(tmp_
     assert all(f"step-{step}." in said for step in (1, 2, 3, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_page_of_a_great_deal_stays_small(tmp_path):
     run = whole(tmp_path / "run")
@@ -390,6 +391,7 @@ def drawn_by_page(key: str) -> bool:
     return key.split(" ")[0] not in {"path", "g", "use", "text", "tspan", "defs", "rect", "clippath"}
 
 
+@pytest.mark.slow
 def test_a_label_is_drawn_verbatim_and_not_longer_than_a_figure_can_show():
     def paint(axes):
         axes[0, 0].plot([1], [1], label="a\0b\x1b" + "y" * 1_000_000)

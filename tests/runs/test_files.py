@@ -324,7 +324,7 @@ def test_a_truncated_altered_or_missing_file_is_named(tmp_path):
     verify_manifest(target)
     weights = target / "weights"
     for content, complaint in (
-        (NEW[:-1], "5999 bytes instead of 6000"),
+        (NEW[:-1], "5999 bytes where its manifest.json says 6000"),
         (b"N" + NEW[1:], "does not match its SHA-256"),
     ):
         weights.write_bytes(content)

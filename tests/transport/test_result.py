@@ -63,6 +63,7 @@ def held(pairs, measure, truth: float) -> float:
     return float(np.mean([low <= truth <= high for low, high in intervals]))
 
 
+@pytest.mark.slow
 def test_intervals_on_a_line_contain_the_distance_between_the_distributions():
     shifted = [(normal(80, 1, 2 * k), normal(90, 1, 2 * k + 1) + 0.6) for k in range(100)]
     assert held(shifted, wasserstein_1d, 0.6) >= 0.86

@@ -283,8 +283,8 @@ def broken(array: np.ndarray, value: float) -> np.ndarray:
         (np.float64(3.0), "have shape ()"),
         (np.zeros((5, 4, 3, 2, 1)), "have shape (5, 4, 3, 2, 1)"),
         (RANDOM.random((5, 8, 8, 4)), "1 or 3 channels"),
-        (np.array(["a", "b"]), "not numbers"),
-        (np.zeros((4, 3), complex), "not numbers"),
+        (np.array(["a", "b"]), "expected numbers"),
+        (np.zeros((4, 3), complex), "expected numbers"),
         (np.array([{}, []], object), "Python objects"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -298,7 +298,7 @@ def test_labels_must_be_one_whole_number_a_sample(tmp_path):
     for labels, words in (
         (np.arange(11), "12 images but 11 labels"),
         (np.arange(12) / 2, "one integer per sample"),
-        (np.array(list("abcdefghijkl")), "not numbers"),
+        (np.array(list("abcdefghijkl")), "expected numbers"),
         (np.eye(12, dtype=int), "one integer per sample"),
     ):
         np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels)
@@ -333,7 +333,7 @@ def test_files_that_are_not_what_they_seem_are_named(tmp_path):
     refused(file("f.npy", b"no array"), "not a readable .npy")
     refused(file("g.npz", b"no archive"), "not a readable .npz")
     refused(file("h.txt", b"words"), "not a .npy, .npz, IDX or CIFAR-10 binary file")
-    refused(tmp_path / "missing", "there is no", "ring, grid, swiss-roll, digits")
+    refused(tmp_path / "missing", "does not exist", "ring, grid, swiss-roll, digits")
     (tmp_path / "images").mkdir()
     refused(tmp_path / "images", "holds no images")
     file("images/a.png", b"\x89PNG no")
@@ -375,7 +375,7 @@ def test_images_of_gigapixels_are_refused_before_they_are_unpacked(tmp_path, mon
 
     folder = images(tmp_path / "images")
     Image.new("L", (6000, 6000)).save(folder / "0.png")
-    refused(folder, "0.png has 6,000 x 6,000 pixels", "16,777,216 at most")
+    refused(folder, "0.png has 6,000 x 6,000 pixels", "at most 16,777,216")
     monkeypatch.setattr(arrays, "ANY_SIZE", 1 << 20)
     for number in range(3):
         Image.new("L", (2000, 2000), number).save(folder / f"{number}.png")

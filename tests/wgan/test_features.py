@@ -139,7 +139,7 @@ def test_a_callable_of_ones_own(tmp_path, monkeypatch):
     assert torch.equal(halves(x), x.flatten(1) / 2)
     assert re.fullmatch(r"my_features:halves@[0-9a-f]{6}", str(halves))
     assert torch.equal(custom("my_features:net")(x), x.flatten(1))  # in evaluation mode, no dropout
-    with pytest.raises(EarthworksError, match=r"made \(\) of 4 samples; expected one row of features for each"):
+    with pytest.raises(EarthworksError, match=r"returned \(\) for 4 samples; expected one row of features for each"):
         custom("my_features:flat")(x)
     with pytest.raises(EarthworksError, match=r"'my_features:fails' failed \(ValueError: three rows\)"):
         custom("my_features:fails")(x)

@@ -6,9 +6,9 @@ import torch
 from scipy.stats import chi2
 
 from earthworks.runs import EarthworksError, RunFolder
+from earthworks.statistics import wilson_interval
 from earthworks.wgan.data.datasets import load_dataset
 from earthworks.wgan.measures.evaluation import Samples, memorisation
-from earthworks.wgan.measures.measure import share_interval
 from earthworks.wgan.measures.neighbours import nearest, nearest_training, precision_recall_density_coverage
 from earthworks.wgan.measures.quality import kernel_distance, label_coverage, mode_coverage
 
@@ -233,9 +233,9 @@ def test_nineteen_of_twenty_share_intervals_hold_the_share():
     random = np.random.default_rng(0)
     for share in (0.5, 0.95, 0.99):
         counts = random.binomial(200, share, 2000)
-        held = np.mean([low <= share <= high for low, high in (share_interval(int(k), 200) for k in counts)])
+        held = np.mean([low <= share <= high for low, high in (wilson_interval(int(k), 200) for k in counts)])
         assert 0.92 <= held <= 0.985
-    assert share_interval(200, 200)[0] == pytest.approx(1 - 0.0188, abs=1e-3)  # not a point
+    assert wilson_interval(200, 200)[0] == pytest.approx(1 - 0.0188, abs=1e-3)  # not a point
 
 
 def test_a_measure_reads_as_one_line():

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
+from earthworks.statistics import NORMAL
 
 OnPool = Callable[[Tensor, Tensor], Any]  # indices into the pool of x, and of y -> a number
-NORMAL = 1.959964  # the 97.5 % quantile of the normal distribution
 
 
 def influence_interval(value: float, h_x: Tensor, h_y: Tensor) -> tuple[float, float]:

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earthworks.runs import EarthworksError, read_regular, write_bytes
+from earthworks.statistics import wilson_interval
 from earthworks.wgan.measures.features import BATCH, Extractor
-from earthworks.wgan.measures.measure import Measure, share_interval
+from earthworks.wgan.measures.measure import Measure
 
 FEATURES = 64  # few enough for the covariance of a thousand images
 IMAGES_SEEN = 150_000  # in training: two and a half epochs of MNIST
@@ -43,7 +44,7 @@ class Classifier(Extractor):
         """Accuracy on the held-out images."""
         right, trials = self.network.held_out.tolist()
         return Measure(
-            name=f"accuracy[{self}]", value=right / trials, interval=share_interval(right, trials), n=int(trials)
+            name=f"accuracy[{self}]", value=right / trials, interval=wilson_interval(right, trials), n=int(trials)
         )
 
     def save(self, path: str | Path) -> None:

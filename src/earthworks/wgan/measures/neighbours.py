@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
-from earthworks.statistics import bootstrap_ratio
-from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles, share_interval
+from earthworks.statistics import bootstrap_ratio, wilson_interval
+from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles
 from earthworks.wgan.measures.quality import features
 
 BLOCK = 1 << 22  # distances held at once, 32 MiB
@@ -54,7 +54,7 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, *, k: int
     density = (containing / k).cpu().numpy()
 
     def share(name: str, hits: Tensor, **details: float) -> Measure:
-        interval = share_interval(float(hits.sum()), len(hits))
+        interval = wilson_interval(float(hits.sum()), len(hits))
         return Measure(name=name, value=float(hits.mean()), interval=interval, n=n, m=m, details={"k": k, **details})
 
     return {

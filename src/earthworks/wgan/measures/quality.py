@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from earthworks.runs import EarthworksError
+from earthworks.statistics import wilson_interval
 from earthworks.transport.clouds import check_clouds
-from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles, share_interval
+from earthworks.wgan.measures.measure import RESAMPLES, Measure, percentiles
 
 STANDARD_DEVIATIONS = 3.0  # a high-quality sample is this near its centre (PacGAN, VEEGAN)
 PART = 1000  # samples per part of the kernel distance, the published subset size
@@ -97,7 +98,7 @@ def mode_coverage(samples: Tensor, centres: Tensor, std: float, *, seed: int = 0
         "high_quality": Measure(
             name="high_quality",
             value=share,
-            interval=share_interval(int(good.sum()), m),
+            interval=wilson_interval(int(good.sum()), m),
             m=m,
             details={"ceiling": ceiling},
         ),
