@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from earthworks.corpus import Tokenizer
 from earthworks.corpus.tokens import tokenizer as module
+from earthworks.corpus.tokens import tokenizer as tokenizer_module
 from earthworks.runs import EarthworksError
 
 FRAGMENTS = [
@@ -276,6 +277,17 @@ def test_streaming_holds_back_a_character_until_its_last_byte():
     assert [stream.step(byte) for byte in "日x".encode()] == ["", "", "日", "x"]
     assert stream.step(0xE6) == ""
     assert stream.end() == "\ufffd"
+
+
+def test_signs_that_normalization_expands_cost_no_more_than_a_bound_and_that_is_said(monkeypatch, capsys):
+    sign, plain = "\ufdfa" * 1000, "plain words " * 500
+    everything = Tokenizer.train([plain, sign], 400)
+    assert "not trained on" not in capsys.readouterr().err
+    monkeypatch.setattr(tokenizer_module, "MOST_ADDED", 16_999)  # of the 17,000 that the signs add
+    bounded = Tokenizer.train([plain, sign, plain], 400)
+    assert "the tokenizer was not trained on 1,000 characters" in capsys.readouterr().err
+    assert bounded.content["model"] == Tokenizer.train([plain, plain], 400).content["model"]
+    assert bounded.content["model"] != everything.content["model"]
 
 
 def test_training_is_the_same_in_every_process(texts, tmp_path):

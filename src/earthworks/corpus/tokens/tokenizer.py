@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from earthworks.runs import EarthworksError, read_json, write_bytes
+from earthworks.runs.progress import note
 
 Item = TypeVar("Item", bound=tuple[Any, ...])
 Bytes = bytes  # within the class, `bytes` is the constructor of the byte tokenizer
@@ -35,6 +36,7 @@ COVERAGE = 0.9999  # share of the training text's characters in the alphabet; th
 LONGEST = 24  # characters of one token, so that no long line of dashes occupies the vocabulary
 CHUNK = 1 << 16  # least characters of a text encoded together
 BATCH = 1 << 22  # characters passed to the library at once: it needs about 100 bytes of memory for each
+MOST_ADDED = 20_000_000  # characters that NFKC may add to the training text: it makes 18 of some signs
 LARGEST = 1 << 28  # bytes of a file: a vocabulary of 256,000 has 20 million
 LONGEST_NAME = 256  # characters of a token in a file: generating such a token outputs that much text
 
@@ -107,7 +109,19 @@ class Tokenizer:
             ]
         )
         library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-        normalized = [library.normalizer.normalize_str(chunk) for text in texts for chunk in chunks(text)]
+        normalized, added, left_out = [], 0, 0
+        for chunk in (chunk for text in texts for chunk in chunks(text)):
+            piece = library.normalizer.normalize_str(chunk)
+            if added + len(piece) - len(chunk) > MOST_ADDED:
+                left_out += len(chunk)
+                continue
+            added += len(piece) - len(chunk)
+            normalized.append(piece)
+        if left_out:
+            note(
+                f"notice: the tokenizer was not trained on {left_out:,} characters: NFKC makes far longer text of them, "
+                f"{MOST_ADDED:,} characters more than it was"
+            )
         if not normalized:
             raise EarthworksError("there is no text to train a tokenizer on")
         letters = alphabet(normalized, (vocabulary - len(BYTES) - 1) // 2)
