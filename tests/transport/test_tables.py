@@ -12,6 +12,7 @@ from earthworks.runs import EarthworksError
 from earthworks.transport.command import read_cloud
 from earthworks.transport.readers import arrays
 from earthworks.transport.readers.arrays import read_npy, read_npz
+from earthworks.transport.readers.tables import read_csv
 
 POINTS = [[0.5, -1.25], [2.5, 3.0], [-0.75, 4.5], [1.5, 0.25]]
 ROWS = [f"{x},{y}" for x, y in POINTS]
@@ -191,3 +192,11 @@ def test_a_figure_is_never_drawn_over_a_file_that_is_there(command, tmp_path):
 
 def test_infinity_written_as_a_word_is_refused(read):
     refused(read, "u,v\n1,inf\n", "NaN or infinity")
+
+
+def test_a_table_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("1.0,2.0\n" * 100)
+    assert read_csv(tmp_path / "a.csv").shape == (100, 2)
+    monkeypatch.setattr("earthworks.runs.memory.machine_memory", lambda: 10_000)
+    with pytest.raises(EarthworksError, match=r"the table .*a\.csv .*memory, and this machine has"):
+        read_csv(tmp_path / "a.csv")

@@ -10,11 +10,13 @@ import numpy as np
 
 from earthworks.runs import EarthworksError
 from earthworks.runs.files import open_regular
+from earthworks.runs.memory import refuse_beyond_memory
 from earthworks.runs.progress import note
 
 PANDAS = "Unnamed: "  # pandas' name for an unnamed column
 INDEX_NAMES = ("index", "id", "idx", "row")  # ambiguous: an index or a coordinate
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+BYTES_A_BYTE = 25  # of memory for each byte of a file of short numbers: 2.5 GB for 100 MB
 FEW_COLUMNS, FEW_ROWS = 4, 3  # fewer could be a point of integers, or count by chance
 
 
@@ -26,6 +28,8 @@ def read_csv(path: Path) -> np.ndarray:
     without any number, or of 0, 1, ..., d - 1. Index: a column that has no name and counts from 0 or from 1. Raises
     EarthworksError for ambiguous tables, with the way to resolve them, and for a cell that is not a number.
     """
+    if path.is_file():
+        refuse_beyond_memory(f"the table {path} (a .npy file takes a twentieth)", BYTES_A_BYTE * path.stat().st_size)
     rows = list(cells(path))
     if not rows:
         raise EarthworksError(f"{path} is empty: it holds no row of numbers")
