@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 import numpy as np
 
+from earthworks.compilation import compiled
 from earthworks.corpus.rules.profiles import Texts
 from earthworks.runs.errors import missing_extra
 
@@ -36,8 +37,6 @@ def languages(texts: Texts) -> tuple[list[str], np.ndarray]:
     O(bytes used + features found x languages).
     Raises EarthworksError if py3langid is not installed.
     """
-    from earthworks.corpus.rules.language_kernels import log_posteriors
-
     model = load()
     pieces = [prepared(text) for text in beginnings(texts)]
     offsets = np.cumsum([0, *map(len, pieces)])
@@ -83,3 +82,28 @@ def load() -> Model:
     weights, priors, codes, moves, rows, features = unpacked
     weights, priors = np.asarray(weights, np.float32), np.asarray(priors, np.float32)
     return Model(list(codes), np.asarray(moves), np.asarray(rows), np.asarray(features, np.int32), weights, priors)
+
+
+@compiled
+def log_posteriors(data, offsets, moves, rows, features, weights, priors, scores, met):
+    """Write log-posteriors of all languages, unnormalised, to `scores` (documents, languages), feature counts to `met`."""
+    counts, seen = np.zeros(len(weights), np.int64), np.empty(len(weights), np.int64)
+    for document in range(len(offsets) - 1):
+        state, num_seen = np.int64(0), 0
+        for at in range(offsets[document], offsets[document + 1]):
+            state = np.int64(moves[np.int64(rows[state]) * 256 + np.int64(data[at])])
+            feature = features[state]
+            if feature >= 0:
+                if counts[feature] == 0:
+                    seen[num_seen] = feature
+                    num_seen += 1
+                counts[feature] += 1
+        met[document] = num_seen
+        row = scores[document]
+        row[:] = priors
+        for k in range(num_seen):
+            weight = np.float32(np.log1p(float(counts[seen[k]])))
+            counts[seen[k]] = 0
+            each = weights[seen[k]]
+            for language in range(len(row)):
+                row[language] += weight * each[language]

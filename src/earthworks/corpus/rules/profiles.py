@@ -46,7 +46,7 @@ class Profile:
 
 
 def literal(texts: Texts, stop_words: Collection[str] = STOP_WORDS) -> np.ndarray:
-    from earthworks.corpus.rules.kernels import literal_values
+    from earthworks.corpus.rules.literal_kernels import literal_values
 
     data, offsets = buffers(texts)
     out = np.empty((len(offsets) - 1, len(QUALITY_BOUNDS) + len(REPETITION_LIMITS)))
@@ -59,7 +59,7 @@ def datatrove(texts: Texts, stop_words: Collection[str] = STOP_WORDS, words: Spl
         from earthworks.corpus.rules.datatrove import quality, repetition
 
         return rows(texts, lambda text: {**quality(text, words, stop_words), **repetition(text, words)})
-    from earthworks.corpus.rules.kernels import datatrove_values
+    from earthworks.corpus.rules.datatrove_kernels import datatrove_values
 
     data, offsets = buffers(texts)
     out = np.empty((len(offsets) - 1, len(QUALITY_BOUNDS) + len(REPETITION_LIMITS)))
