@@ -89,6 +89,16 @@ def test_entries_of_other_types_processors_and_byte_code_are_not_mixed(tmp_path)
     assert len(list(tmp_path.iterdir())) == 6
 
 
+def test_code_that_holds_addresses_of_this_process_is_not_kept(tmp_path):
+    large = np.arange(200_000)  # numba refers to such a constant by its address
+
+    def looked_up(k):
+        return large[k]
+
+    assert as_kept(tmp_path, looked_up)(7) == 7
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_entry_is_compiled_again(tmp_path):
     as_kept(tmp_path)(1)
     (entry,) = tmp_path.iterdir()

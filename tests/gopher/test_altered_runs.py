@@ -235,6 +235,30 @@ def test_a_card_and_a_report_say_that_the_number_of_parameters_was_changed(comma
         assert f"parameters is 99999999 and was {count}" in command(name, run).err
 
 
+def test_a_key_of_the_configuration_that_became_another_is_said_by_card_and_report(command, run):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("embedding_rate:", "embedding_raue:"))
+    for name in ("evaluate card", "report"):
+        assert "embedding_raue is no setting" in command(name, run).err
+
+
+def test_an_altered_environment_is_said_and_not_shown(command, run):
+    path = run / "environment.json"
+    path.write_text(path.read_text().replace("Linux", "Minix").replace('"python": "3', '"python": "4'))
+    assert "environment.json does not match the SHA-256" in command("report", run).err
+    assert "Minix" not in (run / "report.html").read_text()
+
+
+def test_a_card_of_an_altered_log_says_so(command, run):
+    log = run / "metrics.jsonl"
+    first, rest = log.read_text().split("\n", 1)
+    altered = json.dumps({**json.loads(first), "loss": 1.0})
+    assert "altered" not in command("evaluate card", run).err
+    log.write_text(f"{altered}\n{rest}")
+    assert "metrics.jsonl is not" in command("evaluate card", run).err
+    assert "metrics.jsonl" in (run / "README.md").read_text()
+
+
 def test_prompts_are_read_from_a_file_of_bounded_size_and_what_is_no_utf8_is_said(command, run, tmp_path):
     pipe, bad = tmp_path / "pipe", tmp_path / "bad.txt"
     os.mkfifo(pipe)

@@ -43,6 +43,10 @@ class Entries(CompileResultCacheImpl):
     def __init__(self, function: Callable[..., Any]):
         self._lineno = function.__code__.co_firstlineno
 
+    def check_cachable(self, cres: Any) -> bool:
+        """Whether the code is the same in another process: not if it holds addresses of this one."""
+        return not cres.library.has_dynamic_globals and all(each.can_cache for each in cres.lifted)
+
 
 class KernelCache(FunctionCache):
     """The entries of one function. Unreadable entries are compiled again; unwritable ones are not kept."""

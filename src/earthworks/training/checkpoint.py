@@ -1,7 +1,7 @@
 """Atomic checkpoints: safetensors, a small state file, and the SHA-256 of both."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from earthworks.runs import (
 )
 from earthworks.runs.files import write_through
 from earthworks.runs.manifest import remove_folder
+from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import note_once
 from earthworks.runs.temporary import remove_leftovers
 
@@ -111,6 +112,15 @@ def newest_state(run: RunFolder) -> dict[str, Any] | None:
     """The state of the last complete checkpoint, without its tensors; None where there is no checkpoint."""
     path = newest(run)
     return None if path is None else read_state(path)
+
+
+def altered_log(run: RunFolder) -> str | None:
+    """A sentence if metrics.jsonl is not what it was when the last checkpoint was saved; None where that cannot be told."""
+    with suppress(EarthworksError):  # a damaged checkpoint is reported by whatever loads it
+        state = newest_state(run)
+        if state is not None and type(state.get("step")) is int:
+            return log_fault(run.metrics_file, state)
+    return None
 
 
 def best(run: RunFolder) -> dict[str, Any] | None:

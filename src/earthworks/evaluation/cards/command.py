@@ -8,7 +8,6 @@ hub: Markdown after a YAML block with a machine-readable `model-index`.
 import hashlib
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from earthworks.evaluation.cards.card import Card
@@ -18,7 +17,6 @@ from earthworks.evaluation.cards.markdown import bullets, front_matter, plain
 from earthworks.runs import EarthworksError, RunFolder, write_bytes
 from earthworks.runs.changed_settings import changed_settings
 from earthworks.runs.files import read_regular
-from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint
 
@@ -44,7 +42,7 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
     refuse_others(path)
     described = describe_language_model if kind == "gopher" else describe_gan
     card = described(folder)
-    if faults := [each for each in (changed_settings(folder), altered_log(folder)) if each]:
+    if faults := [each for each in (changed_settings(folder), checkpoint.altered_log(folder)) if each]:
         for sentence in faults:
             note(f"notice: {sentence}")
         card.sections.append(("Inconsistencies", plain(" ".join(faults).replace(str(folder.path), "RUN"))))
@@ -52,15 +50,6 @@ def write_card(run: str | Path, output: str | Path | None = None) -> Path:
     refuse_others(path)
     write_bytes(path, signed(text).encode(), new=not os.path.lexists(path))
     return path
-
-
-def altered_log(folder: RunFolder) -> str | None:
-    """A sentence where metrics.jsonl is not what it was when the newest checkpoint was saved."""
-    with suppress(EarthworksError):  # a damaged checkpoint is said by what reads it
-        state = checkpoint.newest_state(folder)
-        if state is not None and type(state.get("step")) is int:
-            return log_fault(folder.metrics_file, state)
-    return None
 
 
 def signed(text: str) -> str:

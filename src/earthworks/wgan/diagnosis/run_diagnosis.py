@@ -1,7 +1,6 @@
 """Diagnosis of a GAN run from its log and its last checkpoint."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 
 from earthworks.runs import EarthworksError, RunFolder, json_text, read_metrics
-from earthworks.runs.metrics import log_fault
 from earthworks.runs.progress import note
 from earthworks.training import checkpoint as checkpoints
 from earthworks.training.command_settings import settled, types_of
@@ -39,10 +37,8 @@ def diagnose(run: str | Path) -> Diagnosis:
     """
     folder, config = wgan_run(run)
     records = read_metrics(folder.metrics_file) if folder.metrics_file.exists() else []
-    with suppress(EarthworksError):  # a damaged checkpoint is reported below
-        state = checkpoints.newest_state(folder)
-        if state is not None and type(state.get("step")) is int and (fault := log_fault(folder.metrics_file, state)):
-            note(f"notice: {fault}")
+    if fault := checkpoints.altered_log(folder):
+        note(f"notice: {fault}")
     answers = dict(answers_about(folder, config, records))
     return Diagnosis(
         run=str(run),
